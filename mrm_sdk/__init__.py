@@ -1,0 +1,103 @@
+"""A reward model for every user of an application; importing it opens nothing and loads no heavy library."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from mrm_sdk.errors import (
+    BundleDamagedError,
+    BundleError,
+    BundleMismatchError,
+    ClientClosedError,
+    ConfigurationError,
+    ConflictError,
+    DatabaseError,
+    DatabaseUnavailableError,
+    DatasetError,
+    EmbeddingError,
+    EncoderError,
+    InvalidInputError,
+    MissingDependencyError,
+    MrmError,
+    NotFoundError,
+    OutputError,
+    ProviderError,
+    SchemaAheadError,
+    SchemaOutdatedError,
+    TrainingError,
+    UserForgottenError,
+)
+from mrm_sdk.schemas import (
+    Comparison,
+    Forgotten,
+    Message,
+    Ranked,
+    Recorded,
+    Refusal,
+    Response,
+    UserReward,
+)
+
+if TYPE_CHECKING:
+    from mrm_sdk.aclient import AsyncClient
+    from mrm_sdk.bundle import Bundle
+    from mrm_sdk.client import Client
+    from mrm_sdk.settings import Settings
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AsyncClient",
+    "Bundle",
+    "BundleDamagedError",
+    "BundleError",
+    "BundleMismatchError",
+    "Client",
+    "ClientClosedError",
+    "Comparison",
+    "ConfigurationError",
+    "ConflictError",
+    "DatabaseError",
+    "DatabaseUnavailableError",
+    "DatasetError",
+    "EmbeddingError",
+    "EncoderError",
+    "Forgotten",
+    "InvalidInputError",
+    "Message",
+    "MissingDependencyError",
+    "MrmError",
+    "NotFoundError",
+    "OutputError",
+    "ProviderError",
+    "Ranked",
+    "Recorded",
+    "Refusal",
+    "Response",
+    "SchemaAheadError",
+    "SchemaOutdatedError",
+    "Settings",
+    "TrainingError",
+    "UserForgottenError",
+    "UserReward",
+    "__version__",
+]
+
+_LAZY = {
+    "AsyncClient": "mrm_sdk.aclient",
+    "Bundle": "mrm_sdk.bundle",
+    "Client": "mrm_sdk.client",
+    "Settings": "mrm_sdk.settings",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_LAZY[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,125 @@
+"""The manifest of a bundle: what is in it, and the two hashes that identify it; imports schemas and pydantic only."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from pydantic import Field, ValidationError
+
+from mrm_sdk.errors import BundleDamagedError, BundleMismatchError
+from mrm_sdk.schemas import Frozen
+
+FORMAT: Final = 1
+MANIFEST: Final = "manifest.json"
+BASE_REWARDS: Final = "base_rewards.onnx"
+PRIOR: Final = "prior.safetensors"
+ENCODER: Final = "encoder.onnx"
+TOKENIZER: Final = "tokenizer.json"
+
+FileName = Literal["base_rewards.onnx", "prior.safetensors", "encoder.onnx", "tokenizer.json"]
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of a value's canonical JSON, in hexadecimal."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+class EncoderSpec(Frozen):
+    """How text becomes embeddings.
+
+    Args:
+        kind: ``onnx``: the graph and tokenizer travel in the bundle; ``precomputed``: the host brings embeddings.
+        name: of the model.
+        dimension: D, length of an embedding.
+        max_tokens: longer inputs are truncated to this many tokens.
+        fingerprint: identifies the encoder: two encoders with equal fingerprints give equal vectors.
+    """
+
+    kind: Literal["onnx", "precomputed"]
+    name: str
+    dimension: int = Field(gt=0)
+    max_tokens: int = Field(default=256, gt=0)
+    fingerprint: str
+
+
+class Adaptation(Frozen):
+    """The inner loop that the bundle was trained for.
+
+    Args:
+        method: ``newton`` (default) or ``gradient`` (the published one).
+        steps: Newton: most steps when serving; gradient: Adam steps.
+        tolerance: Newton: largest change of a weight that counts as converged.
+        learning_rate: gradient: of Adam.
+    """
+
+    method: Literal["newton", "gradient"] = "newton"
+    steps: int = Field(default=8, ge=1, le=1000)
+    tolerance: float = Field(default=1e-9, gt=0)
+    learning_rate: float = Field(default=0.005, gt=0)
+
+
+class Manifest(Frozen):
+    """What ``manifest.json`` holds.
+
+    ``features`` identifies encoder and base rewards: stored feature differences belong to it. ``fingerprint``
+    identifies all of the bundle: stored weights belong to it. Neither depends on when or where it was made.
+    """
+
+    format: Literal[1] = FORMAT
+    name: str
+    created_at: datetime = Field(default_factory=lambda: datetime.now(UTC))
+    sdk_version: str
+    licence: str
+    base_functions: int = Field(gt=0)
+    dimension: int = Field(gt=0)
+    encoder: EncoderSpec
+    adaptation: Adaptation
+    training: dict[str, Any]
+    metrics: dict[str, Any]
+    files: dict[FileName, str]
+    features: str = ""
+    fingerprint: str = ""
+
+    def identified(self) -> Manifest:
+        """Returns this manifest with ``features`` and ``fingerprint`` computed from its contents."""
+        shape = [self.format, self.base_functions, self.dimension]
+        features = digest([shape, self.encoder.fingerprint, self.files.get(BASE_REWARDS)])
+        fingerprint = digest([features, self.files.get(PRIOR), self.adaptation.model_dump()])
+        return self.model_copy(update={"features": features, "fingerprint": fingerprint})
+
+    @classmethod
+    def read(cls, folder: Path) -> Manifest:
+        """Reads and checks a bundle's manifest.
+
+        Raises:
+            BundleMismatchError: there is none, or it is of another format.
+            BundleDamagedError: it does not parse, or its hashes do not fit its contents.
+        """
+        try:
+            raw = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise BundleMismatchError(f"{folder} is not a bundle: it has no {MANIFEST}. Make one: mrm train") from None
+        except NotADirectoryError:
+            raise BundleMismatchError(f"{folder} is a file, not a bundle's folder. Make one: mrm train") from None
+        except OSError as error:
+            raise BundleMismatchError(f"{folder / MANIFEST} cannot be read: {error.strerror}") from None
+        except ValueError:
+            raise BundleDamagedError(f"{folder / MANIFEST} is not JSON. Copy or train the bundle again.") from None
+        version = raw.get("format") if isinstance(raw, dict) else None
+        if version != FORMAT:
+            raise BundleMismatchError(
+                f"{folder} has bundle format {version!r}, this package reads {FORMAT}. "
+                "Train it again, or install the version of mrm-sdk that made it."
+            )
+        try:
+            manifest = cls.model_validate(raw)
+        except ValidationError as error:
+            fields = ", ".join(".".join(map(str, e["loc"])) for e in error.errors())
+            raise BundleDamagedError(f"{folder / MANIFEST} has missing or invalid fields: {fields}") from None
+        if manifest != manifest.identified():
+            raise BundleDamagedError(f"{folder / MANIFEST} was changed after training: its fingerprint does not fit.")
+        return manifest

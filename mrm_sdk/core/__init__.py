@@ -1,0 +1,1 @@
+"""The mathematics: pure torch, tensors in and tensors out, no I/O."""

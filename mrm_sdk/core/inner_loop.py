@@ -1,0 +1,130 @@
+"""Adaptation: comparisons of users -> their weights, batched over users; imports torch and this folder only."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mrm_sdk.core.batching import Pairs
+from mrm_sdk.core.losses import bradley_terry
+
+
+class Prior(NamedTuple):
+    """The meta-learned start of every user.
+
+    Args:
+        w0: mean of the weights, [K] (for ``gradient``: the initial logits).
+        precision: Λ, symmetric positive definite, [K, K].
+        rho: how much one comparison counts, scalar.
+    """
+
+    w0: Tensor
+    precision: Tensor
+    rho: Tensor
+
+
+def objective(weights: Tensor, pairs: Pairs, prior: Prior) -> Tensor:
+    """``J(w) = ρ Σ strength · loss(w · z) + ½ (w − w0)ᵀ Λ (w − w0)`` of each user: [users, K] -> [users]."""
+    margin = (pairs.z @ weights.unsqueeze(-1)).squeeze(-1)
+    data = (pairs.strength * bradley_terry(margin, pairs.tie)).sum(-1)
+    offset = weights - prior.w0
+    return prior.rho * data + ((offset @ prior.precision) * offset).sum(-1) / 2
+
+
+def derivatives(weights: Tensor, pairs: Pairs, prior: Prior) -> tuple[Tensor, Tensor]:
+    """Gradient [users, K] and Hessian [users, K, K] of :func:`objective`."""
+    z, strength, tie = pairs
+    lost = torch.sigmoid(-(z @ weights.unsqueeze(-1)).squeeze(-1))
+    slope = strength * (tie / 2 - lost)
+    gradient = prior.rho * (slope.unsqueeze(-2) @ z).squeeze(-2) + (weights - prior.w0) @ prior.precision
+    curvature = strength * lost * (1 - lost)
+    hessian = prior.rho * (z.mT @ (curvature.unsqueeze(-1) * z)) + prior.precision
+    return gradient, hessian
+
+
+def newton(pairs: Pairs, prior: Prior, *, steps: int) -> Tensor:
+    """A fixed number of full Newton steps on J, to be differentiated through in meta-training.
+
+    Args:
+        pairs: support comparisons, [users, pairs, ...].
+        prior: where all users start.
+        steps: how many steps, unrolled.
+
+    Returns:
+        Weights, [users, K].
+    """
+    weights = prior.w0.expand(pairs.z.shape[0], -1)
+    for _ in range(steps):
+        gradient, hessian = derivatives(weights, pairs, prior)
+        weights = weights - torch.linalg.solve(hessian, gradient)
+    return weights
+
+
+@torch.no_grad()
+def newton_serving(pairs: Pairs, prior: Prior, *, max_steps: int, tolerance: float) -> Tensor:
+    """Newton steps on J until no weight of any user moves by more than ``tolerance``, at most ``max_steps``.
+
+    J is strictly convex, so its minimum is unique and does not depend on the order of comparisons. A step that does
+    not lower a user's J is halved for that user. A user without comparisons keeps ``w0`` exactly.
+
+    Args:
+        pairs: comparisons, [users, pairs, ...], float64 for reproducible results.
+        prior: where all users start.
+        max_steps: bound on the steps.
+        tolerance: largest change of a weight that counts as converged.
+
+    Returns:
+        Weights, [users, K].
+    """
+    weights = prior.w0.expand(pairs.z.shape[0], -1)
+    value = objective(weights, pairs, prior)
+    for _ in range(max_steps):
+        gradient, hessian = derivatives(weights, pairs, prior)
+        step = torch.linalg.solve(hessian, gradient)
+        for _ in range(20):
+            candidate = weights - step
+            new_value = objective(candidate, pairs, prior)
+            worse = new_value > value * (1 + 1e-12)  # the slack is rounding, where J is flat
+            if not bool(worse.any()):
+                break
+            step = torch.where(worse.unsqueeze(-1), step / 2, step)
+        weights, value = candidate, new_value
+        if bool((step.abs() <= tolerance).all()):
+            break
+    return weights
+
+
+def gradient_descent(pairs: Pairs, logits: Tensor, *, steps: int, learning_rate: float) -> Tensor:
+    """The published inner loop: Adam steps on the logits of softmax weights (arXiv 2601.18731, inner loop).
+
+    A fresh Adam (β 0.9 and 0.999, ε 1e-8) moves the shared initial logits down the mean Bradley–Terry loss of each
+    user. The gradient is written out, so that the outer loop differentiates through it once.
+
+    Args:
+        pairs: support comparisons, [users, pairs, ...].
+        logits: shared initial logits, [K].
+        steps: how many Adam steps.
+        learning_rate: of Adam.
+
+    Returns:
+        Weights, [users, K], positive and summing to 1.
+    """
+    z, strength, tie = pairs
+    share = strength / strength.sum(-1, keepdim=True).clamp_min(torch.finfo(z.dtype).tiny)
+    logits = logits.expand(z.shape[0], -1)
+    first, second = torch.zeros_like(logits), torch.zeros_like(logits)
+    for step in range(1, steps + 1):
+        weights = torch.softmax(logits, -1)
+        lost = torch.sigmoid(-(z @ weights.unsqueeze(-1)).squeeze(-1))
+        by_weight = ((share * (tie / 2 - lost)).unsqueeze(-2) @ z).squeeze(-2)
+        gradient = weights * (by_weight - (weights * by_weight).sum(-1, keepdim=True))
+        first = 0.9 * first + 0.1 * gradient
+        second = 0.999 * second + 0.001 * gradient**2
+        # The root has no derivative at 0, where a user without comparisons stands.
+        moving = second > 0
+        root = torch.where(moving, torch.where(moving, second, 1.0).sqrt(), 0.0)
+        scale = root / (1 - 0.999**step) ** 0.5 + 1e-8
+        logits = logits - learning_rate * (first / (1 - 0.9**step)) / scale
+    return torch.softmax(logits, -1)

@@ -1,0 +1,71 @@
+"""What an encoder is, and how items with and without embeddings of their own become one matrix; imports schemas."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mrm_sdk.errors import EmbeddingError, EncoderError
+from mrm_sdk.schemas import Item
+
+
+class Encoder(Protocol):
+    """Turns text into embeddings; a host may bring its own.
+
+    ``fingerprint`` must change whenever the vectors would: stored features belong to it.
+    """
+
+    @property
+    def dimension(self) -> int:
+        """D, the length of an embedding."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies the encoder; equal fingerprints promise equal vectors."""
+        ...
+
+    def encode(self, texts: Sequence[tuple[str | None, str]]) -> NDArray[np.float32]:
+        """Encodes (prompt or ``None``, response) pairs: n of them -> [n, D]."""
+        ...
+
+
+def embed(encoder: Encoder, items: Sequence[Item]) -> NDArray[np.float32]:
+    """Returns the embeddings [n, D] of items: their own where they bring one, else the encoder's.
+
+    Raises:
+        EmbeddingError: an item's own embedding is not of D numbers.
+        EncoderError: the encoder returned something else than finite [n, D].
+    """
+    out = np.empty((len(items), encoder.dimension), np.float32)
+    texts: list[tuple[int, tuple[str | None, str]]] = []
+    for index, item in enumerate(items):
+        if item.embedding is not None:
+            out[index] = check_dimension(item.embedding, encoder.dimension)
+        else:
+            texts.append((index, (item.prompt, item.text or "")))
+    if texts:
+        encoded = np.asarray(encoder.encode([text for _, text in texts]), np.float32)
+        if encoded.shape != (len(texts), encoder.dimension):
+            raise EncoderError(f"The encoder returned {list(encoded.shape)}, not {[len(texts), encoder.dimension]}.")
+        if not np.isfinite(encoded).all():
+            raise EncoderError("The encoder returned NaN or infinity.")
+        out[[index for index, _ in texts]] = encoded
+    return out
+
+
+def check_dimension(embedding: NDArray[np.float32], dimension: int) -> NDArray[np.float32]:
+    """Returns ``embedding`` if it has ``dimension`` numbers.
+
+    Raises:
+        EmbeddingError: it has another length.
+    """
+    if embedding.shape != (dimension,):
+        raise EmbeddingError(
+            f"An embedding has {embedding.shape[0]} numbers where this encoder's have {dimension}. "
+            "Use the encoder that the bundle was trained with."
+        )
+    return embedding

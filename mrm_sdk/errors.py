@@ -1,0 +1,130 @@
+"""The whole tree of errors: one class per thing a caller can do something about; imports nothing.
+
+::
+
+    MrmError
+    ├── InvalidInputError (ValueError)   a comparison, response or argument is wrong: fix the value
+    │   ├── EmbeddingError               a vector is of the wrong size, or not finite
+    │   └── DatasetError                 a file's content is wrong: the message names file and line
+    ├── NotFoundError                    a path that was named does not exist
+    ├── OutputError                      a result cannot be written where it was asked for
+    ├── ConflictError                    an event id came again with other content
+    ├── UserForgottenError               an event from before its user was forgotten
+    ├── ConfigurationError               settings or arguments contradict each other
+    │   └── MissingDependencyError       an optional package is absent: the message names the extra
+    ├── BundleError                      a bundle cannot be used
+    │   ├── BundleDamagedError           its bytes are not the bytes that were shipped
+    │   └── BundleMismatchError          it does not fit: format, encoder, or vectors of another bundle
+    ├── EncoderError                     text could not be turned into embeddings
+    ├── ProviderError                    the execution provider that was asked for did not start
+    ├── DatabaseError                    the database refused
+    │   ├── DatabaseUnavailableError     it cannot be reached, opened or written
+    │   ├── SchemaOutdatedError          its tables are older than this code: upgrade it
+    │   └── SchemaAheadError             its tables are newer than this code: upgrade the package
+    ├── TrainingError                    meta-training cannot give a usable bundle
+    └── ClientClosedError                the client was closed
+
+Every message says what is wrong and what to do. ``exit_code`` is what a command returns: 2 where the call was
+wrong, 1 where the work failed.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class MrmError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class InvalidInputError(MrmError, ValueError):
+    """A value handed in is wrong; nothing was stored."""
+
+
+class EmbeddingError(InvalidInputError):
+    """An embedding has the wrong number of dimensions or is not finite."""
+
+
+class DatasetError(InvalidInputError):
+    """A data set's content is wrong; the message names the file and, where there is one, the line."""
+
+
+class NotFoundError(MrmError):
+    """A path that was named does not exist."""
+
+    exit_code = 2
+
+
+class OutputError(MrmError):
+    """A result cannot be written where it was asked for."""
+
+    exit_code = 2
+
+
+class ConflictError(MrmError):
+    """The same ``event_id`` was recorded before with other content."""
+
+
+class UserForgottenError(MrmError):
+    """The event is older than its user's deletion, and stays deleted."""
+
+
+class ConfigurationError(MrmError):
+    """Settings or arguments are invalid or contradict each other."""
+
+    exit_code = 2
+
+
+class MissingDependencyError(ConfigurationError):
+    """An optional package is not installed; the message names the extra that brings it."""
+
+    @classmethod
+    def of(cls, package: str, extra: str, purpose: str) -> MissingDependencyError:
+        """Builds the error for ``package``, which ``purpose`` needs and ``extra`` brings."""
+        return cls(f"{purpose} needs {package}, which is not installed. Run: pip install 'mrm-sdk[{extra}]'")
+
+
+class BundleError(MrmError):
+    """A bundle cannot be used."""
+
+
+class BundleDamagedError(BundleError):
+    """A bundle's bytes are not those its manifest names."""
+
+
+class BundleMismatchError(BundleError):
+    """A bundle is of another format or encoder, or vectors of two bundles would meet."""
+
+
+class EncoderError(MrmError):
+    """Text could not be turned into embeddings."""
+
+
+class ProviderError(MrmError):
+    """The execution provider that was asked for did not start."""
+
+
+class DatabaseError(MrmError):
+    """The database refused; the transaction was rolled back."""
+
+
+class DatabaseUnavailableError(DatabaseError):
+    """The database cannot be reached, opened or written."""
+
+
+class SchemaOutdatedError(DatabaseError):
+    """The database's tables are older than this code."""
+
+
+class SchemaAheadError(DatabaseError):
+    """The database's tables are newer than this code."""
+
+
+class TrainingError(MrmError):
+    """Meta-training cannot give a usable bundle from this data."""
+
+
+class ClientClosedError(MrmError):
+    """The client was closed."""

@@ -1,0 +1,289 @@
+"""Frozen objects that a host hands in and gets back; imports errors, pydantic and numpy only."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from mrm_sdk.errors import EmbeddingError, InvalidInputError
+
+MAX_ID_LENGTH = 255
+
+
+def read_only(values: Any, dtype: Any = np.float64) -> NDArray[Any]:
+    """Returns ``values`` as an array of ``dtype`` that cannot be written to (a copy where needed)."""
+    array = np.array(values, dtype=dtype, order="C")
+    array.flags.writeable = False
+    return array
+
+
+def _embedding(values: Any) -> NDArray[np.float32] | None:
+    if values is None:
+        return None
+    try:
+        array = read_only(values, np.float32)
+    except (TypeError, ValueError):
+        raise EmbeddingError("An embedding must be a flat sequence of numbers.") from None
+    if array.ndim != 1 or array.size == 0:
+        raise EmbeddingError(f"An embedding must be one vector [D], not an array of shape {list(array.shape)}.")
+    if not np.isfinite(array).all():
+        raise EmbeddingError("An embedding holds NaN or infinity; check the encoder that made it.")
+    return array
+
+
+_SERIALISED = PlainSerializer(lambda array: None if array is None else array.tolist(), return_type=Any)
+Embedding = Annotated[NDArray[np.float32], BeforeValidator(_embedding), _SERIALISED]
+Array = Annotated[NDArray[np.float64], BeforeValidator(lambda v: v if v is None else read_only(v)), _SERIALISED]
+
+
+class Frozen(BaseModel):
+    """Base of all objects here: immutable, closed to unknown fields, and failing with an error of this package."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    if not TYPE_CHECKING:  # type checkers see the fields' own signature
+
+        def __init__(self, **values: Any) -> None:
+            try:
+                super().__init__(**values)
+            except ValidationError as error:
+                # The offending values are user text: they stay out of the message.
+                details = error.errors(include_url=False, include_input=False)
+                parts = (f"{'.'.join(map(str, e['loc'])) or 'value'}: {e['msg']}" for e in details)
+                kind = EmbeddingError if any(e["loc"][-1:] == ("embedding",) for e in details) else InvalidInputError
+                raise kind(f"Invalid {type(self).__name__}: {'; '.join(parts)}") from None
+
+        # Tells pydantic that validation of nested data needs no detour through this method.
+        __init__.__pydantic_base_init__ = True
+
+
+class Message(Frozen):
+    """One chat message of a prompt."""
+
+    role: str
+    content: str
+
+
+Prompt: TypeAlias = str | Sequence[Message] | Sequence[dict[str, str]] | None
+
+
+class Response(Frozen):
+    """An answer to a prompt: its text, an embedding of one's own ([D] float32), or both (the embedding is then used).
+
+    Raises:
+        EmbeddingError: the embedding is not one finite vector.
+        InvalidInputError: neither text nor embedding is given, or the text holds lone surrogates.
+    """
+
+    text: str | None = None
+    embedding: Embedding | None = None
+
+    @field_validator("text")
+    @classmethod
+    def _encodable(cls, text: str | None) -> str | None:
+        return None if text is None else _utf8(text)
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> Response:
+        if self.text is None and self.embedding is None:
+            raise ValueError("give text, an embedding, or both")
+        return self
+
+    @classmethod
+    def of(cls, value: str | Response) -> Response:
+        """Returns ``value`` itself, or a response with it as text."""
+        if isinstance(value, Response):
+            return value
+        if isinstance(value, str):
+            return cls(text=value)
+        raise InvalidInputError(f"A response must be a str or a Response, not {type(value).__name__}.")
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Response):
+            return NotImplemented
+        return self.text == other.text and _bytes(self.embedding) == _bytes(other.embedding)
+
+    def __hash__(self) -> int:
+        return hash((self.text, _bytes(self.embedding)))
+
+
+def _bytes(array: NDArray[np.float32] | None) -> bytes | None:
+    return None if array is None else array.tobytes()
+
+
+def _utf8(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("the text holds a lone surrogate and is not valid Unicode") from None
+    if "\0" in text:
+        raise ValueError("the text holds a NUL character, which databases refuse")
+    return text
+
+
+def prompt_text(prompt: Prompt) -> str | None:
+    """Returns a prompt as one text: itself, or chat messages as ``role: content`` lines.
+
+    Raises:
+        InvalidInputError: it is neither text, messages nor ``None``.
+    """
+    if prompt is None or isinstance(prompt, str):
+        try:
+            return None if prompt is None else _utf8(prompt)
+        except ValueError as error:
+            raise InvalidInputError(f"Invalid prompt: {error}") from None
+    if not isinstance(prompt, Sequence):
+        raise InvalidInputError(f"A prompt must be None, a str or chat messages, not {type(prompt).__name__}.")
+    messages = [m if isinstance(m, Message) else Message(**_mapping(m)) for m in prompt]
+    return prompt_text("\n".join(f"{m.role}: {m.content}" for m in messages))
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise InvalidInputError(f"A chat message must have role and content, not be a {type(value).__name__}.")
+    return value
+
+
+def uuid7() -> str:
+    """Returns a new UUIDv7 (RFC 9562, 5.7): time-ordered, so that new events land at the end of an index."""
+    value = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10))
+    value = value & ~(0xF << 76) | 0x7 << 76
+    return str(uuid.UUID(int=value & ~(0x3 << 62) | 0x2 << 62))
+
+
+Identifier = Annotated[str, Field(min_length=1, max_length=MAX_ID_LENGTH), BeforeValidator(lambda v: _identifier(v))]
+
+
+def _identifier(value: Any) -> Any:
+    return _utf8(value) if isinstance(value, str) else value
+
+
+class Comparison(Frozen):
+    """One user's judgement: for ``prompt``, ``chosen`` is better than ``rejected``, or (``tie``) as good.
+
+    Args:
+        user_id: the host's own name of the user, at most 255 characters.
+        prompt: ``None``, a text, or chat messages ``[{"role", "content"}]``.
+        chosen: the better response, a text or a :class:`Response`.
+        rejected: the other one.
+        tie: both are as good; the order of the two then says nothing.
+        strength: how much this judgement counts, 1 for an ordinary one, in (0, 100].
+        event_id: makes recording idempotent; a new UUIDv7 by default.
+        created_at: when the user judged, with a time zone; now by default.
+
+    Raises:
+        InvalidInputError: a field is missing, unknown or out of range.
+        EmbeddingError: an embedding is not one finite vector.
+    """
+
+    user_id: Identifier
+    prompt: str | tuple[Message, ...] | None = None
+    chosen: str | Response
+    rejected: str | Response
+    tie: bool = False
+    strength: float = Field(default=1.0, gt=0, le=100, allow_inf_nan=False)
+    event_id: Identifier = Field(default_factory=uuid7)
+    created_at: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC))
+
+    @field_validator("chosen", "rejected", "prompt")
+    @classmethod
+    def _encodable(cls, value: Any) -> Any:
+        return _utf8(value) if isinstance(value, str) else value
+
+
+@dataclass(frozen=True, eq=False)
+class Item:
+    """What is encoded: a response in the light of its prompt."""
+
+    prompt: str | None
+    text: str | None
+    embedding: NDArray[np.float32] | None
+
+    @classmethod
+    def of(cls, prompt: Prompt, response: str | Response) -> Item:
+        """Builds the item of ``response`` to ``prompt``."""
+        response = Response.of(response)
+        return cls(prompt_text(prompt), response.text, response.embedding)
+
+    @cached_property
+    def key(self) -> bytes:
+        """SHA-256 over the content: equal items are the same item, whoever judged them."""
+        digest = hashlib.sha256(json.dumps([self.prompt, self.text]).encode())
+        if self.embedding is not None:
+            digest.update(self.embedding.tobytes())
+        return digest.digest()
+
+
+class Refusal(NamedTuple):
+    """A comparison that was not stored: its position in what was handed in, and why."""
+
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody calls on a refusal
+    reason: str
+
+
+class Recorded(Frozen):
+    """What became of recorded comparisons; ``accepted`` ones are durable."""
+
+    accepted: int
+    duplicates: int
+    rejected: tuple[Refusal, ...] = ()
+
+
+class UserReward(Frozen):
+    """One user's reward model: ``r(x, y) = weights · φ(x, y)``.
+
+    Args:
+        user_id: whose.
+        weights: [K] float64.
+        covariance: [K, K] float64, the Laplace posterior covariance; ``None`` under ``gradient`` adaptation.
+        comparisons: how many the weights have seen; 0 means the prior.
+        revision: how often these weights were stored; 0 means never.
+        fingerprint: of the bundle that they belong to.
+    """
+
+    user_id: str
+    weights: Array
+    covariance: Array | None
+    comparisons: int
+    revision: int
+    fingerprint: str
+
+
+class Ranked(Frozen):
+    """A response with its place in what was handed in and its score."""
+
+    index: int
+    score: float
+    response: str | Response
+
+
+class Forgotten(Frozen):
+    """How many rows of each table went with a user."""
+
+    user_id: str
+    rows: dict[str, int]
+
+
+Phase: TypeAlias = Literal["support", "query"]

@@ -1,0 +1,149 @@
+"""One database: opening it late, transactions, and its driver's errors turned into ours; imports SQLAlchemy."""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import exc
+from sqlalchemy.pool import StaticPool
+
+from mrm_sdk.errors import ConfigurationError, DatabaseError, DatabaseUnavailableError, MissingDependencyError
+from mrm_sdk.settings import Settings
+
+_open: weakref.WeakSet[Database] = weakref.WeakSet()
+
+
+class Database:
+    """An engine of our own, or the host's, with transactions that fail in this package's words.
+
+    Nothing is opened before the first transaction. Threads may share it; a forked child makes new connections.
+
+    Args:
+        database: a URL (``sqlite:///file.db``, ``sqlite://`` in memory, ``postgresql+psycopg://…``) or an engine of
+            the host's, which is used as it is and not closed.
+        settings: the busy timeout.
+
+    Raises:
+        ConfigurationError: the URL does not parse, or names another kind of database.
+        MissingDependencyError: the driver is not installed.
+    """
+
+    def __init__(self, database: str | sa.Engine, settings: Settings) -> None:
+        self._owned = isinstance(database, str)
+        self.engine = _create(database, settings) if isinstance(database, str) else database
+        self.dialect = self.engine.dialect.name
+        # One connection serves all threads of a database in memory; they take turns.
+        shared = isinstance(self.engine.pool, StaticPool)
+        self._turn: threading.RLock | None = threading.RLock() if shared else None
+        _open.add(self)
+
+    @property
+    def url(self) -> str:
+        """The database's URL with its password masked."""
+        return self.engine.url.render_as_string(hide_password=True)
+
+    @contextmanager
+    def transaction(self, *, write: bool = False) -> Iterator[sa.Connection]:
+        """Runs a block in one transaction: committed at its end, rolled back when anything fails.
+
+        On SQLite a writing transaction takes the write lock at its start, so that it never fails half-way for it.
+
+        Raises:
+            DatabaseUnavailableError: the database cannot be reached, opened or written.
+            DatabaseError: it refused for another reason.
+        """
+        if self._turn:
+            self._turn.acquire()
+        try:
+            with self._translated(), self.engine.connect() as connection, connection.begin():
+                if write and self.dialect == "sqlite":
+                    connection.exec_driver_sql("BEGIN IMMEDIATE")
+                yield connection
+        finally:
+            if self._turn:
+                self._turn.release()
+
+    def close(self) -> None:
+        """Closes the pool; an engine of the host's is left as it is."""
+        if self._owned:
+            self.engine.dispose()
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except exc.IntegrityError:
+            raise  # the store knows what it means
+        except exc.NoSuchModuleError as error:
+            raise ConfigurationError(f"No driver for this database: {error}") from None
+        except (exc.OperationalError, exc.InterfaceError, exc.TimeoutError) as error:
+            raise DatabaseUnavailableError(self._explain(error)) from error
+        except exc.DBAPIError as error:
+            if "not a database" in str(error.orig):
+                raise DatabaseUnavailableError(self._explain(error)) from error
+            raise DatabaseError(f"{self.url} refused: {_reason(error)}") from error
+
+    def _explain(self, error: exc.SQLAlchemyError) -> str:
+        reason = _reason(error)
+        hints = {
+            "locked": "another process has held the write lock too long; raise busy_timeout or find the long writer",
+            "readonly": "the file or its folder is read-only; grant write permission or use another path",
+            "unable to open": "check that the folder exists and may be written",
+            "not a database": "the file holds something else; use another path",
+            "full": "free some space; nothing was stored",
+        }
+        hint = next((hint for word, hint in hints.items() if word in reason), "check that it runs and can be reached")
+        return f"The database {self.url} is unavailable: {reason}. What to do: {hint}."
+
+
+def _reason(error: exc.SQLAlchemyError) -> str:
+    """The driver's own first line: never the statement or its parameters, which may hold user text."""
+    text = str(getattr(error, "orig", None) or error)
+    return text.strip().split("\n")[0].rstrip(".")
+
+
+def _create(database: str, settings: Settings) -> sa.Engine:
+    try:
+        url = sa.make_url(database)
+    except exc.ArgumentError:
+        raise ConfigurationError(
+            "The database URL does not parse. Examples: sqlite:///mrm.db, postgresql+psycopg://user@host/name"
+        ) from None
+    common: dict[str, Any] = {"hide_parameters": True}
+    if url.drivername in ("sqlite", "sqlite+pysqlite"):
+        arguments = {"timeout": settings.busy_timeout, "check_same_thread": False}
+        if url.database in (None, "", ":memory:"):
+            common["poolclass"] = StaticPool
+        engine = sa.create_engine(url, connect_args=arguments, **common)
+        sa.event.listen(engine, "connect", _sqlite_pragmas)
+        return engine
+    if url.drivername in ("postgresql", "postgresql+psycopg"):
+        try:
+            return sa.create_engine(url.set(drivername="postgresql+psycopg"), pool_pre_ping=True, **common)
+        except ImportError:
+            raise MissingDependencyError.of("psycopg", "postgres", "PostgreSQL") from None
+    raise ConfigurationError(f"{url.drivername!r} is not supported; use sqlite:// or postgresql+psycopg://")
+
+
+def _sqlite_pragmas(connection: Any, _record: Any) -> None:
+    """Readers never block the writer, commits reach the disk, and foreign keys hold."""
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _after_fork() -> None:
+    # The parent's connections belong to the parent: dropped here, not closed.
+    for database in list(_open):
+        database.engine.dispose(close=False)
+
+
+if hasattr(os, "register_at_fork"):  # absent on Windows, which cannot fork
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,117 @@
+"""The schema's versions: where a database stands, and bringing it up to date; imports Alembic."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+from mrm_sdk.errors import NotFoundError, SchemaAheadError, SchemaOutdatedError
+from mrm_sdk.storage.engine import Database
+from mrm_sdk.storage.tables import Base
+
+VERSION_TABLE = "mrm_alembic_version"
+# Any number that no other program's advisory lock is likely to use.
+_LOCK = 0x6D726D5F73646B
+
+
+def upgrade(database: Database, revision: str = "head") -> tuple[str | None, str | None]:
+    """Brings the tables to ``revision`` in one transaction; a second process that does the same waits its turn.
+
+    Returns:
+        The revision before and after.
+
+    Raises:
+        SchemaAheadError: the tables are newer than this code.
+        DatabaseUnavailableError: the database cannot be reached or written.
+    """
+    config, script = _migrations()
+    with database.transaction(write=True) as connection:
+        if database.dialect == "postgresql":
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
+        before = _revision(connection)
+        _known(script, before, database)
+        if before != script.get_current_head() or revision != "head":
+            config.attributes["connection"] = connection
+            command.upgrade(config, revision)
+        return before, _revision(connection)
+
+
+def current(database: Database) -> str | None:
+    """The revision of the tables; ``None`` where there are none.
+
+    Raises:
+        DatabaseUnavailableError: the database cannot be reached.
+    """
+    with database.transaction() as connection:
+        return _revision(connection)
+
+
+def require_current(database: Database) -> None:
+    """Makes sure that the tables are those of this code.
+
+    Raises:
+        SchemaOutdatedError: they are older, or absent.
+        SchemaAheadError: they are newer.
+    """
+    _, script = _migrations()
+    revision = current(database)
+    _known(script, revision, database)
+    if revision != script.get_current_head():
+        raise SchemaOutdatedError(
+            f"The tables of {database.url} are at revision {revision or 'none'}, this code needs "
+            f"{script.get_current_head()}. Run: mrm db upgrade --database URL"
+        )
+
+
+def check(database: Database) -> list[str]:
+    """Compares the tables with the models.
+
+    Returns:
+        One line per difference; empty when they are the same.
+
+    Raises:
+        SchemaOutdatedError: the tables are older than this code, or absent.
+        SchemaAheadError: they are newer.
+    """
+    require_current(database)
+    with database.transaction() as connection:
+        context = MigrationContext.configure(
+            connection,
+            opts={"version_table": VERSION_TABLE, "compare_type": True, "include_name": _ours},
+        )
+        return [repr(difference) for difference in compare_metadata(context, Base.metadata)]
+
+
+def _ours(name: str | None, kind: str, _parents: Any) -> bool:
+    """Leaves the host's own tables out of the comparison."""
+    return kind != "table" or name in Base.metadata.tables
+
+
+def _revision(connection: sa.Connection) -> str | None:
+    return MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE}).get_current_revision()
+
+
+def _known(script: ScriptDirectory, revision: str | None, database: Database) -> None:
+    if revision is not None and revision not in {known.revision for known in script.walk_revisions()}:
+        raise SchemaAheadError(
+            f"The tables of {database.url} are at revision {revision!r}, which this version of mrm-sdk does not "
+            "know: they belong to a newer one. Run: pip install --upgrade mrm-sdk"
+        )
+
+
+def _migrations() -> tuple[Config, ScriptDirectory]:
+    package = Path(__file__).parents[1]
+    # Inside the wheel, or beside the package in a source tree.
+    folder = next((f for f in (package / "_migrations", package.parent / "migrations") if f.is_dir()), None)
+    if folder is None:
+        raise NotFoundError("The migrations are missing here. Run: pip install --force-reinstall mrm-sdk")
+    config = Config()
+    config.set_main_option("script_location", str(folder).replace("%", "%%"))
+    return config, ScriptDirectory.from_config(config)

@@ -1,0 +1,208 @@
+"""The tables, typed; every key begins with the tenant. Imports SQLAlchemy only."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from sqlalchemy import (
+    BigInteger,
+    DateTime,
+    Dialect,
+    Double,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Text,
+    TypeDecorator,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+TENANT = String(255)
+IDENTIFIER = String(255)
+HEX = String(64)
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware datetime, kept in UTC also where the database knows no time zones."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """To the database: in UTC, without a zone for SQLite."""
+        if value is None:
+            return None
+        value = value.astimezone(UTC)
+        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """From the database: always aware."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Base(DeclarativeBase):
+    """Names every constraint, so that each can be dropped by a later migration."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_1_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+
+
+class UserRow(Base):
+    """A user with feedback; ``feedback`` grows with every change of it, so that stale weights are told by one row."""
+
+    __tablename__ = "mrm_users"
+
+    tenant: Mapped[str] = mapped_column(TENANT, primary_key=True)
+    user_id: Mapped[str] = mapped_column(IDENTIFIER, primary_key=True)
+    feedback: Mapped[int] = mapped_column(BigInteger)
+
+
+class ItemRow(Base):
+    """A prompt and a response, content-addressed: stored once, whoever judged it."""
+
+    __tablename__ = "mrm_items"
+
+    tenant: Mapped[str] = mapped_column(TENANT, primary_key=True)
+    item_key: Mapped[bytes] = mapped_column(LargeBinary(32), primary_key=True)
+    prompt: Mapped[str | None] = mapped_column(Text)
+    response: Mapped[str | None] = mapped_column(Text)
+    embedding: Mapped[bytes | None] = mapped_column(LargeBinary)
+
+
+class ItemFeaturesRow(Base):
+    """Base rewards of an item under one bundle's features, so that no item is ever encoded twice."""
+
+    __tablename__ = "mrm_item_features"
+    __table_args__ = (
+        ForeignKeyConstraint(["tenant", "item_key"], ["mrm_items.tenant", "mrm_items.item_key"], ondelete="CASCADE"),
+    )
+
+    tenant: Mapped[str] = mapped_column(TENANT, primary_key=True)
+    item_key: Mapped[bytes] = mapped_column(LargeBinary(32), primary_key=True)
+    features: Mapped[str] = mapped_column(HEX, primary_key=True)
+    base_rewards: Mapped[bytes] = mapped_column(LargeBinary)
+
+
+class ComparisonRow(Base):
+    """One event of feedback; ``content`` is a hash over what was judged, to tell a duplicate from a conflict."""
+
+    __tablename__ = "mrm_comparisons"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["tenant", "user_id"], ["mrm_users.tenant", "mrm_users.user_id"], name="fk_mrm_comparisons_user"
+        ),
+        ForeignKeyConstraint(
+            ["tenant", "chosen"], ["mrm_items.tenant", "mrm_items.item_key"], name="fk_mrm_comparisons_chosen"
+        ),
+        ForeignKeyConstraint(
+            ["tenant", "rejected"], ["mrm_items.tenant", "mrm_items.item_key"], name="fk_mrm_comparisons_rejected"
+        ),
+        Index("ix_mrm_comparisons_user", "tenant", "user_id", "event_id"),
+        Index("ix_mrm_comparisons_chosen", "tenant", "chosen"),
+        Index("ix_mrm_comparisons_rejected", "tenant", "rejected"),
+    )
+
+    tenant: Mapped[str] = mapped_column(TENANT, primary_key=True)
+    event_id: Mapped[str] = mapped_column(IDENTIFIER, primary_key=True)
+    user_id: Mapped[str] = mapped_column(IDENTIFIER)
+    chosen: Mapped[bytes] = mapped_column(LargeBinary(32))
+    rejected: Mapped[bytes] = mapped_column(LargeBinary(32))
+    tie: Mapped[bool]
+    strength: Mapped[float] = mapped_column(Double)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    content: Mapped[bytes] = mapped_column(LargeBinary(32))
+
+
+class ComparisonFeaturesRow(Base):
+    """``z = φ(chosen) − φ(rejected)`` of a comparison under one bundle's features, [K] float32."""
+
+    __tablename__ = "mrm_comparison_features"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["tenant", "event_id"], ["mrm_comparisons.tenant", "mrm_comparisons.event_id"], ondelete="CASCADE"
+        ),
+    )
+
+    tenant: Mapped[str] = mapped_column(TENANT, primary_key=True)
+    event_id: Mapped[str] = mapped_column(IDENTIFIER, primary_key=True)
+    features: Mapped[str] = mapped_column(HEX, primary_key=True)
+    z: Mapped[bytes] = mapped_column(LargeBinary)
+
+
+class UserWeightsRow(Base):
+    """A user's weights under one bundle: derived state, made again whenever ``feedback`` has grown."""
+
+    __tablename__ = "mrm_user_weights"
+    __table_args__ = (
+        ForeignKeyConstraint(["tenant", "user_id"], ["mrm_users.tenant", "mrm_users.user_id"], ondelete="CASCADE"),
+    )
+
+    tenant: Mapped[str] = mapped_column(TENANT, primary_key=True)
+    user_id: Mapped[str] = mapped_column(IDENTIFIER, primary_key=True)
+    fingerprint: Mapped[str] = mapped_column(HEX, primary_key=True)
+    weights: Mapped[bytes] = mapped_column(LargeBinary)
+    covariance: Mapped[bytes | None] = mapped_column(LargeBinary)
+    comparisons: Mapped[int] = mapped_column(Integer)
+    feedback: Mapped[int] = mapped_column(BigInteger)
+    revision: Mapped[int] = mapped_column(BigInteger)
+
+
+class BundleRow(Base):
+    """A bundle that this database was used with."""
+
+    __tablename__ = "mrm_bundles"
+
+    tenant: Mapped[str] = mapped_column(TENANT, primary_key=True)
+    fingerprint: Mapped[str] = mapped_column(HEX, primary_key=True)
+    features: Mapped[str] = mapped_column(HEX)
+    name: Mapped[str] = mapped_column(String(255))
+    first_used_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class TombstoneRow(Base):
+    """A user who was forgotten, and when: older events that arrive again stay out."""
+
+    __tablename__ = "mrm_tombstones"
+
+    tenant: Mapped[str] = mapped_column(TENANT, primary_key=True)
+    user_id: Mapped[str] = mapped_column(IDENTIFIER, primary_key=True)
+    event_id: Mapped[str] = mapped_column(IDENTIFIER)
+    forgotten_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class OutboxRow(Base):
+    """An event on its way to a remote service; filled and drained by sync alone."""
+
+    __tablename__ = "mrm_outbox"
+    __table_args__ = (Index("ix_mrm_outbox_user", "tenant", "user_id"),)
+
+    tenant: Mapped[str] = mapped_column(TENANT, primary_key=True)
+    event_id: Mapped[str] = mapped_column(IDENTIFIER, primary_key=True)
+    user_id: Mapped[str] = mapped_column(IDENTIFIER)
+    kind: Mapped[str] = mapped_column(String(32))
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    leased_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+class ApiKeyRow(Base):
+    """A key of the server, kept as a hash."""
+
+    __tablename__ = "mrm_api_keys"
+
+    tenant: Mapped[str] = mapped_column(TENANT, primary_key=True)
+    key_hash: Mapped[bytes] = mapped_column(LargeBinary(32), primary_key=True)
+    name: Mapped[str] = mapped_column(String(255))
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    revoked_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
