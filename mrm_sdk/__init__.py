@@ -38,14 +38,13 @@ from mrm_sdk.schemas import (
     Response,
     UserReward,
 )
+from mrm_sdk.version import __version__
 
 if TYPE_CHECKING:
     from mrm_sdk.aclient import AsyncClient
     from mrm_sdk.bundle import Bundle
     from mrm_sdk.client import Client
     from mrm_sdk.settings import Settings
-
-__version__ = "0.1.0"
 
 __all__ = [
     "AsyncClient",

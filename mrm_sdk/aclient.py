@@ -1,0 +1,83 @@
+"""The same client, awaited: every call runs in a worker thread, so the event loop never waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mrm_sdk.bundle.loading import Bundle
+from mrm_sdk.client import Client
+from mrm_sdk.encoders import Encoder
+from mrm_sdk.schemas import Comparison, Forgotten, Prompt, Ranked, Recorded, Response, UserReward
+from mrm_sdk.settings import Settings
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+
+class AsyncClient:
+    """:class:`~mrm_sdk.Client` for asyncio: the same arguments, methods, results and errors."""
+
+    def __init__(
+        self,
+        database: str | Engine,
+        *,
+        bundle: str | Path | Bundle,
+        encoder: Encoder | None = None,
+        tenant: str = "default",
+        remote: str | None = None,
+        settings: Settings | None = None,
+    ) -> None:
+        self._client = Client(database, bundle=bundle, encoder=encoder, tenant=tenant, remote=remote, settings=settings)
+
+    @property
+    def bundle(self) -> Bundle:
+        """The bundle in use."""
+        return self._client.bundle
+
+    async def record(self, comparison: Comparison) -> Recorded:
+        """See :meth:`mrm_sdk.Client.record`."""
+        return await asyncio.to_thread(self._client.record, comparison)
+
+    async def record_many(self, comparisons: Iterable[Comparison]) -> Recorded:
+        """See :meth:`mrm_sdk.Client.record_many`."""
+        return await asyncio.to_thread(self._client.record_many, comparisons)
+
+    async def personalize(self, user_id: str) -> UserReward:
+        """See :meth:`mrm_sdk.Client.personalize`."""
+        return await asyncio.to_thread(self._client.personalize, user_id)
+
+    async def score(
+        self, user_id: str, responses: Sequence[str | Response], *, prompt: Prompt = None
+    ) -> NDArray[np.float32]:
+        """See :meth:`mrm_sdk.Client.score`."""
+        return await asyncio.to_thread(self._client.score, user_id, responses, prompt=prompt)
+
+    async def rank(self, user_id: str, responses: Sequence[str | Response], *, prompt: Prompt = None) -> list[Ranked]:
+        """See :meth:`mrm_sdk.Client.rank`."""
+        return await asyncio.to_thread(self._client.rank, user_id, responses, prompt=prompt)
+
+    async def forget(self, user_id: str) -> Forgotten:
+        """See :meth:`mrm_sdk.Client.forget`."""
+        return await asyncio.to_thread(self._client.forget, user_id)
+
+    async def close(self) -> None:
+        """See :meth:`mrm_sdk.Client.close`."""
+        await asyncio.to_thread(self._client.close)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return f"Async{self._client!r}"

@@ -1,0 +1,214 @@
+"""What a host application imports: a reward model for each of its users."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mrm_sdk.bundle.loading import Bundle
+from mrm_sdk.encoders import Encoder, OnnxEncoder, PrecomputedEncoder
+from mrm_sdk.engine import RewardEngine, collect
+from mrm_sdk.errors import BundleMismatchError, ClientClosedError, ConfigurationError, InvalidInputError
+from mrm_sdk.schemas import (
+    MAX_ID_LENGTH,
+    Comparison,
+    Forgotten,
+    Item,
+    Prompt,
+    Ranked,
+    Recorded,
+    Response,
+    UserReward,
+)
+from mrm_sdk.settings import Settings
+from mrm_sdk.storage import Database, Store, upgrade
+from mrm_sdk.storage.migrate import require_current
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+
+class Client:
+    """A reward model for every user, on a SQL database, inside the host's process.
+
+    Nothing is opened before the first call that needs the database; threads may share a client, and a forked child
+    makes connections of its own.
+
+    Args:
+        database: ``sqlite:///file.db``, ``sqlite://`` (in memory), ``postgresql+psycopg://…``, or an engine of the
+            host's, which stays the host's to close.
+        bundle: folder of a bundle, or a loaded one.
+        encoder: turns text into embeddings, where the bundle's own should not.
+        tenant: keeps customers of the host apart: one tenant never sees another's rows.
+        remote: reserved for sync with a server, which this version does not have.
+        settings: see :class:`~mrm_sdk.Settings`.
+
+    Raises:
+        NotFoundError: there is no bundle at that path.
+        BundleError: the bundle is damaged, foreign, or does not fit the encoder.
+        ConfigurationError: the database URL or another argument is wrong.
+        MissingDependencyError: the database's driver is not installed.
+    """
+
+    def __init__(
+        self,
+        database: str | Engine,
+        *,
+        bundle: str | Path | Bundle,
+        encoder: Encoder | None = None,
+        tenant: str = "default",
+        remote: str | None = None,
+        settings: Settings | None = None,
+    ) -> None:
+        if remote is not None:
+            raise ConfigurationError("This version of mrm-sdk cannot sync yet: leave remote=None.")
+        self._settings = settings or Settings()
+        self._bundle = bundle if isinstance(bundle, Bundle) else Bundle(bundle, self._settings)
+        self._database = Database(database, self._settings)
+        store = Store(self._database, _identifier("tenant", tenant))
+        self._store = store
+        self._engine = RewardEngine(store, self._bundle, _encoder(encoder, self._bundle), self._settings)
+        self._lock = threading.Lock()
+        self._ready = False
+        self._closed = False
+
+    @property
+    def bundle(self) -> Bundle:
+        """The bundle in use."""
+        return self._bundle
+
+    def record(self, comparison: Comparison) -> Recorded:
+        """Stores one comparison; when this returns, it is durable.
+
+        Returns:
+            Whether it was accepted, or a duplicate of an event recorded before.
+
+        Raises:
+            ConflictError: its event id was recorded before with other content.
+            UserForgottenError: it is older than its user's deletion.
+            EmbeddingError: an embedding does not fit the bundle.
+            EncoderError: its text could not be encoded.
+            DatabaseError: the database refused; nothing was stored.
+        """
+        self._open()
+        outcomes = list(self._engine.observe([comparison]))
+        for _, outcome in outcomes:
+            if outcome.error is not None:
+                raise outcome.error
+        return collect(outcomes)
+
+    def record_many(self, comparisons: Iterable[Comparison]) -> Recorded:
+        """Stores comparisons of any number, a chunk per transaction, in bounded memory.
+
+        Returns:
+            How many were accepted and how many were duplicates, and which ones were refused and why.
+
+        Raises:
+            EncoderError: text could not be encoded; chunks before stay stored, and calling again is safe.
+            DatabaseError: the database refused; likewise.
+        """
+        self._open()
+        return collect(self._engine.observe(comparisons))
+
+    def personalize(self, user_id: str) -> UserReward:
+        """Returns a user's reward model, adapted to all feedback so far; an unknown user gets the prior.
+
+        Raises:
+            DatabaseError: the database refused; the stored weights stay as they were.
+        """
+        self._open()
+        return self._engine.personalize(_identifier("user_id", user_id))
+
+    def score(self, user_id: str, responses: Sequence[str | Response], *, prompt: Prompt = None) -> NDArray[np.float32]:
+        """Scores responses for a user, [n] float32; adapts first where feedback is newer than the weights.
+
+        Only differences mean anything: ``σ(score[i] − score[j])`` is the probability that the user prefers i to j.
+
+        Raises:
+            InvalidInputError: a response or the prompt is of a wrong type.
+            EmbeddingError: an embedding does not fit the bundle.
+            EncoderError: text could not be encoded.
+        """
+        self._open()
+        if isinstance(responses, str | Response):
+            raise InvalidInputError("Responses must be a sequence of them, not a single one.")
+        items = [Item.of(prompt, response) for response in responses]
+        return self._engine.score(_identifier("user_id", user_id), items)
+
+    def rank(self, user_id: str, responses: Sequence[str | Response], *, prompt: Prompt = None) -> list[Ranked]:
+        """Sorts responses for a user, best first; equal scores keep their order. Raises as :meth:`score`."""
+        scores = self.score(user_id, responses, prompt=prompt)
+        order = np.argsort(-scores, kind="stable")
+        return [Ranked(index=int(i), score=float(scores[i]), response=responses[i]) for i in order]
+
+    def forget(self, user_id: str) -> Forgotten:
+        """Deletes everything known of a user, in one transaction, and keeps older events out for good.
+
+        Returns:
+            How many rows went from each table.
+        """
+        self._open()
+        user_id = _identifier("user_id", user_id)
+        return Forgotten(user_id=user_id, rows=self._store.forget(user_id))
+
+    def close(self) -> None:
+        """Closes the database connections; an engine of the host's is left open."""
+        self._closed = True
+        self._database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Client({self._database.url!r}, bundle={self._bundle.manifest.name!r}, tenant={self._store.tenant!r})"
+
+    def _open(self) -> None:
+        if self._closed:
+            raise ClientClosedError("This client is closed; make a new one.")
+        if self._ready:
+            return
+        with self._lock:
+            if not self._ready:
+                if self._settings.auto_migrate:
+                    upgrade(self._database)
+                else:
+                    require_current(self._database)
+                manifest = self._bundle.manifest
+                self._store.remember_bundle(
+                    fingerprint=manifest.fingerprint, features=manifest.features, name=manifest.name[:255]
+                )
+                self._ready = True
+
+
+def _encoder(encoder: Encoder | None, bundle: Bundle) -> Encoder:
+    spec = bundle.manifest.encoder
+    if encoder is None:
+        return OnnxEncoder.of(bundle) if spec.kind == "onnx" else PrecomputedEncoder(spec.dimension, spec.fingerprint)
+    if encoder.dimension != spec.dimension:
+        raise BundleMismatchError(
+            f"The encoder gives {encoder.dimension} numbers, the bundle was trained on {spec.dimension}."
+        )
+    # A bundle trained on embeddings alone cannot know which encoder made them: there the host's word counts.
+    if spec.kind == "onnx" and encoder.fingerprint != spec.fingerprint:
+        raise BundleMismatchError(
+            "The encoder is not the one that the bundle was trained with: its fingerprint differs. "
+            "Leave encoder=None to use the bundle's own, or train a bundle with this encoder."
+        )
+    return encoder
+
+
+def _identifier(name: str, value: Any) -> str:
+    if not isinstance(value, str) or not 0 < len(value) <= MAX_ID_LENGTH or "\0" in value:
+        raise InvalidInputError(f"{name} must be a text of 1 to {MAX_ID_LENGTH} characters.")
+    return value

@@ -1,0 +1,206 @@
+"""The outer loop: many users -> base reward functions and prior; imports core, episodes and torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from mrm_sdk.core.inner_loop import gradient_descent, newton
+from mrm_sdk.core.losses import bradley_terry, weighted_mean
+from mrm_sdk.core.robust import robust_objective
+from mrm_sdk.errors import ConfigurationError, TrainingError
+from mrm_sdk.training.datasets import QUERY, SUPPORT
+from mrm_sdk.training.episodes import Packed, draw
+from mrm_sdk.training.model import MetaModel
+
+Progress = Callable[[str, int, int], None]
+"""Called with a stage's name, how many of its units are done, and how many there are."""
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Settings of meta-training; the defaults are the preset ``newton``.
+
+    Args:
+        method: the inner loop.
+        base_functions: K.
+        steps: meta-batches; with ``epochs`` set, as many as that many passes over the users take.
+        epochs: passes over the users.
+        users_per_batch: users in a meta-batch.
+        learning_rate: of the outer Adam.
+        warmup: share of the steps in which the learning rate rises; it falls along a cosine afterwards.
+        gradient_clip: largest norm of the outer gradient.
+        inner_steps: Newton or Adam steps of the inner loop, differentiated through.
+        inner_learning_rate: of the inner Adam.
+        robust_ratio: RPO's share of users that count as hard.
+        robust_gamma: RPO's softness in nats; larger is closer to the plain mean.
+        embedding_scale: embeddings are multiplied by it; ``None`` centres them and scales to unit variance instead.
+        random_shots: cut the support of each batch to a random number of shots.
+        max_pairs: most comparisons of one user and phase that are used.
+        validation_share: users set aside, never trained on, to choose the prior's strength.
+        seed: the only source of randomness.
+    """
+
+    method: Literal["newton", "gradient"] = "newton"
+    base_functions: int = 8
+    steps: int = 800
+    epochs: int | None = None
+    users_per_batch: int = 256
+    learning_rate: float = 0.01
+    warmup: float = 0.0
+    gradient_clip: float = 1.0
+    inner_steps: int = 3
+    inner_learning_rate: float = 0.005
+    robust_ratio: float = 0.5
+    robust_gamma: float = 1.0
+    embedding_scale: float | None = None
+    random_shots: bool = True
+    max_pairs: int = 64
+    validation_share: float = 0.15
+    seed: int = 0
+
+    @classmethod
+    def preset(cls, name: str, *, seed: int = 0) -> TrainingConfig:
+        """``newton`` (default), or ``paper``: the published method's settings.
+
+        Raises:
+            ConfigurationError: there is no such preset, or the seed is negative.
+        """
+        if seed < 0:
+            raise ConfigurationError(f"A seed must be 0 or more, not {seed}.")
+        if name == "newton":
+            return cls(seed=seed)
+        if name == "paper":
+            return cls(
+                method="gradient",
+                base_functions=2,
+                epochs=60,
+                users_per_batch=8,
+                learning_rate=0.005,
+                warmup=0.05,
+                inner_steps=1,
+                robust_gamma=0.5,
+                embedding_scale=1.0,
+                random_shots=False,
+                seed=seed,
+            )
+        raise ConfigurationError(f"There is no preset {name!r}; use 'newton' or 'paper'.")
+
+
+class StepReport(NamedTuple):
+    """What one meta-step saw: query losses [users], objective, gradient norm before clipping, learning rate."""
+
+    losses: Tensor
+    objective: float
+    gradient_norm: float
+    learning_rate: float
+
+
+def adapt(model: MetaModel, packed: Packed, base_rewards: Tensor, config: TrainingConfig) -> Tensor:
+    """Weights of each user after the differentiable inner loop on the support: [users, K]."""
+    support = packed.pairs(SUPPORT, base_rewards)
+    if config.method == "newton":
+        return newton(support, model.prior(), steps=config.inner_steps)
+    return gradient_descent(support, model.w0, steps=config.inner_steps, learning_rate=config.inner_learning_rate)
+
+
+def query_losses(packed: Packed, base_rewards: Tensor, weights: Tensor) -> Tensor:
+    """Mean Bradley–Terry loss of each user on the query, [users]."""
+    query = packed.pairs(QUERY, base_rewards)
+    margin = (query.z @ weights.unsqueeze(-1)).squeeze(-1)
+    return weighted_mean(bradley_terry(margin, query.tie), query.strength)
+
+
+def outer_optimiser(
+    model: MetaModel, config: TrainingConfig, steps: int
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
+    """Adam over everything the inner loop uses, with linear warm-up and cosine decay to 0."""
+    parameters = [model.weight, model.w0]
+    if config.method == "newton":
+        parameters += [model.factor, model.log_rho]
+    optimiser = torch.optim.Adam(parameters, lr=config.learning_rate)
+    warmup = int(config.warmup * steps)
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return step / warmup
+        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+    return optimiser, torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
+
+
+def meta_step(
+    model: MetaModel,
+    packed: Packed,
+    embeddings: Tensor,
+    config: TrainingConfig,
+    optimiser: torch.optim.Optimizer,
+    scheduler: torch.optim.lr_scheduler.LambdaLR,
+) -> StepReport:
+    """One step of the outer loop on one meta-batch (arXiv 2601.18731, algorithm 1, batched over users).
+
+    Args:
+        model: changed in place.
+        packed: the meta-batch.
+        embeddings: of all items, [items, D].
+        config: inner loop and robust objective.
+        optimiser: of the outer loop.
+        scheduler: its learning rate.
+
+    Returns:
+        What the step saw, before it changed the model.
+    """
+    used, index = torch.unique(packed.items, return_inverse=True)
+    base_rewards = model(embeddings[used])
+    local = packed._replace(items=index)
+    losses = query_losses(local, base_rewards, adapt(model, local, base_rewards, config))
+    objective = robust_objective(losses, ratio=config.robust_ratio, gamma=config.robust_gamma)
+    optimiser.zero_grad()
+    objective.backward()  # type: ignore[no-untyped-call]
+    parameters = [p for group in optimiser.param_groups for p in group["params"]]
+    norm = torch.nn.utils.clip_grad_norm_(parameters, config.gradient_clip)
+    rate = float(scheduler.get_last_lr()[0])
+    optimiser.step()
+    scheduler.step()
+    return StepReport(losses.detach(), float(objective.detach()), float(norm), rate)
+
+
+def meta_train(packed: Packed, embeddings: Tensor, config: TrainingConfig, progress: Progress) -> MetaModel:
+    """Runs the outer loop over users.
+
+    Args:
+        packed: users for training, each with support and query.
+        embeddings: of all items, [items, D] float32.
+        config: everything else; its seed alone decides the result.
+        progress: called after every step.
+
+    Returns:
+        The trained model.
+
+    Raises:
+        TrainingError: embeddings do not differ, or training diverged.
+    """
+    generator = torch.Generator().manual_seed(config.seed)
+    centre, scale = torch.zeros(embeddings.shape[1]), config.embedding_scale or 1.0
+    if config.embedding_scale is None:
+        centre = embeddings.mean(0)
+        spread = float((embeddings - centre).double().pow(2).mean().sqrt())
+        if not spread > 1e-12 * max(1.0, float(centre.abs().max())):
+            raise TrainingError("All items have the same embedding, so nothing can be learned. Check the encoder.")
+        scale = 1 / spread
+    model = MetaModel(embeddings.shape[1], config.base_functions, centre=centre, scale=scale, generator=generator)
+    users = len(packed.items)
+    steps = config.steps if config.epochs is None else max(1, config.epochs * users // config.users_per_batch)
+    optimiser, scheduler = outer_optimiser(model, config, steps)
+    for step in range(steps):
+        batch = draw(packed, config.users_per_batch, generator, random_shots=config.random_shots)
+        report = meta_step(model, batch, embeddings, config, optimiser, scheduler)
+        if not math.isfinite(report.objective):
+            raise TrainingError(f"Training diverged at step {step + 1}: the objective is {report.objective}.")
+        progress("meta-training", step + 1, steps)
+    return model

@@ -1,0 +1,191 @@
+"""From a data set to a bundle on disk, in one call; the only place where training's parts meet."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mrm_sdk.bundle.manifest import Adaptation, EncoderSpec, Manifest, digest
+from mrm_sdk.bundle.providers import GraphSession
+from mrm_sdk.bundle.writing import check_output, encoder_fingerprint, write_bundle
+from mrm_sdk.encoders.base import Encoder, embed
+from mrm_sdk.encoders.minilm import MAX_TOKENS, load_minilm
+from mrm_sdk.encoders.minilm import NAME as MINILM
+from mrm_sdk.encoders.onnx import OnnxEncoder
+from mrm_sdk.encoders.precomputed import PrecomputedEncoder
+from mrm_sdk.errors import ConfigurationError, TrainingError
+from mrm_sdk.settings import Settings
+from mrm_sdk.training.datasets import QUERY, Dataset
+from mrm_sdk.training.episodes import pack
+from mrm_sdk.training.guard import choose_prior_strength
+from mrm_sdk.training.meta import Progress, TrainingConfig, meta_train
+from mrm_sdk.training.model import BaseRewards
+from mrm_sdk.training.onnx_export import export_base_rewards, export_encoder
+from mrm_sdk.version import __version__
+
+MIN_USERS = 4
+PARITY = 1e-5
+
+
+@dataclass(frozen=True)
+class PreparedEncoder:
+    """An encoder ready to embed a data set, and what a bundle needs to carry it along."""
+
+    encoder: Encoder
+    spec: EncoderSpec
+    files: tuple[bytes, bytes] | None
+
+
+def prepare_encoder(name: str, dataset: Dataset, settings: Settings, progress: Progress) -> PreparedEncoder:
+    """Makes the encoder called ``name``; a data set with embeddings of its own needs, and gets, none.
+
+    Raises:
+        ConfigurationError: there is no such encoder, or the data set lacks the embeddings it needs.
+        MissingDependencyError: its extra is not installed.
+    """
+    own = dataset.items[0].embedding
+    if name not in ("minilm", "precomputed"):
+        raise ConfigurationError(f"There is no encoder {name!r}; use 'minilm' or 'precomputed'.")
+    if own is not None:
+        spec = EncoderSpec(
+            kind="precomputed", name="precomputed", dimension=len(own), fingerprint=digest(["precomputed", len(own)])
+        )
+        return PreparedEncoder(PrecomputedEncoder(spec.dimension, spec.fingerprint), spec, None)
+    if name == "precomputed":
+        raise ConfigurationError("The data set's items hold no 'embedding'; use --encoder minilm.")
+    progress("exporting encoder", 0, 1)
+    module, tokenizer = load_minilm()
+    graph = export_encoder(module)
+    fingerprint = encoder_fingerprint(graph, tokenizer, MAX_TOKENS)
+    spec = EncoderSpec(kind="onnx", name=MINILM, dimension=384, max_tokens=MAX_TOKENS, fingerprint=fingerprint)
+    encoder = OnnxEncoder(
+        lambda: graph,
+        tokenizer,
+        dimension=spec.dimension,
+        max_tokens=spec.max_tokens,
+        fingerprint=fingerprint,
+        settings=settings,
+    )
+    progress("exporting encoder", 1, 1)
+    return PreparedEncoder(encoder, spec, (graph, tokenizer))
+
+
+def embed_items(encoder: Encoder, dataset: Dataset, progress: Progress) -> NDArray[np.float32]:
+    """Embeds every distinct item once: [items, D]."""
+    size, out = 128, np.empty((len(dataset.items), encoder.dimension), np.float32)
+    # Sorted by length, a chunk's batches hold little padding.
+    order = sorted(range(len(out)), key=lambda i: len(dataset.items[i].text or ""))
+    for start in range(0, len(order), size):
+        rows = order[start : start + size]
+        out[rows] = embed(encoder, [dataset.items[i] for i in rows])
+        progress("encoding", min(start + size, len(order)), len(order))
+    return out
+
+
+def train_bundle(
+    dataset: Dataset,
+    out: str | Path,
+    *,
+    encoder: str = "minilm",
+    config: TrainingConfig | None = None,
+    name: str | None = None,
+    licence: str = "not stated",
+    settings: Settings | None = None,
+    progress: Progress = lambda stage, done, total: None,
+) -> Manifest:
+    """Meta-trains on a data set and writes a verified bundle.
+
+    Args:
+        dataset: users' comparisons.
+        out: the bundle's folder; an older bundle there is replaced, anything else is left alone.
+        encoder: ``minilm``; ignored where the data set brings embeddings.
+        config: preset and seed.
+        name: of the bundle; its folder's by default.
+        licence: of the training data, as the manifest should state it.
+        settings: of the encoder's session.
+        progress: called with stage, done, total.
+
+    Returns:
+        The written manifest.
+
+    Raises:
+        TrainingError: too few users, or training cannot give a usable bundle.
+        OutputError: ``out`` cannot be written.
+        ConfigurationError: no such encoder.
+        MissingDependencyError: an extra is not installed.
+    """
+    config, settings, out = config or TrainingConfig(), settings or Settings(), Path(out)
+    check_output(out)
+    users = _usable_users(dataset)
+    prepared = prepare_encoder(encoder, dataset, settings, progress)
+    embeddings = embed_items(prepared.encoder, dataset, progress)
+
+    began = time.perf_counter()
+    rng = np.random.default_rng(config.seed)
+    shuffled = rng.permutation(users)
+    held_out = max(1, round(config.validation_share * len(users)))
+    packed = pack(dataset, np.sort(shuffled[held_out:]), limit=config.max_pairs, rng=rng)
+    model = meta_train(packed, torch.from_numpy(embeddings), config, progress)
+
+    module, prior = model.base_rewards(), model.frozen_prior()
+    metrics: dict[str, Any] = {}
+    if config.method == "newton":
+        base_rewards = module(torch.from_numpy(embeddings)).detach().double()
+        validation = pack(dataset, np.sort(shuffled[:held_out]))
+        prior, metrics["prior_strength_query_loss"] = choose_prior_strength(prior, validation, base_rewards)
+    seconds = time.perf_counter() - began
+    if not all(bool(torch.isfinite(t).all()) for t in (*prior, *module.parameters())):
+        raise TrainingError("Training gave NaN or infinity; nothing was written. Check the embeddings' scale.")
+
+    progress("exporting base rewards", 0, 1)
+    graph = export_base_rewards(module)
+    metrics["onnx_torch_largest_difference"] = _verify(module, graph, embeddings, settings)
+    progress("exporting base rewards", 1, 1)
+    steps = 8 if config.method == "newton" else config.inner_steps
+    return write_bundle(
+        out,
+        name=name or out.resolve().name,
+        sdk_version=__version__,
+        licence=licence,
+        encoder=prepared.spec,
+        adaptation=Adaptation(method=config.method, steps=steps, learning_rate=config.inner_learning_rate),
+        base_rewards=graph,
+        prior=prior,
+        encoder_files=prepared.files,
+        training={
+            **asdict(config),
+            "data": dataset.describe(),
+            "users_trained": len(users) - held_out,
+            "users_validation": held_out,
+            "seconds": round(seconds, 2),
+        },
+        metrics=metrics,
+    )
+
+
+def _usable_users(dataset: Dataset) -> NDArray[np.int64]:
+    """Users who can be learned from: those with at least one comparison to judge by."""
+    users = np.unique(dataset.user[dataset.phase == QUERY])
+    if len(users) < MIN_USERS:
+        raise TrainingError(
+            f"Meta-training learns how people differ and needs at least {MIN_USERS} users with comparisons in both "
+            f"halves; this data set has {len(users)}. Add users, or adapt one user with an existing bundle."
+        )
+    return users
+
+
+def _verify(module: BaseRewards, graph: bytes, embeddings: NDArray[np.float32], settings: Settings) -> float:
+    """Runs the graph in ONNX Runtime on real embeddings and compares it with torch."""
+    sample = embeddings[:1024]
+    session = GraphSession("base_rewards.onnx", lambda: graph, frozenset({"embedding"}), settings)
+    expected = module(torch.from_numpy(sample)).detach().numpy()
+    difference = float(np.abs(session.run({"embedding": sample}) - expected).max())
+    if not difference <= PARITY * max(1.0, float(np.abs(expected).max())):
+        raise TrainingError(f"The ONNX graph differs from torch by {difference:.2e}; nothing was written.")
+    return difference

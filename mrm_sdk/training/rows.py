@@ -1,0 +1,101 @@
+"""Rows of JSON Lines, CSV and Parquet files, each with the place it came from; imports errors only."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TextIO, cast
+
+from mrm_sdk.errors import DatasetError, MissingDependencyError
+
+SUFFIXES = (".jsonl", ".jsonl.gz", ".csv", ".csv.gz", ".parquet")
+
+
+def read_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields ``(place, row)`` for each row of a file; the place names file and line, for messages.
+
+    Raises:
+        DatasetError: the file cannot be read or parsed; the message names the line.
+        MissingDependencyError: Parquet without pyarrow.
+    """
+    name = path.name.lower()
+    if name.endswith(".parquet"):
+        return _parquet(path)
+    if name.endswith((".csv", ".csv.gz")):
+        return _csv(path)
+    if name.endswith((".jsonl", ".jsonl.gz")):
+        return _jsonl(path)
+    raise DatasetError(f"{path} is none of {', '.join(SUFFIXES)}; convert it to one of them.")
+
+
+def _jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    for number, line in _lines(path):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise DatasetError(f"{path}, line {number}: not JSON ({error})") from None
+        if not isinstance(row, dict):
+            raise DatasetError(f"{path}, line {number}: a JSON object is wanted, not {type(row).__name__}")
+        yield f"{path}, line {number}", row
+
+
+def _csv(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    reader = csv.reader(line for _, line in _lines(path))
+    header = next(reader, None)
+    if header is None:
+        return
+    try:
+        for values in reader:
+            if not values:
+                continue
+            if len(values) != len(header):
+                raise DatasetError(
+                    f"{path}, line {reader.line_num}: {len(values)} columns where the header has {len(header)}"
+                )
+            # An empty cell is an absent value, as a missing key is in JSON.
+            yield (
+                f"{path}, line {reader.line_num}",
+                {key: value for key, value in zip(header, values, strict=True) if value != ""},
+            )
+    except csv.Error as error:
+        raise DatasetError(f"{path}, line {reader.line_num}: not CSV ({error})") from None
+
+
+def _parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    try:
+        from pyarrow import ArrowException, parquet
+    except ImportError:
+        raise MissingDependencyError.of("pyarrow", "train", "Reading Parquet") from None
+    number = 0
+    try:
+        with parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches():
+                for row in batch.to_pylist():
+                    number += 1
+                    yield f"{path}, row {number}", {key: value for key, value in row.items() if value is not None}
+    except (ArrowException, OSError) as error:
+        raise DatasetError(f"{path} cannot be read as Parquet: {error}") from None
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    number = 0
+    try:
+        with _open(path) as file:
+            for number, line in enumerate(file, 1):
+                yield number, line
+    except UnicodeDecodeError:
+        raise DatasetError(f"{path}, near line {number + 1}: not UTF-8 text") from None
+    except (OSError, EOFError) as error:  # gzip reports damage as either
+        reason = getattr(error, "strerror", None) or error
+        raise DatasetError(f"{path} cannot be read after line {number}: {reason}") from None
+
+
+def _open(path: Path) -> TextIO:
+    if path.name.lower().endswith(".gz"):
+        return cast(TextIO, gzip.open(path, "rt", encoding="utf-8-sig", newline=""))
+    return path.open(encoding="utf-8-sig", newline="")
