@@ -73,7 +73,7 @@ class Client:
         self._database = Database(database, self._settings)
         store = Store(self._database, _identifier("tenant", tenant))
         self._store = store
-        self._engine = RewardEngine(store, self._bundle, _encoder(encoder, self._bundle), self._settings)
+        self._engine = RewardEngine(store, self._bundle, open_encoder(encoder, self._bundle), self._settings)
         self._lock = threading.Lock()
         self._ready = False
         self._closed = False
@@ -191,7 +191,12 @@ class Client:
                 self._ready = True
 
 
-def _encoder(encoder: Encoder | None, bundle: Bundle) -> Encoder:
+def open_encoder(encoder: Encoder | None, bundle: Bundle) -> Encoder:
+    """Returns the encoder to use with a bundle: its own, or the host's if it fits.
+
+    Raises:
+        BundleMismatchError: the host's encoder is not the one the bundle was trained with.
+    """
     spec = bundle.manifest.encoder
     if encoder is None:
         return OnnxEncoder.of(bundle) if spec.kind == "onnx" else PrecomputedEncoder(spec.dimension, spec.fingerprint)

@@ -187,6 +187,19 @@ class RewardEngine:
         return found
 
 
+def observe_unencoded(
+    store: Store, comparisons: Iterable[Comparison], chunk_size: int
+) -> Iterator[tuple[int, Outcome]]:
+    """Stores comparisons without a bundle at hand, and yields each one's index and outcome once it is durable.
+
+    Their feature differences are computed when a client with a bundle first adapts their users.
+    """
+    numbered = enumerate(comparisons)
+    while chunk := list(islice(numbered, chunk_size)):
+        events = [Event(c, Item.of(c.prompt, c.chosen), Item.of(c.prompt, c.rejected)) for _, c in chunk]
+        yield from zip((index for index, _ in chunk), store.add(events), strict=True)
+
+
 def collect(outcomes: Iterable[tuple[int, Outcome]]) -> Recorded:
     """Counts outcomes for the host."""
     accepted, duplicates, refusals = 0, 0, []

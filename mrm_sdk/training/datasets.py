@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -54,9 +54,9 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.event_ids)
 
-    def comparisons(self) -> Iterator[Comparison]:
-        """Yields every row as a comparison, as a client would record it; importing twice adds nothing."""
-        for row in range(len(self)):
+    def comparisons(self, rows: Iterable[int] | None = None) -> Iterator[Comparison]:
+        """Yields rows (all of them by default) as comparisons, as a client would record them."""
+        for row in range(len(self)) if rows is None else rows:
             chosen, rejected = self.items[self.chosen[row]], self.items[self.rejected[row]]
             when = self.created_at[row]
             yield Comparison(

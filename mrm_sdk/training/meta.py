@@ -40,6 +40,8 @@ class TrainingConfig:
         robust_ratio: RPO's share of users that count as hard.
         robust_gamma: RPO's softness in nats; larger is closer to the plain mean.
         embedding_scale: embeddings are multiplied by it; ``None`` centres them and scales to unit variance instead.
+        embedding_noise: noise added to embeddings in training, in units of their standard deviation; it keeps φ
+            smooth, so that texts never seen in training are scored well too.
         random_shots: cut the support of each batch to a random number of shots.
         max_pairs: most comparisons of one user and phase that are used.
         validation_share: users set aside, never trained on, to choose the prior's strength.
@@ -59,6 +61,7 @@ class TrainingConfig:
     robust_ratio: float = 0.5
     robust_gamma: float = 1.0
     embedding_scale: float | None = None
+    embedding_noise: float = 0.3
     random_shots: bool = True
     max_pairs: int = 64
     validation_share: float = 0.15
@@ -86,6 +89,7 @@ class TrainingConfig:
                 inner_steps=1,
                 robust_gamma=0.5,
                 embedding_scale=1.0,
+                embedding_noise=0.0,
                 random_shots=False,
                 seed=seed,
             )
@@ -141,6 +145,7 @@ def meta_step(
     config: TrainingConfig,
     optimiser: torch.optim.Optimizer,
     scheduler: torch.optim.lr_scheduler.LambdaLR,
+    generator: torch.Generator | None = None,
 ) -> StepReport:
     """One step of the outer loop on one meta-batch (arXiv 2601.18731, algorithm 1, batched over users).
 
@@ -151,12 +156,16 @@ def meta_step(
         config: inner loop and robust objective.
         optimiser: of the outer loop.
         scheduler: its learning rate.
+        generator: source of the noise on embeddings, where the configuration asks for any.
 
     Returns:
         What the step saw, before it changed the model.
     """
     used, index = torch.unique(packed.items, return_inverse=True)
-    base_rewards = model(embeddings[used])
+    seen = embeddings[used]
+    if config.embedding_noise:
+        seen = seen + config.embedding_noise / model.scale * torch.randn(seen.shape, generator=generator)
+    base_rewards = model(seen)
     local = packed._replace(items=index)
     losses = query_losses(local, base_rewards, adapt(model, local, base_rewards, config))
     objective = robust_objective(losses, ratio=config.robust_ratio, gamma=config.robust_gamma)
@@ -199,7 +208,7 @@ def meta_train(packed: Packed, embeddings: Tensor, config: TrainingConfig, progr
     optimiser, scheduler = outer_optimiser(model, config, steps)
     for step in range(steps):
         batch = draw(packed, config.users_per_batch, generator, random_shots=config.random_shots)
-        report = meta_step(model, batch, embeddings, config, optimiser, scheduler)
+        report = meta_step(model, batch, embeddings, config, optimiser, scheduler, generator)
         if not math.isfinite(report.objective):
             raise TrainingError(f"Training diverged at step {step + 1}: the objective is {report.objective}.")
         progress("meta-training", step + 1, steps)

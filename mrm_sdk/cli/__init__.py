@@ -1,0 +1,27 @@
+"""The command ``mrm``: results on stdout, progress on stderr and only on a terminal.
+
+Exit code 0: success; 1: the work failed; 2: the call was wrong.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from mrm_sdk.errors import MrmError
+
+
+def main() -> None:
+    """Runs ``mrm`` and turns errors of this package into one line and an exit code."""
+    from mrm_sdk.cli.app import app
+
+    try:
+        app()
+    except MrmError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)  # noqa: T201
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of our output has gone, as in `mrm … | head`
+        sys.stderr.close()
+        sys.exit(1)

@@ -1,0 +1,212 @@
+"""The commands and their options; each one's work is in a module of its own, imported when it runs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mrm_sdk.errors import ConfigurationError, OutputError
+from mrm_sdk.version import __version__
+
+app = typer.Typer(
+    name="mrm",
+    help="A reward model for every user of your application.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+db = typer.Typer(help="The database's tables: bring them up to date, or see where they stand.", no_args_is_help=True)
+app.add_typer(db, name="db")
+
+Database = Annotated[
+    str, typer.Option("--database", envvar="MRM_DATABASE", help="URL, as sqlite:///mrm.db", show_default=False)
+]
+Dataset = Annotated[Path, typer.Argument(help="A folder, or a comparisons.jsonl[.gz].", show_default=False)]
+Seed = Annotated[int, typer.Option(help="The only source of randomness.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
+
+
+def echo(text: str) -> None:
+    """Prints a result."""
+    print(text, file=sys.stdout, flush=True)  # noqa: T201
+
+
+def echo_json(value: Any) -> None:
+    """Prints a result for programs."""
+    echo(json.dumps(value, indent=2))
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        echo(f"mrm-sdk {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Where the bundle, the database and the picture go.")] = Path("mrm-demo"),
+    seed: Seed = 0,
+) -> None:
+    """Trains a bundle on synthetic people, then plays a host application that personalizes. Takes under a minute."""
+    from mrm_sdk.cli.demo import run
+
+    run(out, seed)
+
+
+@app.command()
+def train(
+    dataset: Dataset,
+    out: Annotated[Path, typer.Option(help="The bundle's folder; an older bundle there is replaced.")],
+    preset: Annotated[str, typer.Option(help="newton, or paper: the published method.")] = "newton",
+    encoder: Annotated[str, typer.Option(help="minilm, or precomputed; a data set's own embeddings win.")] = "minilm",
+    seed: Seed = 0,
+    name: Annotated[str | None, typer.Option(help="Of the bundle; its folder's by default.")] = None,
+    licence: Annotated[str, typer.Option(help="Of the training data, for the manifest.")] = "not stated",
+    as_json: AsJson = False,
+) -> None:
+    """Meta-trains on a data set and writes a verified bundle."""
+    from mrm_sdk.cli.progress import progress
+    from mrm_sdk.training.datasets import read_dataset
+    from mrm_sdk.training.meta import TrainingConfig
+    from mrm_sdk.training.pipeline import train_bundle
+
+    config = TrainingConfig.preset(preset, seed=seed)
+    with progress() as report:
+        report("reading", 0, 1)
+        data = read_dataset(dataset)
+        report("reading", 1, 1)
+        manifest = train_bundle(data, out, encoder=encoder, config=config, name=name, licence=licence, progress=report)
+    if as_json:
+        echo(manifest.model_dump_json(indent=2))
+        return
+    training = manifest.training
+    echo(f"bundle       {out}")
+    echo(f"fingerprint  {manifest.fingerprint}")
+    echo(f"users        {training['users_trained']} trained on, {training['users_validation']} set aside to choose on")
+    echo(f"meta-training took {training['seconds']:.1f} s ({preset}, K = {manifest.base_functions}, seed {seed})")
+
+
+@app.command()
+def evaluate(
+    bundle: Annotated[Path, typer.Argument(help="The bundle's folder.", show_default=False)],
+    dataset: Dataset,
+    shots: Annotated[str, typer.Option(help="Numbers of comparisons to adapt to.")] = "0,2,5,10,20,40,60",
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the report here, as JSON.")] = None,
+    picture: Annotated[Path | None, typer.Option(help="Also write accuracy.svg and accuracy.html here.")] = None,
+) -> None:
+    """Judges a bundle on users who took no part in training: before, after, and with another user's weights."""
+    from mrm_sdk.bundle import Bundle
+    from mrm_sdk.cli.progress import progress
+    from mrm_sdk.client import open_encoder
+    from mrm_sdk.evaluation.protocol import evaluate as run
+    from mrm_sdk.evaluation.report import save, table
+    from mrm_sdk.training.datasets import read_dataset
+
+    numbers = _shots(shots)
+    loaded = Bundle(bundle)
+    with progress() as report:
+        data = read_dataset(dataset)
+        result = run(loaded, data, open_encoder(None, loaded), shots=numbers, progress=report)
+    if json_file is not None:
+        try:
+            json_file.write_text(json.dumps(result.as_json(), indent=2) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise OutputError(f"Cannot write {json_file}: {error.strerror}.") from None
+    echo(table(result))
+    if picture is not None:
+        for path in save(result, picture, f"{loaded.manifest.name}: personalization"):
+            echo(f"written  {path}")
+
+
+def _shots(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise ConfigurationError(f"--shots wants whole numbers with commas, as 0,2,10; not {text!r}.") from None
+
+
+@app.command("import")
+def import_(
+    dataset: Dataset,
+    database: Database,
+    tenant: Annotated[str, typer.Option(help="Whose rows they become.")] = "default",
+    bundle: Annotated[
+        Path | None, typer.Option(help="Compute features now, under this bundle, instead of on first use.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Records a data set's comparisons in a database; doing it twice adds nothing."""
+    from mrm_sdk.cli.importing import run
+
+    recorded = run(dataset, database, tenant, bundle)
+    if as_json:
+        echo(recorded.model_dump_json(indent=2))
+    else:
+        echo(
+            f"accepted    {recorded.accepted}\nduplicates  {recorded.duplicates}\nrefused     {len(recorded.rejected)}"
+        )
+        for index, reason in recorded.rejected[:10]:
+            echo(f"  comparison {index}: {reason}")
+    if recorded.rejected:
+        raise typer.Exit(1)
+
+
+@db.command()
+def upgrade(database: Database) -> None:
+    """Brings the tables up to date."""
+    from mrm_sdk.settings import Settings
+    from mrm_sdk.storage import Database as Opened
+    from mrm_sdk.storage import upgrade as run
+
+    before, after = run(Opened(database, Settings()))
+    echo(f"{before or 'no tables'} -> {after}" if before != after else f"up to date at {after}")
+
+
+@db.command()
+def current(database: Database) -> None:
+    """Prints the revision of the tables."""
+    from mrm_sdk.settings import Settings
+    from mrm_sdk.storage import Database as Opened
+    from mrm_sdk.storage import current as run
+
+    echo(run(Opened(database, Settings())) or "no tables")
+
+
+@db.command()
+def check(database: Database) -> None:
+    """Compares the tables with what this version expects; exit code 1 where they differ."""
+    from mrm_sdk.settings import Settings
+    from mrm_sdk.storage import Database as Opened
+    from mrm_sdk.storage import check as run
+
+    differences = run(Opened(database, Settings()))
+    echo("\n".join(differences) if differences else "the tables are as they should be")
+    if differences:
+        raise typer.Exit(1)
+
+
+@app.command()
+def doctor(
+    database: Annotated[
+        str | None, typer.Option(envvar="MRM_DATABASE", help="Also check this database.", show_default=False)
+    ] = None,
+    bundle: Annotated[Path | None, typer.Option(help="Also check and time this bundle.", show_default=False)] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Checks the installation, and tells what to do about what is wrong; exit code 1 where something is."""
+    from mrm_sdk.cli.doctor import examine
+
+    findings = examine(database, bundle)
+    if as_json:
+        echo_json([vars(finding) for finding in findings])
+    else:
+        width = max(len(finding.name) for finding in findings)
+        for finding in findings:
+            echo(f"{'ok ' if finding.ok else 'BAD'}  {finding.name:{width}}  {finding.detail}")
+    if not all(finding.ok for finding in findings):
+        raise typer.Exit(1)

@@ -1,0 +1,34 @@
+"""``mrm import``: a data set becomes events in a database."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from mrm_sdk.cli.progress import progress
+from mrm_sdk.client import Client
+from mrm_sdk.engine import collect, observe_unencoded
+from mrm_sdk.schemas import Comparison, Recorded
+from mrm_sdk.settings import Settings
+from mrm_sdk.storage import Database, Store, upgrade
+from mrm_sdk.training.datasets import read_dataset
+
+
+def run(dataset: Path, database: str, tenant: str, bundle: Path | None) -> Recorded:
+    """Records all comparisons of ``dataset``; with a bundle, their features are computed at once."""
+    settings = Settings()
+    with progress() as report:
+        data = read_dataset(dataset)
+
+        def counted(step: int = 500) -> Iterator[Comparison]:
+            for number, comparison in enumerate(data.comparisons(), 1):
+                yield comparison
+                if number % step == 0 or number == len(data):
+                    report("recording", number, len(data))
+
+        if bundle is not None:
+            with Client(database, bundle=bundle, tenant=tenant, settings=settings) as client:
+                return client.record_many(counted())
+        opened = Database(database, settings)
+        upgrade(opened)
+        return collect(observe_unencoded(Store(opened, tenant), counted(), settings.chunk_size))

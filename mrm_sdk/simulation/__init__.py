@@ -1,0 +1,1 @@
+"""Synthetic users whose tastes are known, and the texts that they judge."""

@@ -1,0 +1,111 @@
+"""Synthetic users: tastes over style axes, judgements noisy as people's are; imports data sets and the corpus."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mrm_sdk.schemas import Item
+from mrm_sdk.simulation.corpus import AXES, Question
+from mrm_sdk.training.datasets import QUERY, SUPPORT, Dataset
+
+# What most people lean to (plain, warm, in steps), and how far single people stray from it.
+COMMON_TASTE = np.array([0.3, -0.6, 0.9, 0.6, 0.2])
+SPREAD = 0.8
+UNUSUAL_SHARE = 0.15
+SHARPNESS = 1.5
+
+
+@dataclass(frozen=True)
+class Population:
+    """People with known tastes.
+
+    Args:
+        user_ids: names, [users].
+        tastes: value put on each style axis, [users, axes]; the unit is logits of a choice, before sharpness.
+        unusual: whose tastes run against the common ones, [users] bool.
+    """
+
+    user_ids: list[str]
+    tastes: NDArray[np.float64]
+    unusual: NDArray[np.bool_]
+
+
+def draw_population(size: int, *, seed: int, prefix: str = "person") -> Population:
+    """Draws people: most scatter around a common taste; a share has tastes that run against it.
+
+    Args:
+        size: how many.
+        seed: the only source of randomness.
+        prefix: of their names.
+    """
+    rng = np.random.default_rng(seed)
+    unusual = rng.random(size) < UNUSUAL_SHARE
+    tastes = COMMON_TASTE + SPREAD * rng.standard_normal((size, len(AXES)))
+    against = -COMMON_TASTE + SPREAD * rng.standard_normal((size, len(AXES)))
+    return Population(
+        user_ids=[f"{prefix}-{seed}-{number}" for number in range(size)],
+        tastes=np.where(unusual[:, None], against, tastes),
+        unusual=unusual,
+    )
+
+
+def judge(
+    population: Population,
+    questions: Sequence[Question],
+    *,
+    support: Sequence[int],
+    query: Sequence[int],
+    support_pairs: int,
+    query_pairs: int,
+    seed: int,
+    noisy_query: bool = True,
+) -> Dataset:
+    """Lets everybody compare pairs of answers to the same prompt.
+
+    A person chooses by Bradley–Terry: ``P(a over b) = σ(sharpness · taste · (style a − style b))``.
+
+    Args:
+        population: who judges.
+        questions: prompts and answers.
+        support: which questions the support comparisons are about.
+        query: which questions the query comparisons are about.
+        support_pairs: per person; drawn without repetition.
+        query_pairs: per person; likewise.
+        seed: the only source of randomness.
+        noisy_query: with ``False``, query comparisons hold what a person truly prefers: accuracy is then agreement
+            with the true taste, which can reach 1.
+    """
+    rng = np.random.default_rng(seed)
+    styles = np.concatenate([question.styles for question in questions])
+    items = [Item(question.prompt, answer, None) for question in questions for answer in question.answers]
+    starts = np.cumsum([0, *(len(question.answers) for question in questions)])
+    parts = []
+    for phase, chosen_questions, count in ((SUPPORT, support, support_pairs), (QUERY, query, query_pairs)):
+        pool = np.array([pair for q in chosen_questions for pair in combinations(range(starts[q], starts[q + 1]), 2)])
+        users = np.repeat(np.arange(len(population.user_ids)), count)
+        draws = rng.random((len(population.user_ids), len(pool))).argsort(1)[:, :count]
+        first, second = pool[draws.reshape(-1)].T
+        gain = ((styles[first] - styles[second]) * population.tastes[users]).sum(-1)
+        noisy = phase == SUPPORT or noisy_query
+        wins = rng.random(len(gain)) < 1 / (1 + np.exp(-SHARPNESS * gain)) if noisy else gain > 0
+        chosen, rejected = np.where(wins, first, second), np.where(wins, second, first)
+        parts.append((users, chosen, rejected, np.full(len(users), phase)))
+    user, chosen, rejected, phase_column = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return Dataset(
+        items=items,
+        user_ids=population.user_ids,
+        user=user,
+        chosen=chosen,
+        rejected=rejected,
+        tie=np.zeros(len(user), bool),
+        strength=np.ones(len(user)),
+        phase=phase_column,
+        event_ids=[f"{population.user_ids[u]}-{n}" for n, u in enumerate(user)],
+        created_at=[None] * len(user),
+        sha256=f"simulated with seed {seed}",
+    )
