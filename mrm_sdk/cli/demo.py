@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -65,8 +66,10 @@ def run(out: Path, seed: int) -> None:
             bundle = client.bundle
             result = evaluate(bundle, judged, open_encoder(None, bundle), shots=SHOTS, progress=report)
     _everybody(console, result)
+    console.print()
     svg, page = save(result, out, f"{NEW_USERS} new users on prompts that nobody trained on")
-    console.print(f"\nPicture   {svg}\nPage      {page}\nBundle    {out / 'bundle'}\nDatabase  {out / _DATABASE}")
+    for label, path in (("Picture", svg), ("Page", page), ("Bundle", out / "bundle"), ("Database", out / _DATABASE)):
+        console.print(f"{label:10}{path}", soft_wrap=True, highlight=False)
     console.print(f"\nThe whole demo took {time.perf_counter() - began:.0f} s.")
 
 
@@ -85,43 +88,43 @@ def _prepare(out: Path) -> None:
 
 def _one_person(console: Console, client: Client, people: Population, judged: Dataset, question: Question) -> None:
     """A host application meets somebody new, records what they choose, and ranks the same answers again."""
-    person = int(np.flatnonzero(people.unusual)[0])  # somebody whose taste the average does not fit
+    # Of those whose taste the average does not fit, the one with the strongest.
+    person = int(np.argmax(np.linalg.norm(people.tastes, axis=1) * people.unusual))
+    user, taste = people.user_ids[person], people.tastes[person]
     rows = np.flatnonzero((judged.user == person) & (judged.phase == SUPPORT))
     comparisons = list(judged.comparisons(rows))
-    user, taste = people.user_ids[person], people.tastes[person]
-    true_order = np.argsort(-(question.styles @ taste), kind="stable")
-    console.print(f"[bold]2.[/] A new user, {user}, whose taste is unusual: {describe(taste)}.")
-    console.print(f"   Asked: “{question.prompt}”\n")
-    table = Table(box=None, pad_edge=False)
-    table.add_column("answer")
-    table.add_column("truly", justify="right")
     ranks: list[list[int]] = []
-    done = 0
-    for shots in SHOTS:
-        client.record_many(comparisons[done:shots])
-        done = shots
+    for before, shots in pairwise((0, *SHOTS)):
+        client.record_many(comparisons[before:shots])
         ranked = client.rank(user, question.answers, prompt=question.prompt)
         ranks.append([1 + [r.index for r in ranked].index(i) for i in range(len(question.answers))])
-        table.add_column(f"{shots} comparisons" if shots else "at first", justify="right")
-    for index in true_order:
-        style = describe(question.styles[index])
-        truly = 1 + int(np.flatnonzero(true_order == index)[0])
-        table.add_row(style, f"{truly}.", *(f"{rank[index]}." for rank in ranks))
+
+    console.print(f"[bold]2.[/] A new user, {user}, with an unusual taste: {describe(taste)}.", soft_wrap=True)
+    console.print(f"   Asked: “{question.prompt}”", soft_wrap=True)
+    console.print("   Rank of the same four answers after 0, 2, 5 and 10 comparisons on other prompts:\n")
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in ("   ", "style of the answer", "their true taste", *map(str, SHOTS)):
+        table.add_column(column, justify="right" if column[0].isdigit() else "left", no_wrap=True)
+    true_order = np.argsort(-(question.styles @ taste), kind="stable")
+    for place, index in enumerate(true_order, 1):
+        table.add_row("", describe(question.styles[index]), f"{place}.", *(f"{rank[index]}." for rank in ranks))
     console.print(table)
-    first, last = (int(np.argmin(rank)) for rank in (ranks[0], ranks[-1]))
-    console.print(f"\n   Best at first:          {_start(question.answers[first])}")
-    console.print(f"   After {SHOTS[-1]} comparisons:   {_start(question.answers[last])}\n")
+    for label, rank in (("Best at first", ranks[0]), (f"Best after {SHOTS[-1]}", ranks[-1])):
+        console.print(f"\n   {label}: {_start(question.answers[int(np.argmin(rank))])}", soft_wrap=True)
+    console.print()
 
 
-def _start(text: str, width: int = 90) -> str:
+def _start(text: str, width: int = 120) -> str:
     line = " ".join(text.split())
     return line if len(line) <= width else line[: line.rindex(" ", 0, width)] + " …"
 
 
 def _everybody(console: Console, result: Report) -> None:
-    console.print(f"[bold]3.[/] {NEW_USERS} people and 16 prompts that were never trained on. How often is the answer")
-    console.print("   that a person truly prefers ranked above the other?\n")
-    table = Table(box=None, pad_edge=False)
+    console.print(
+        f"[bold]3.[/] {NEW_USERS} people and 16 prompts that were never trained on. How often does the answer"
+    )
+    console.print("   that a person truly prefers score higher than the other?\n")
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
     for column in ("comparisons given", "own weights", "worst tenth of users", "another user's weights"):
         table.add_column(column, justify="right")
     for point in result.points:

@@ -59,7 +59,7 @@ class TrainingConfig:
     inner_steps: int = 3
     inner_learning_rate: float = 0.005
     robust_ratio: float = 0.5
-    robust_gamma: float = 1.0
+    robust_gamma: float = 3.0
     embedding_scale: float | None = None
     embedding_noise: float = 0.3
     random_shots: bool = True

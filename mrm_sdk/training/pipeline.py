@@ -133,7 +133,7 @@ def train_bundle(
     packed = pack(dataset, np.sort(shuffled[held_out:]), limit=config.max_pairs, rng=rng)
     model = meta_train(packed, torch.from_numpy(embeddings), config, progress)
 
-    module, prior = model.base_rewards(), model.frozen_prior()
+    module, prior = model.freeze(torch.from_numpy(embeddings), rescale=config.method == "newton")
     metrics: dict[str, Any] = {}
     if config.method == "newton":
         base_rewards = module(torch.from_numpy(embeddings)).detach().double()

@@ -1,0 +1,146 @@
+"""Bundles and data that tests share; each is made once per run, by the code under test."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mrm_sdk.bundle import Bundle, Manifest
+from mrm_sdk.training.datasets import Dataset, read_dataset
+from mrm_sdk.training.meta import TrainingConfig
+from mrm_sdk.training.pipeline import train_bundle
+
+ROOT = Path(__file__).parents[1]
+SHARED = ROOT.parent / "shared" / "data"
+MRM = [sys.executable, "-c", "from mrm_sdk.cli import main; main()"]
+
+torch.set_num_threads(2)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if SHARED.is_dir():
+        return
+    for item in items:
+        if "shared" in item.keywords:
+            item.add_marker(pytest.mark.skip(reason="needs the data sets of ../shared/data, which are not here"))
+
+
+@dataclass
+class Run:
+    """A finished command."""
+
+    code: int
+    out: str
+    err: str
+
+
+def mrm(*arguments: object, cwd: Path | None = None, **environment: str) -> Run:
+    """Runs the command as a user would: in a process of its own, piped."""
+    done = subprocess.run(
+        [*MRM, *map(str, arguments)],
+        cwd=cwd,
+        env={**os.environ, "PYTHONWARNINGS": "default", **environment},
+        capture_output=True,
+        encoding="utf-8",
+        timeout=300,
+        check=False,
+    )
+    return Run(done.returncode, done.stdout, done.stderr)
+
+
+def write_embedded_dataset(
+    folder: Path, *, users: int = 40, items: int = 30, dimension: int = 6, pairs: int = 12, seed: int = 0
+) -> Path:
+    """A data set with embeddings, whose users' tastes are linear in them; ``folder`` is created."""
+    rng = np.random.default_rng(seed)
+    embeddings = rng.standard_normal((items, dimension))
+    folder.mkdir(parents=True)
+    with (folder / "items.jsonl").open("w") as file:
+        for number, embedding in enumerate(embeddings):
+            row = {"item_id": f"i{number}", "prompt": None, "response": f"text {number}", "embedding": list(embedding)}
+            file.write(json.dumps(row) + "\n")
+    with (folder / "comparisons.csv").open("w") as file:
+        file.write("user_id,phase,chosen,rejected\n")
+        for user in range(users):
+            taste = rng.standard_normal(dimension)
+            for phase in ("support", "query"):
+                for _ in range(pairs):
+                    a, b = rng.choice(items, 2, replace=False)
+                    if (embeddings[a] - embeddings[b]) @ taste < 0:
+                        a, b = b, a
+                    file.write(f"u{user},{phase},i{a},i{b}\n")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def embedded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small data set whose items carry embeddings of 6 numbers."""
+    return write_embedded_dataset(tmp_path_factory.mktemp("embedded") / "data")
+
+
+@pytest.fixture(scope="session")
+def embedded_dataset(embedded: Path) -> Dataset:
+    return read_dataset(embedded)
+
+
+@pytest.fixture(scope="session")
+def embedded_bundle(embedded_dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A bundle for embeddings of 6 numbers, K = 3."""
+    path = tmp_path_factory.mktemp("bundles") / "embedded"
+    train_bundle(embedded_dataset, path, config=TrainingConfig(base_functions=3, steps=60))
+    return Bundle(path)
+
+
+@pytest.fixture(scope="session")
+def other_bundle(embedded_dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """Another bundle for the same embeddings: other base rewards, other prior."""
+    path = tmp_path_factory.mktemp("bundles") / "other"
+    train_bundle(embedded_dataset, path, config=TrainingConfig(base_functions=4, steps=30, seed=7))
+    return Bundle(path)
+
+
+@dataclass
+class Demo:
+    """A finished ``mrm demo``: the folder it ran in, and what it printed."""
+
+    folder: Path
+    run: Run
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
+    folder = tmp_path_factory.mktemp("demo")
+    run = mrm("demo", cwd=folder)
+    assert run.code == 0, run.err
+    return Demo(folder, run)
+
+
+@pytest.fixture(scope="session")
+def text_bundle(demo: Demo) -> Bundle:
+    """The demo's bundle, with the real MiniLM inside."""
+    return Bundle(demo.folder / "mrm-demo" / "bundle")
+
+
+@dataclass
+class Trained:
+    """A bundle and how it was made."""
+
+    path: Path
+    manifest: Manifest
+
+
+@pytest.fixture(scope="session")
+def jester(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """A bundle trained through the command line on real people's ratings of jokes."""
+    path = tmp_path_factory.mktemp("bundles") / "jester"
+    run = mrm("train", SHARED / "jester" / "train", "--out", path, "--seed", 0)
+    assert run.code == 0, run.err
+    return Trained(path, Manifest.read(path))
