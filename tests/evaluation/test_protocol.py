@@ -1,0 +1,142 @@
+"""Evaluation, and the test of the whole: its numbers are those of the same users driven through a client."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mrm_sdk import Client
+from mrm_sdk.bundle import Bundle
+from mrm_sdk.client import open_encoder
+from mrm_sdk.core.batching import Pairs
+from mrm_sdk.errors import BundleMismatchError, ConfigurationError, DatasetError
+from mrm_sdk.evaluation.metrics import accuracy, worst_share
+from mrm_sdk.evaluation.protocol import Report, evaluate
+from mrm_sdk.evaluation.report import figure, page, save, table
+from mrm_sdk.training.datasets import QUERY, SUPPORT, Dataset, read_dataset
+from tests.conftest import SHARED, Trained, mrm, write_embedded_dataset
+
+
+def through_a_client(bundle: Bundle, dataset: Dataset, users: list[str], shots: int, folder: Path) -> list[float]:
+    """Accuracy of each user as a host application would see it."""
+    found = []
+    with Client(f"sqlite:///{folder / f'{shots}.db'}", bundle=bundle) as client:
+        for name in users:
+            user = dataset.user_ids.index(name)
+            rows = np.flatnonzero((dataset.user == user) & (dataset.phase == SUPPORT))[:shots]
+            client.record_many(dataset.comparisons(rows))
+            assert client.personalize(name).comparisons == len(rows)
+            right = []
+            for row in np.flatnonzero((dataset.user == user) & (dataset.phase == QUERY) & ~dataset.tie):
+                comparison = next(dataset.comparisons([row]))
+                responses = [comparison.chosen, comparison.rejected]
+                chosen, rejected = client.score(name, responses, prompt=comparison.prompt)
+                right.append(1.0 if chosen > rejected else 0.5 if chosen == rejected else 0.0)
+            found.append(float(np.mean(right)))
+    return found
+
+
+def test_evaluation_is_what_a_host_sees_with_embeddings(
+    embedded_bundle: Bundle, embedded_dataset: Dataset, tmp_path: Path
+) -> None:
+    report = evaluate(embedded_bundle, embedded_dataset, open_encoder(None, embedded_bundle), shots=(0, 3, 12))
+    for row, shots in enumerate((0, 3, 12)):
+        seen = through_a_client(embedded_bundle, embedded_dataset, report.user_ids, shots, tmp_path)
+        assert seen == pytest.approx(report.per_user[row].tolist(), abs=1e-6)
+    assert report.at(12).accuracy > report.at(0).accuracy + 0.1
+    assert report.at(12).control is not None
+    assert report.at(12).accuracy > report.at(12).control + 0.1
+
+
+@pytest.mark.shared
+def test_evaluation_is_what_a_host_sees_on_real_people(jester: Trained, tmp_path: Path) -> None:
+    bundle, dataset = Bundle(jester.path), read_dataset(SHARED / "jester" / "unseen")
+    report = evaluate(bundle, dataset, open_encoder(None, bundle), shots=(10, 60))
+    some = slice(0, None, 80)
+    for row, shots in enumerate((10, 60)):
+        seen = through_a_client(bundle, dataset, report.user_ids[some], shots, tmp_path)
+        # A score is rounded to float32, so that a pair within 1e-7 of equality may count otherwise.
+        assert seen == pytest.approx(report.per_user[row][some].tolist(), abs=1 / 60 + 1e-9)
+        assert np.mean(seen) == pytest.approx(report.per_user[row][some].mean(), abs=1e-3)
+
+
+@pytest.mark.shared
+def test_real_people_are_personalized(jester: Trained, tmp_path: Path) -> None:
+    run = mrm("evaluate", jester.path, SHARED / "jester" / "unseen", "--json", tmp_path / "r.json")
+    assert run.code == 0, run.err
+    report = json.loads((tmp_path / "r.json").read_text())
+    results = {point["shots"]: point for point in report["results"]}
+    assert report["users"] == 799
+    assert results[0]["accuracy"] >= 0.645
+    assert results[10]["accuracy"] >= 0.657
+    assert results[60]["accuracy"] >= 0.670
+    assert results[60]["control"] < 0.62
+
+
+@pytest.mark.shared
+def test_another_source_goes_through_the_same_commands(tmp_path: Path) -> None:
+    data = SHARED / "llmfao" / "train"
+    run = mrm("train", data, "--out", tmp_path / "b")
+    assert run.code == 0, run.err
+    run = mrm("evaluate", tmp_path / "b", data, "--shots", "0,5", "--json", tmp_path / "r.json")
+    assert run.code == 0, run.err
+    zero, five = json.loads((tmp_path / "r.json").read_text())["results"]
+    assert 0.5 < zero["accuracy"] < five["accuracy"]  # on the training users themselves: only that it runs
+
+
+def test_accuracy_leaves_ties_out_and_halves_equality() -> None:
+    z = torch.tensor([[[1.0], [-1.0], [0.0], [9.0]], [[1.0], [1.0], [1.0], [1.0]]])
+    query = Pairs(z, torch.tensor([[1.0, 1, 1, 1], [1, 0, 0, 0]]), torch.tensor([[0.0, 0, 0, 1], [0, 0, 0, 0]]))
+    assert accuracy(query, torch.tensor([[1.0], [-1.0]])).tolist() == [0.5, 0.0]
+
+
+def test_worst_share() -> None:
+    assert worst_share(torch.arange(20.0), 0.1) == 0.5
+    assert worst_share(torch.tensor([3.0]), 0.1) == 3.0
+
+
+@pytest.fixture
+def report(embedded_bundle: Bundle, embedded_dataset: Dataset) -> Report:
+    return evaluate(embedded_bundle, embedded_dataset, open_encoder(None, embedded_bundle), shots=(12, 0, 3, 3))
+
+
+def test_shots_are_sorted_and_more_than_there_are_means_all(report: Report, embedded_bundle: Bundle) -> None:
+    assert [point.shots for point in report.points] == [0, 3, 12]
+    assert report.at(0).control == report.at(0).accuracy
+
+
+def test_one_user_has_no_control(embedded_bundle: Bundle, tmp_path: Path) -> None:
+    data = read_dataset(write_embedded_dataset(tmp_path / "d", users=1))
+    point = evaluate(embedded_bundle, data, open_encoder(None, embedded_bundle), shots=[5]).at(5)
+    assert point.control is None
+    assert 0 <= point.accuracy <= 1
+
+
+def test_report_as_table_picture_and_page(report: Report, tmp_path: Path) -> None:
+    assert f"{report.at(12).accuracy:.4f}" in table(report)
+    svg = figure(report, "A title & more")
+    assert svg.count("<svg") == 1
+    html = page(report, "A title & more", svg)
+    assert "<title>A title &amp; more</title>" in html
+    assert "http" not in html.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
+        "http://creativecommons.org", ""
+    )  # nothing is loaded from elsewhere
+    paths = save(report, tmp_path / "new" / "folder", "t")
+    assert [path.name for path in paths] == ["accuracy.svg", "accuracy.html"]
+
+
+def test_what_cannot_be_evaluated(embedded_bundle: Bundle, embedded_dataset: Dataset, tmp_path: Path) -> None:
+    encoder = open_encoder(None, embedded_bundle)
+    with pytest.raises(ConfigurationError, match="0 or more"):
+        evaluate(embedded_bundle, embedded_dataset, encoder, shots=[-1])
+    ties = replace(embedded_dataset, tie=np.ones(len(embedded_dataset), bool))
+    with pytest.raises(DatasetError, match="no tie"):
+        evaluate(embedded_bundle, ties, encoder)
+    wide = read_dataset(write_embedded_dataset(tmp_path / "d", dimension=7))
+    with pytest.raises(BundleMismatchError, match="7 numbers"):
+        evaluate(embedded_bundle, wide, encoder)

@@ -1,0 +1,39 @@
+"""Events as the engine would make them, for tests of the store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mrm_sdk.schemas import Comparison, Item
+from mrm_sdk.storage import Event, Outcome, Store, StoredWeights
+
+FEATURES = "f" * 64
+FINGERPRINT = "b" * 64
+
+
+def event(user: str = "ada", chosen: str = "yes", rejected: str = "no", *, z: Any = None, **values: Any) -> Event:
+    comparison = Comparison(user_id=user, chosen=chosen, rejected=rejected, **values)
+    sides = (Item.of(comparison.prompt, side) for side in (chosen, rejected))
+    return Event(comparison, *sides, z=None if z is None else np.array(z, np.float32))
+
+
+def accepted(outcomes: Sequence[Outcome]) -> list[bool]:
+    return [outcome.accepted for outcome in outcomes]
+
+
+def reasons(outcomes: Sequence[Outcome]) -> list[type | None]:
+    return [None if outcome.error is None else type(outcome.error) for outcome in outcomes]
+
+
+def weights(revision: int = 1, *, feedback: int = 1, value: float = 0.5) -> StoredWeights:
+    return StoredWeights(np.full(3, value), np.eye(3) * value, 1, feedback, revision)
+
+
+def add_encoded(store: Store, *events: Event) -> list[Outcome]:
+    """Stores events with base rewards for their items, as a client with a bundle does."""
+    items = {item.key: item for e in events for item in (e.chosen, e.rejected)}
+    rewards = {key: np.full(3, number, np.float32) for number, key in enumerate(items)}
+    return store.add(events, features=FEATURES, base_rewards=rewards)
