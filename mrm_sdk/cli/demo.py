@@ -36,7 +36,7 @@ def run(out: Path, seed: int) -> None:
     """
     began = time.perf_counter()
     _prepare(out)
-    console = Console()
+    console = Console(soft_wrap=True)
     questions = load_corpus()
     asked = range(TRAINED_PROMPTS, len(questions))  # neither these prompts nor their answers are trained on
     feedback, held_out = asked[::2], asked[1::2]
@@ -69,7 +69,7 @@ def run(out: Path, seed: int) -> None:
     console.print()
     svg, page = save(result, out, f"{NEW_USERS} new users on prompts that nobody trained on")
     for label, path in (("Picture", svg), ("Page", page), ("Bundle", out / "bundle"), ("Database", out / _DATABASE)):
-        console.print(f"{label:10}{path}", soft_wrap=True, highlight=False)
+        console.print(f"{label:10}{path}", highlight=False)
     console.print(f"\nThe whole demo took {time.perf_counter() - began:.0f} s.")
 
 
@@ -99,8 +99,8 @@ def _one_person(console: Console, client: Client, people: Population, judged: Da
         ranked = client.rank(user, question.answers, prompt=question.prompt)
         ranks.append([1 + [r.index for r in ranked].index(i) for i in range(len(question.answers))])
 
-    console.print(f"[bold]2.[/] A new user, {user}, with an unusual taste: {describe(taste)}.", soft_wrap=True)
-    console.print(f"   Asked: “{question.prompt}”", soft_wrap=True)
+    console.print(f"[bold]2.[/] A new user, {user}, with an unusual taste: {describe(taste)}.")
+    console.print(f"   Asked: “{question.prompt}”")
     console.print("   Rank of the same four answers after 0, 2, 5 and 10 comparisons on other prompts:\n")
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for column in ("   ", "style of the answer", "their true taste", *map(str, SHOTS)):
@@ -110,7 +110,7 @@ def _one_person(console: Console, client: Client, people: Population, judged: Da
         table.add_row("", describe(question.styles[index]), f"{place}.", *(f"{rank[index]}." for rank in ranks))
     console.print(table)
     for label, rank in (("Best at first", ranks[0]), (f"Best after {SHOTS[-1]}", ranks[-1])):
-        console.print(f"\n   {label}: {_start(question.answers[int(np.argmin(rank))])}", soft_wrap=True)
+        console.print(f"\n   {label}: {_start(question.answers[int(np.argmin(rank))])}")
     console.print()
 
 

@@ -76,15 +76,24 @@ def figure(report: Report, title: str) -> str:
     lines.append(("own weights, worst tenth of users", _WORST, "v", [p.worst_tenth for p in report.points]))
     for label, colour, marker, values in lines:
         axes.plot(shots, values, color=colour, marker=marker, lw=2, ms=5, label=label)
+    axes.margins(x=0.08, y=0.12)
+    bottom, top = axes.get_ylim()
+    height = bottom - 1.0
+    for _, colour, _, values in sorted(lines, key=lambda line: line[3][-1]):
+        height = max(values[-1], height + 0.045 * (top - bottom))  # labels never overlap
         axes.annotate(
-            f"{values[-1]:.1%}", (shots[-1], values[-1]), xytext=(7, 0), textcoords="offset points",
-            va="center", color=colour, fontsize=9,
-        )  # fmt: skip
+            f"{values[-1]:.1%}",
+            (shots[-1], height),
+            xytext=(7, 0),
+            textcoords="offset points",
+            va="center",
+            color=colour,
+            fontsize=9,
+        )
     axes.set_xticks(shots)
     axes.set_xlabel("comparisons given by the user")
     axes.set_ylabel("accuracy")
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    axes.margins(x=0.08, y=0.12)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#eceef1")
     axes.set_title(title, loc="left", fontsize=11)

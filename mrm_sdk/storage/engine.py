@@ -7,6 +7,7 @@ import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -47,6 +48,17 @@ class Database:
     def url(self) -> str:
         """The database's URL with its password masked."""
         return self.engine.url.render_as_string(hide_password=True)
+
+    @property
+    def is_new(self) -> bool:
+        """Whether this is a SQLite file that does not exist yet; looking at it by connecting would create it."""
+        name = self.engine.url.database
+        return (
+            self.dialect == "sqlite"
+            and bool(name)
+            and not str(name).startswith((":", "file:"))
+            and not Path(str(name)).exists()
+        )
 
     @contextmanager
     def transaction(self, *, write: bool = False) -> Iterator[sa.Connection]:

@@ -44,11 +44,13 @@ def upgrade(database: Database, revision: str = "head") -> tuple[str | None, str
 
 
 def current(database: Database) -> str | None:
-    """The revision of the tables; ``None`` where there are none.
+    """The revision of the tables; ``None`` where there are none. Looking creates no file.
 
     Raises:
         DatabaseUnavailableError: the database cannot be reached.
     """
+    if database.is_new:
+        return None
     with database.transaction() as connection:
         return _revision(connection)
 

@@ -34,6 +34,8 @@ def postgres_url(postgres: sa.URL) -> Iterator[str]:
     engine = sa.create_engine(postgres, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
         connection.exec_driver_sql(f"CREATE DATABASE {name}")
+        # Two writers that wait for each other in one thread are then a failure, not a test run that never ends.
+        connection.exec_driver_sql(f"ALTER DATABASE {name} SET lock_timeout = '10s'")
     yield postgres.set(database=name).render_as_string(hide_password=False)
     with engine.connect() as connection:
         connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")

@@ -64,7 +64,7 @@ def test_an_event_that_its_users_deletion_overtakes(store: Store, rival: Store) 
 def test_an_item_that_another_user_judges_while_it_is_forgotten(store: Store, rival: Store) -> None:
     add_encoded(store, event("ada", "shared", "ada's"))
     late = event("bob", "shared", "bob's", event_id="e2")
-    met = before(store, "DELETE FROM mrm_items", lambda: add_encoded(rival, late))
+    met = before(store, "DELETE FROM mrm_item_features", lambda: add_encoded(rival, late))
     assert store.forget("ada")["mrm_comparisons"] == 1
     assert accepted(met[0]) == [True]
     found = store.items([late.chosen.key, late.rejected.key])

@@ -1,0 +1,221 @@
+"""Commands as users call them: what they print, and what they say to wrong calls."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sqlite3
+import sys
+from pathlib import Path
+
+import pytest
+
+from mrm_sdk import Client
+from mrm_sdk.bundle import Bundle
+from mrm_sdk.version import __version__
+from tests.conftest import MRM, Run, mrm, write_embedded_dataset
+
+
+def assert_error(run: Run, code: int, message: str) -> None:
+    """One line of ours on stderr, nothing on stdout, and the promised exit code."""
+    assert run.code == code, run.err
+    assert message in run.err
+    assert run.err.startswith("error: ")
+    assert "Traceback" not in run.err
+    assert not run.out
+
+
+def test_version_and_help() -> None:
+    assert mrm("--version").out == f"mrm-sdk {__version__}\n"
+    for command in ("demo", "train", "evaluate", "import", "db", "doctor"):
+        assert command in mrm("--help").out
+    assert mrm("nonsense").code == 2
+    assert mrm("train").code == 2
+
+
+def test_train_and_evaluate(embedded: Path, tmp_path: Path) -> None:
+    run = mrm("train", embedded, "--out", tmp_path / "b", "--seed", 3, "--json")
+    assert (run.code, run.err) == (0, ""), run.err
+    manifest = json.loads(run.out)
+    assert manifest["training"]["seed"] == 3
+    assert manifest["fingerprint"] == Bundle(tmp_path / "b").fingerprint
+    run = mrm(
+        "evaluate", tmp_path / "b", embedded, "--shots", "0,6", "--json", tmp_path / "r.json", "--picture", tmp_path
+    )
+    assert (run.code, run.err) == (0, ""), run.err
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert [point["shots"] for point in report["results"]] == [0, 6]
+    assert f"{report['results'][1]['accuracy']:.4f}" in run.out
+    assert (tmp_path / "accuracy.html").is_file()
+
+
+def test_import_twice_adds_nothing_and_features_come_later(
+    embedded: Path, embedded_bundle: Bundle, tmp_path: Path
+) -> None:
+    url = f"sqlite:///{tmp_path / 'a.db'}"
+    first = json.loads(mrm("import", embedded, "--database", url, "--json").out)
+    assert (first["accepted"], first["duplicates"]) == (40 * 24, 0)
+    again = mrm("import", embedded, MRM_DATABASE=url)
+    assert (again.code, "duplicates  960" in again.out) == (0, True)
+    encoded = f"sqlite:///{tmp_path / 'b.db'}"
+    run = mrm("import", embedded, "--database", encoded, "--bundle", embedded_bundle.path)
+    assert run.code == 0, run.err
+    with Client(url, bundle=embedded_bundle) as late, Client(encoded, bundle=embedded_bundle) as early:
+        assert late.personalize("u3").comparisons == 24
+        assert late.personalize("u3").weights.tolist() == early.personalize("u3").weights.tolist()
+
+
+def test_import_says_what_it_refused(embedded: Path, embedded_bundle: Bundle, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'a.db'}"
+    wide = write_embedded_dataset(tmp_path / "wide", dimension=7, users=4, pairs=1)
+    run = mrm("import", wide, "--database", url, "--bundle", embedded_bundle.path)
+    assert run.code == 1
+    assert "refused     8" in run.out
+    assert "comparison 0: An embedding has 7 numbers" in run.out
+
+
+def test_db_commands(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'a.db'}"
+    assert mrm("db", "current", "--database", url).out == "no tables\n"
+    assert_error(mrm("db", "check", "--database", url), 1, "mrm db upgrade")
+    assert mrm("db", "upgrade", "--database", url).out == "no tables -> 0001\n"
+    assert mrm("db", "upgrade", "--database", url).out == "up to date at 0001\n"
+    assert mrm("db", "current", "--database", url).out == "0001\n"
+    assert mrm("db", "check", "--database", url).out == "the tables are as they should be\n"
+    with sqlite3.connect(tmp_path / "a.db") as connection:
+        connection.execute("ALTER TABLE mrm_items ADD COLUMN extra TEXT")
+    connection.close()
+    run = mrm("db", "check", "--database", url)
+    assert (run.code, "extra" in run.out) == (1, True)
+
+
+def test_doctor(text_bundle: Bundle, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'a.db'}"
+    mrm("db", "upgrade", "--database", url)
+    run = mrm("doctor", "--database", url, "--bundle", text_bundle.path, "--json")
+    assert run.code == 0, run.out
+    findings = {finding["name"]: finding for finding in json.loads(run.out)}
+    assert all(finding["ok"] for finding in findings.values())
+    assert "4 short answers in" in findings["encoder"]["detail"]
+    run = mrm("doctor", "--bundle", tmp_path / "nothing")
+    assert (run.code, "BAD  bundle" in run.out) == (1, True)
+
+
+def test_doctor_changes_nothing(tmp_path: Path) -> None:
+    run = mrm("doctor", "--database", f"sqlite:///{tmp_path / 'new.db'}")
+    assert run.code == 1
+    assert "mrm db upgrade" in run.out
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pseudo-terminals are POSIX")
+def test_progress_bars_are_for_terminals_only(embedded: Path, tmp_path: Path) -> None:
+    import pty
+    import subprocess
+
+    leader, follower = pty.openpty()
+    command = [*MRM, "train", str(embedded), "--out", str(tmp_path / "b")]
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
+    process = subprocess.Popen(command, stderr=follower, stdout=subprocess.DEVNULL, env=environment)
+    os.close(follower)
+    shown = b""
+    while True:
+        try:
+            data = os.read(leader, 65536)
+        except OSError:  # the other end was closed: the command has ended
+            break
+        if not data:
+            break
+        shown += data
+    os.close(leader)
+    assert process.wait() == 0
+    assert b"meta-training" in shown
+    assert mrm("train", embedded, "--out", tmp_path / "c").err == ""
+
+
+def bad_file(folder: Path, text: str) -> Path:
+    path = folder / "comparisons.jsonl"
+    path.write_text(text)
+    return path
+
+
+def test_bad_data_sets(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+
+    def train(data: Path) -> Run:
+        return mrm("train", data, "--out", out)
+
+    assert_error(train(tmp_path / "nothing"), 2, "no data set at")
+    assert_error(train(bad_file(tmp_path, "")), 1, "holds no comparisons")
+    assert_error(
+        train(bad_file(tmp_path, '{"user_id": "u", "chosen": "a", "rejected": "b"}\noops\n')), 1, "line 2: not JSON"
+    )
+    nan = '{"user_id": "u", "chosen": {"embedding": [NaN]}, "rejected": {"embedding": [1]}}'
+    assert_error(train(bad_file(tmp_path, nan)), 1, "line 1: Invalid Comparison")
+    assert_error(train(write_embedded_dataset(tmp_path / "one", users=1)), 1, "at least 4 users")
+    unknown = write_embedded_dataset(tmp_path / "unknown")
+    with (unknown / "comparisons.csv").open("a") as file:
+        file.write("u1,query,i1,i999\n")
+    assert_error(train(unknown), 1, "line 962: rejected: unknown item id 'i999'")
+    assert not out.exists()
+
+
+def test_bad_arguments(embedded: Path, embedded_bundle: Bundle, tmp_path: Path) -> None:
+    assert_error(mrm("train", embedded, "--out", tmp_path / "x", "--preset", "best"), 2, "no preset 'best'")
+    assert_error(mrm("train", embedded, "--out", tmp_path / "x", "--encoder", "gpt"), 2, "no encoder 'gpt'")
+    assert_error(mrm("train", embedded, "--out", tmp_path / "x", "--seed", -1), 2, "seed must be 0 or more")
+    assert_error(mrm("evaluate", embedded_bundle.path, embedded, "--shots", "a,b"), 2, "whole numbers with commas")
+    assert_error(mrm("import", embedded, "--database", "mysql://h/d"), 2, "not supported")
+    assert_error(mrm("import", embedded, "--database", "nonsense"), 2, "does not parse")
+    assert mrm("import", embedded).code == 2
+
+
+def test_bad_bundles(embedded: Path, embedded_bundle: Bundle, tmp_path: Path) -> None:
+    assert_error(mrm("evaluate", tmp_path / "none", embedded), 2, "no bundle at")
+    assert_error(mrm("evaluate", embedded, embedded), 1, "is not a bundle")
+    damaged = Path(shutil.copytree(embedded_bundle.path, tmp_path / "damaged"))
+    with (damaged / "base_rewards.onnx").open("ab") as file:
+        file.write(b"x")
+    assert_error(mrm("evaluate", damaged, embedded), 1, "not the file that was shipped")
+    wide = write_embedded_dataset(tmp_path / "wide", dimension=7)
+    assert_error(mrm("evaluate", embedded_bundle.path, wide), 1, "7 numbers")
+
+
+def test_bad_databases(embedded: Path, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'newer.db'}"
+    mrm("db", "upgrade", "--database", url)
+    with sqlite3.connect(tmp_path / "newer.db") as connection:
+        connection.execute("UPDATE mrm_alembic_version SET version_num = '9999'")
+    connection.close()
+    for command in (("db", "upgrade"), ("db", "check"), ("import", embedded)):
+        assert_error(mrm(*command, "--database", url), 1, "belong to a newer one")
+    assert_error(mrm("db", "upgrade", "--database", "postgresql://u:secret@127.0.0.1:1/x"), 1, "unavailable")
+    assert "secret" not in mrm("db", "upgrade", "--database", "postgresql://u:secret@127.0.0.1:1/x").err
+    assert_error(mrm("db", "upgrade", "--database", f"sqlite:///{tmp_path}/no/a.db"), 1, "check that the folder exists")
+    (tmp_path / "text.db").write_text("this is no database, but a text that is long enough to be read as one")
+    assert_error(mrm("db", "current", "--database", f"sqlite:///{tmp_path}/text.db"), 1, "holds something else")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc refuses new files even to root")
+def test_read_only_paths(embedded: Path, embedded_bundle: Bundle) -> None:
+    assert_error(mrm("train", embedded, "--out", "/proc/mrm/b"), 2, "Cannot write to /proc/mrm")
+    assert_error(mrm("demo", "--out", "/proc/mrm"), 2, "Cannot write to /proc/mrm")
+    run = mrm("evaluate", embedded_bundle.path, embedded, "--shots", "0", "--json", "/proc/mrm.json")
+    assert_error(run, 2, "Cannot write /proc/mrm.json")
+    run = mrm("db", "upgrade", "--database", "sqlite:////proc/mrm.db")
+    assert_error(run, 1, "unavailable")
+
+
+def test_no_onnx_runtime(embedded: Path, embedded_bundle: Bundle, tmp_path: Path) -> None:
+    (tmp_path / "onnxruntime.py").write_text("raise ImportError('not here')")
+    run = mrm("evaluate", embedded_bundle.path, embedded, PYTHONPATH=str(tmp_path))
+    assert_error(run, 2, "pip install 'mrm-sdk[cpu]'")
+    run = mrm("doctor", PYTHONPATH=str(tmp_path))
+    assert (run.code, "BAD  onnx runtime" in run.out) == (1, True)
+
+
+def test_demo_leaves_strange_folders_alone(tmp_path: Path) -> None:
+    (tmp_path / "letters.txt").write_text("dear diary")
+    assert_error(mrm("demo", "--out", tmp_path), 2, "'letters.txt', which is not the demo's")
+    assert [path.name for path in tmp_path.iterdir()] == ["letters.txt"]
