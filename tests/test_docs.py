@@ -1,0 +1,132 @@
+"""What the documentation says is run: snippets, commands, figures, examples and recipes."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+
+from mrm_sdk.cli.app import app
+from mrm_sdk.settings import Settings
+from tests.conftest import ROOT, SHARED, Demo, mrm, write_embedded_dataset
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+DOCS = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md")}
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
+def run(*arguments: object, cwd: Path) -> str:
+    done = subprocess.run(
+        [sys.executable, *map(str, arguments)], cwd=cwd, capture_output=True, encoding="utf-8", check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_readme_python_runs_as_it_stands(demo: Demo) -> None:
+    (snippet,) = blocks(README, "python")
+    assert snippet.count("\n") <= 8
+    lines = run("-W", "error", "-c", snippet, cwd=demo.folder).splitlines()
+    assert len(lines) == 2
+    assert lines[0].endswith("Plug it in. Wait. Press the button.")
+
+
+def test_readme_commands_run_as_they_stand(tmp_path: Path) -> None:
+    for name in ("mydata", "newusers"):
+        write_embedded_dataset(tmp_path / name, seed=len(name))
+    commands = [
+        line.split("#")[0].split()
+        for block in blocks(README, "sh")
+        for line in block.splitlines()
+        if line.startswith("mrm ")
+    ]
+    assert [command[1] for command in commands] == ["train", "evaluate", "import", "doctor"]
+    for command in commands:
+        done = mrm(*command[1:], cwd=tmp_path)
+        assert done.code == 0, done.err + done.out
+    assert (tmp_path / "report.json").is_file()
+
+
+def test_readme_figures_are_those_of_the_demo(demo: Demo) -> None:
+    """Other machines round otherwise: within 2 points the README tells the truth."""
+    rows = re.findall(r"^ +(\d+) +([\d.]+)% +([\d.]+)% +([\d.]+)%$", demo.run.out, re.MULTILINE)
+    first, last = ([float(value) for value in row[1:]] for row in (rows[0], rows[-1]))
+    told = [float(value) for value in re.findall(r"([\d.]+) %", README)]
+    assert told == pytest.approx([last[0], first[0], last[2], last[1], first[1]], abs=2)
+
+
+def test_make_targets_in_the_readme_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in re.findall(r"`?make (\w+)", README):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def command_names() -> set[str]:
+    root = typer.main.get_command(app)
+    names = set()
+    for name, command in root.commands.items():  # type: ignore[attr-defined]
+        names |= {f"{name} {sub}" for sub in getattr(command, "commands", {})} or {name}
+    return names
+
+
+def test_every_command_and_option_is_documented_and_the_other_way_round() -> None:
+    documented = re.findall(
+        r"^\| `mrm ([a-z]+(?: (?:upgrade|current|check))?)([^`]*)` \|", DOCS["commands.md"], re.MULTILINE
+    )
+    assert {name for name, _ in documented} == command_names()
+    for name, options in documented:
+        shown = set(re.findall(r"--[a-z]+", mrm(*name.split(), "--help", TERM="dumb", COLUMNS="200").out))
+        assert set(re.findall(r"--[a-z]+", options)) == shown - {"--help"}, name
+
+
+def test_every_setting_is_documented() -> None:
+    documented = dict(re.findall(r"^\| `MRM_([A-Z_]+)` \|.*\| (\S+) \|$", DOCS["commands.md"], re.MULTILINE))
+    expected = {name.upper(): str(field.default) for name, field in Settings.model_fields.items()}
+    for name, default in documented.items():
+        assert default.lower() == expected[name].lower().removesuffix(".0"), name
+    assert documented.keys() == expected.keys()
+
+
+def test_links_lead_somewhere() -> None:
+    for name, text in {"../README.md": README, **DOCS}.items():
+        for target in re.findall(r"\]\((?!http)([^)#]+)", text):
+            assert ((ROOT / "docs" / name).parent / target).exists(), f"{name}: {target}"
+
+
+@pytest.mark.parametrize("name", ["quickstart.py", "async_app.py"])
+def test_examples_on_the_demos_bundle(demo: Demo, name: str) -> None:
+    out = run("-W", "error", ROOT / "examples" / name, cwd=demo.folder)
+    if name == "quickstart.py":
+        before, after = out.split("After three comparisons:")
+        assert before.split(":", 1)[1].strip() != after.strip()
+    else:
+        assert sorted(out.splitlines())[0].startswith("user-0 is shown: Yes.")
+        assert sorted(out.splitlines())[1].startswith("user-1 is shown: It may depend")
+
+
+def test_example_with_own_embeddings(tmp_path: Path) -> None:
+    out = run(ROOT / "examples" / "own_embeddings.py", cwd=tmp_path)
+    correlations = [float(value) for value in re.findall(r"[+-]\d\.\d\d$", out, re.MULTILINE)]
+    assert len(correlations) == 4
+    assert correlations[-1] > correlations[0] + 0.2
+
+
+@pytest.mark.shared
+def test_recipes(tmp_path: Path) -> None:
+    out = run(ROOT / "export" / "minilm_jester.py", SHARED / "jester", tmp_path / "b", cwd=tmp_path)
+    assert "799 users who were never trained on" in out
+
+
+def test_recipes_and_examples_are_all_listed_and_tested() -> None:
+    tested = Path(__file__).read_text(encoding="utf-8")
+    for path in (*(ROOT / "examples").glob("*.py"), *(ROOT / "export").glob("*.py")):
+        assert path.name in tested
+    recipes = (ROOT / "export" / "README.md").read_text(encoding="utf-8")
+    assert all(path.name in recipes for path in (ROOT / "export").glob("*.py"))
