@@ -25,6 +25,7 @@ from mrm_sdk.schemas import (
     Recorded,
     Response,
     UserReward,
+    checked_text,
 )
 from mrm_sdk.settings import Settings
 from mrm_sdk.storage import Database, Store, upgrade
@@ -114,6 +115,11 @@ class Client:
             DatabaseError: the database refused; likewise.
         """
         self._open()
+        given: object = comparisons
+        if isinstance(given, Comparison | str) or not isinstance(given, Iterable):
+            raise InvalidInputError(
+                f"record_many takes an iterable of comparisons, not a {type(given).__name__}; record takes one."
+            )
         return collect(self._engine.observe(comparisons))
 
     def personalize(self, user_id: str) -> UserReward:
@@ -136,8 +142,8 @@ class Client:
             EncoderError: text could not be encoded.
         """
         self._open()
-        if isinstance(responses, str | Response):
-            raise InvalidInputError("Responses must be a sequence of them, not a single one.")
+        if isinstance(responses, str | Response) or not isinstance(responses, Sequence):
+            raise InvalidInputError(f"Responses must be a list of them, not a {type(responses).__name__}.")
         items = [Item.of(prompt, response) for response in responses]
         return self._engine.score(_identifier("user_id", user_id), items)
 
@@ -214,6 +220,9 @@ def open_encoder(encoder: Encoder | None, bundle: Bundle) -> Encoder:
 
 
 def _identifier(name: str, value: Any) -> str:
-    if not isinstance(value, str) or not 0 < len(value) <= MAX_ID_LENGTH or "\0" in value:
+    if not isinstance(value, str) or not 0 < len(value) <= MAX_ID_LENGTH:
         raise InvalidInputError(f"{name} must be a text of 1 to {MAX_ID_LENGTH} characters.")
-    return value
+    try:
+        return checked_text(value)
+    except ValueError as error:
+        raise InvalidInputError(f"{name}: {error}") from None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -18,13 +19,13 @@ from numpy.typing import NDArray
 from mrm_sdk.bundle.loading import Bundle
 from mrm_sdk.core.batching import Pairs
 from mrm_sdk.encoders.base import Encoder, check_dimension, embed
-from mrm_sdk.errors import DatabaseError, EmbeddingError, InvalidInputError, MrmError
+from mrm_sdk.errors import EmbeddingError, InvalidInputError, MrmError
 from mrm_sdk.schemas import Comparison, Item, Recorded, Refusal, UserReward
 from mrm_sdk.settings import Settings
 from mrm_sdk.storage.records import Event, Outcome, StoredWeights, UserFeedback
 from mrm_sdk.storage.store import Store
 
-_RETRIES = 20
+_RETRIES = 8
 
 
 class RewardEngine:
@@ -75,8 +76,8 @@ class RewardEngine:
     def personalize(self, user_id: str) -> UserReward:
         """Returns a user's weights, adapted first where feedback is newer than they are.
 
-        Raises:
-            DatabaseError: other processes kept changing the same user.
+        Weights are stored only while the feedback that they have seen is still all there is. Where others record
+        faster than this, what was computed last is returned and left for the next call to store.
         """
         for _ in range(_RETRIES):
             given, stored = self._store.weights(user_id, self._bundle.fingerprint)
@@ -93,7 +94,7 @@ class RewardEngine:
             new = StoredWeights(weights, covariance, len(feedback.event_ids), feedback.feedback, revision)
             if self._store.save_weights(user_id, self._bundle.fingerprint, new):
                 return self._reward(user_id, new)
-        raise DatabaseError("Other processes keep adapting the same user. Try again.")
+        return self._reward(user_id, replace(new, revision=new.revision - 1))
 
     def score(self, user_id: str, items: Sequence[Item]) -> NDArray[np.float32]:
         """Rewards of items for a user, [n] float32; adapts first where feedback is newer than the weights.
@@ -136,7 +137,9 @@ class RewardEngine:
             features = self._base_rewards(list(items.values()))
             for row in missing:
                 chosen, rejected = feedback.items[row]
-                z[row] = features[chosen] - features[rejected]
+                z[row] = difference = features[chosen] - features[rejected]
+                if not np.isfinite(difference).all():
+                    raise _overflow()
             new = {feedback.event_ids[row]: value for row in missing if (value := z[row]) is not None}
             self._store.add_features(self._bundle.features, new, features)
         return [value for value in z if value is not None]

@@ -7,15 +7,17 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import (
+    AfterValidator,
     AwareDatetime,
     BaseModel,
     BeforeValidator,
@@ -43,7 +45,8 @@ def _embedding(values: Any) -> NDArray[np.float32] | None:
     if values is None:
         return None
     try:
-        array = read_only(values, np.float32)
+        with np.errstate(over="ignore"):  # too large for float32 becomes infinity, which is refused below
+            array = read_only(values, np.float32)
     except (TypeError, ValueError):
         raise EmbeddingError("An embedding must be a flat sequence of numbers.") from None
     if array.ndim != 1 or array.size == 0:
@@ -71,19 +74,39 @@ class Frozen(BaseModel):
             except ValidationError as error:
                 # The offending values are user text: they stay out of the message.
                 details = error.errors(include_url=False, include_input=False)
-                parts = (f"{'.'.join(map(str, e['loc'])) or 'value'}: {e['msg']}" for e in details)
-                kind = EmbeddingError if any(e["loc"][-1:] == ("embedding",) for e in details) else InvalidInputError
+                parts = (
+                    f"{'.'.join(map(str, e['loc'])) or 'value'}: {e['msg'].removeprefix('Value error, ')}"
+                    for e in details
+                )
+                causes = [e.get("ctx", {}).get("error") for e in details]
+                kind = EmbeddingError if any(isinstance(c, EmbeddingError) for c in causes) else InvalidInputError
                 raise kind(f"Invalid {type(self).__name__}: {'; '.join(parts)}") from None
 
         # Tells pydantic that validation of nested data needs no detour through this method.
         __init__.__pydantic_base_init__ = True
 
+    # Equality and hash of its own, because those of arrays are neither.
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Frozen) and type(other) is type(self) and self._content() == other._content()
+
+    def __hash__(self) -> int:
+        return hash(self._content())
+
+    def _content(self) -> tuple[Any, ...]:
+        return tuple(_hashable(getattr(self, name)) for name in type(self).model_fields)
+
+
+def _hashable(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return value.shape, value.tobytes()
+    return tuple(sorted(value.items())) if isinstance(value, MappingProxyType) else value
+
 
 class Message(Frozen):
     """One chat message of a prompt."""
 
-    role: str
-    content: str
+    role: Annotated[str, BeforeValidator(lambda v: _checked(v))]
+    content: Annotated[str, BeforeValidator(lambda v: _checked(v))]
 
 
 Prompt: TypeAlias = str | Sequence[Message] | Sequence[dict[str, str]] | None
@@ -103,7 +126,7 @@ class Response(Frozen):
     @field_validator("text")
     @classmethod
     def _encodable(cls, text: str | None) -> str | None:
-        return None if text is None else _utf8(text)
+        return None if text is None else checked_text(text)
 
     @model_validator(mode="after")
     def _not_empty(self) -> Response:
@@ -120,20 +143,17 @@ class Response(Frozen):
             return cls(text=value)
         raise InvalidInputError(f"A response must be a str or a Response, not {type(value).__name__}.")
 
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Response):
-            return NotImplemented
-        return self.text == other.text and _bytes(self.embedding) == _bytes(other.embedding)
 
-    def __hash__(self) -> int:
-        return hash((self.text, _bytes(self.embedding)))
+def _checked(value: Any) -> Any:
+    return checked_text(value) if isinstance(value, str) else value
 
 
-def _bytes(array: NDArray[np.float32] | None) -> bytes | None:
-    return None if array is None else array.tobytes()
+def checked_text(text: str) -> str:
+    """Returns ``text`` if every database and tokenizer can hold it.
 
-
-def _utf8(text: str) -> str:
+    Raises:
+        ValueError: it holds a lone surrogate or a NUL character.
+    """
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -149,21 +169,13 @@ def prompt_text(prompt: Prompt) -> str | None:
     Raises:
         InvalidInputError: it is neither text, messages nor ``None``.
     """
-    if prompt is None or isinstance(prompt, str):
-        try:
-            return None if prompt is None else _utf8(prompt)
-        except ValueError as error:
-            raise InvalidInputError(f"Invalid prompt: {error}") from None
-    if not isinstance(prompt, Sequence):
-        raise InvalidInputError(f"A prompt must be None, a str or chat messages, not {type(prompt).__name__}.")
-    messages = [m if isinstance(m, Message) else Message(**_mapping(m)) for m in prompt]
-    return prompt_text("\n".join(f"{m.role}: {m.content}" for m in messages))
-
-
-def _mapping(value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise InvalidInputError(f"A chat message must have role and content, not be a {type(value).__name__}.")
-    return value
+    try:
+        checked = _prompt(prompt)
+    except ValueError as error:
+        raise InvalidInputError(f"Invalid prompt: {error}") from None
+    if checked is None or isinstance(checked, str):
+        return checked
+    return "\n".join(f"{message.role}: {message.content}" for message in checked)
 
 
 def uuid7() -> str:
@@ -173,11 +185,36 @@ def uuid7() -> str:
     return str(uuid.UUID(int=value & ~(0x3 << 62) | 0x2 << 62))
 
 
-Identifier = Annotated[str, Field(min_length=1, max_length=MAX_ID_LENGTH), BeforeValidator(lambda v: _identifier(v))]
+Identifier = Annotated[str, Field(min_length=1, max_length=MAX_ID_LENGTH), BeforeValidator(lambda v: _checked(v))]
 
 
-def _identifier(value: Any) -> Any:
-    return _utf8(value) if isinstance(value, str) else value
+def _utc(moment: datetime) -> datetime:
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("the time lies outside of the calendar") from None
+
+
+def _side(value: Any) -> str | Response:
+    if isinstance(value, str):
+        return checked_text(value)
+    if isinstance(value, dict):
+        return Response(**value)
+    if isinstance(value, Response):
+        return value
+    raise ValueError(f"a text or a Response is wanted, not {type(value).__name__}")
+
+
+def _prompt(value: Any) -> str | tuple[Message, ...] | None:
+    if value is None or isinstance(value, str):
+        return None if value is None else checked_text(value)
+    if isinstance(value, Sequence) and all(isinstance(message, Message | dict) for message in value):
+        return tuple(m if isinstance(m, Message) else Message(**m) for m in value)
+    raise ValueError("None, a text or chat messages with role and content are wanted")
+
+
+# Checked before the union is: what is said of a wrong value is then one sentence, not one per member.
+Side = Annotated[str | Response, BeforeValidator(_side)]
 
 
 class Comparison(Frozen):
@@ -199,18 +236,15 @@ class Comparison(Frozen):
     """
 
     user_id: Identifier
-    prompt: str | tuple[Message, ...] | None = None
-    chosen: str | Response
-    rejected: str | Response
+    prompt: Annotated[str | tuple[Message, ...] | None, BeforeValidator(lambda v: _prompt(v))] = None
+    chosen: Side
+    rejected: Side
     tie: bool = False
     strength: float = Field(default=1.0, gt=0, le=100, allow_inf_nan=False)
     event_id: Identifier = Field(default_factory=uuid7)
-    created_at: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC))
-
-    @field_validator("chosen", "rejected", "prompt")
-    @classmethod
-    def _encodable(cls, value: Any) -> Any:
-        return _utf8(value) if isinstance(value, str) else value
+    created_at: Annotated[AwareDatetime, AfterValidator(lambda v: _utc(v))] = Field(
+        default_factory=lambda: datetime.now(UTC)
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -283,7 +317,7 @@ class Forgotten(Frozen):
     """How many rows of each table went with a user."""
 
     user_id: str
-    rows: dict[str, int]
+    rows: Annotated[Mapping[str, int], AfterValidator(MappingProxyType), PlainSerializer(dict, return_type=dict)]
 
 
 Phase: TypeAlias = Literal["support", "query"]

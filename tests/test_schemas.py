@@ -67,7 +67,6 @@ class TestResponse:
             [None],
             {"a": 1},
             [1j],
-            np.ma.masked_all(2),
         ],
     )
     @pytest.mark.filterwarnings("ignore:overflow encountered in cast")
@@ -151,6 +150,7 @@ class TestComparison:
             {"prompt": 7},
             {"prompt": [SECRET]},
             {"prompt": [{"role": SECRET}]},
+            {"prompt": [{"role": "user", "content": SECRET + LONE}]},
             {"prompt": [{"role": "user", "content": SECRET, "name": SECRET}]},
             {"surprise": SECRET},
         ],
@@ -276,7 +276,14 @@ RESULTS = [
     Recorded(accepted=1, duplicates=0, rejected=(Refusal(3, "why"),)),
     Ranked(index=0, score=1.0, response="x"),
     Forgotten(user_id="ada", rows={"mrm_users": 1}),
-    UserReward(user_id="ada", weights=[1.0], covariance=[[1.0]], comparisons=1, revision=1, fingerprint="f"),
+    UserReward(
+        user_id="ada",
+        weights=[1.0, 2.0],
+        covariance=[[1.0, 0.0], [0.0, 1.0]],
+        comparisons=1,
+        revision=1,
+        fingerprint="f",
+    ),
 ]
 
 

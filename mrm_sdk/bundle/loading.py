@@ -14,7 +14,7 @@ from mrm_sdk.bundle.providers import GraphSession
 from mrm_sdk.core.batching import Pairs
 from mrm_sdk.core.inner_loop import Prior, gradient_descent, newton_serving
 from mrm_sdk.core.posterior import laplace_covariance
-from mrm_sdk.errors import BundleDamagedError, BundleMismatchError, NotFoundError
+from mrm_sdk.errors import BundleDamagedError, BundleMismatchError, ConfigurationError, NotFoundError
 from mrm_sdk.settings import Settings
 
 
@@ -26,13 +26,17 @@ class Bundle:
         settings: execution providers and threads.
 
     Raises:
+        ConfigurationError: ``path`` is no path.
         NotFoundError: there is no such folder.
         BundleMismatchError: it is no bundle, or one of another format.
         BundleDamagedError: a file is missing or its bytes are not those that were shipped.
     """
 
     def __init__(self, path: str | Path, settings: Settings | None = None) -> None:
-        self.path = Path(path)
+        try:
+            self.path = Path(path)
+        except TypeError:
+            raise ConfigurationError(f"A bundle is a folder's path, not a {type(path).__name__}.") from None
         self.settings = settings or Settings()
         if not self.path.exists():
             raise NotFoundError(f"There is no bundle at {self.path}. Make one with 'mrm train', or check the path.")

@@ -17,6 +17,8 @@ logger = logging.getLogger("mrm_sdk")
 
 _CUDA, _CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 _warned: set[str] = set()
+# Sessions of a parent process are kept for good: destroying one waits for threads that a fork left behind.
+_inherited: list[Any] = []
 
 
 def onnxruntime() -> Any:
@@ -86,6 +88,7 @@ class GraphSession:
         if pid != os.getpid():
             # Two threads may both get here once; the second session is then dropped, which a lock that a fork could
             # leave locked would not be worth avoiding.
+            _inherited.append(session)
             session = self._start()
             self._opened = (os.getpid(), session)
         return session

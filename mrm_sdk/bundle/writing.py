@@ -41,9 +41,9 @@ def check_output(path: Path) -> None:
     """
     if path.exists() and not (path / MANIFEST).is_file() and not (path.is_dir() and not any(path.iterdir())):
         raise OutputError(f"{path} exists and is no bundle; it is left as it is. Choose another place.")
+    existing = next(folder for folder in path.absolute().parents if folder.exists())
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryDirectory(prefix=".mrm-", dir=path.parent).cleanup()
+        tempfile.TemporaryDirectory(prefix=".mrm-", dir=existing).cleanup()
     except OSError as error:
         raise OutputError(f"Cannot write to {path.parent}: {error.strerror}. Choose another place.") from None
 
@@ -85,6 +85,7 @@ def write_bundle(
         files={file: hashlib.sha256(data).hexdigest() for file, data in contents.items()},
     ).identified()
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".mrm-", dir=path.parent) as scratch:
             new, old = Path(scratch) / "new", Path(scratch) / "old"
             new.mkdir(mode=0o755)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import threading
+import time
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +19,14 @@ from sqlalchemy.pool import StaticPool
 from mrm_sdk.errors import ConfigurationError, DatabaseError, DatabaseUnavailableError, MissingDependencyError
 from mrm_sdk.settings import Settings
 
+# PostgreSQL: deadlock detected, serialization failure.
+_CONTENTION = {"40P01", "40001"}
+
 _open: weakref.WeakSet[Database] = weakref.WeakSet()
+
+
+class LostRaceError(DatabaseError):
+    """Another transaction got there first; the same work may succeed if it is done again."""
 
 
 class Database:
@@ -37,7 +46,14 @@ class Database:
 
     def __init__(self, database: str | sa.Engine, settings: Settings) -> None:
         self._owned = isinstance(database, str)
-        self.engine = _create(database, settings) if isinstance(database, str) else database
+        if isinstance(database, str):
+            self.engine = _create(database, settings)
+        elif isinstance(database, sa.Engine):
+            self.engine = database
+        else:
+            raise ConfigurationError(
+                f"A database is a URL, as 'sqlite:///mrm.db', or a SQLAlchemy engine, not a {type(database).__name__}."
+            )
         self.dialect = self.engine.dialect.name
         # One connection serves all threads of a database in memory; they take turns.
         shared = isinstance(self.engine.pool, StaticPool)
@@ -47,7 +63,9 @@ class Database:
     @property
     def url(self) -> str:
         """The database's URL with its password masked."""
-        return self.engine.url.render_as_string(hide_password=True)
+        url = self.engine.url
+        secret = [key for key in url.query if "password" in key.lower()]
+        return url.update_query_dict(dict.fromkeys(secret, "***")).render_as_string(hide_password=True)
 
     @property
     def is_new(self) -> bool:
@@ -90,11 +108,17 @@ class Database:
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except exc.IntegrityError:
-            raise  # the store knows what it means
+        except exc.IntegrityError as error:
+            raise LostRaceError(
+                "Other processes keep changing the same rows; nothing was stored. Try again."
+            ) from error
         except exc.NoSuchModuleError as error:
             raise ConfigurationError(f"No driver for this database: {error}") from None
         except (exc.OperationalError, exc.InterfaceError, exc.TimeoutError) as error:
+            if getattr(getattr(error, "orig", None), "sqlstate", None) in _CONTENTION:
+                raise LostRaceError(
+                    "Other processes keep holding the same rows; nothing was stored. Try again."
+                ) from error
             raise DatabaseUnavailableError(self._explain(error)) from error
         except exc.DBAPIError as error:
             if "not a database" in str(error.orig):
@@ -123,17 +147,21 @@ def _reason(error: exc.SQLAlchemyError) -> str:
 def _create(database: str, settings: Settings) -> sa.Engine:
     try:
         url = sa.make_url(database)
-    except exc.ArgumentError:
+        return _engine(url, settings)
+    except (exc.ArgumentError, ValueError, TypeError):  # a port that is no number, an option of a wrong type
         raise ConfigurationError(
             "The database URL does not parse. Examples: sqlite:///mrm.db, postgresql+psycopg://user@host/name"
         ) from None
+
+
+def _engine(url: sa.URL, settings: Settings) -> sa.Engine:
     common: dict[str, Any] = {"hide_parameters": True}
     if url.drivername in ("sqlite", "sqlite+pysqlite"):
         arguments = {"timeout": settings.busy_timeout, "check_same_thread": False}
-        if url.database in (None, "", ":memory:"):
+        if not url.database or ":memory:" in url.database or url.query.get("mode") == "memory":
             common["poolclass"] = StaticPool
         engine = sa.create_engine(url, connect_args=arguments, **common)
-        sa.event.listen(engine, "connect", _sqlite_pragmas)
+        sa.event.listen(engine, "connect", lambda connection, _: _sqlite_pragmas(connection, settings.busy_timeout))
         return engine
     if url.drivername in ("postgresql", "postgresql+psycopg"):
         try:
@@ -143,12 +171,19 @@ def _create(database: str, settings: Settings) -> sa.Engine:
     raise ConfigurationError(f"{url.drivername!r} is not supported; use sqlite:// or postgresql+psycopg://")
 
 
-def _sqlite_pragmas(connection: Any, _record: Any) -> None:
+def _sqlite_pragmas(connection: sqlite3.Connection, patience: float) -> None:
     """Readers never block the writer, commits reach the disk, and foreign keys hold."""
-    cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
+    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute("PRAGMA foreign_keys=ON")
+    give_up = time.monotonic() + patience
+    while connection.execute("PRAGMA journal_mode").fetchone() == ("delete",):
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            # Changing the mode does not wait for other connections as everything else does.
+            if "locked" not in str(error) or time.monotonic() > give_up:
+                raise
+            time.sleep(0.01)
 
 
 def _after_fork() -> None:

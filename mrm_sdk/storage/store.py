@@ -6,20 +6,22 @@ what they mean is the engine's business.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import hashlib
+import secrets
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any, TypeVar
 
 import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
-from sqlalchemy import exc
 from sqlalchemy.dialects import postgresql, sqlite
 
-from mrm_sdk.errors import ConflictError, DatabaseError, UserForgottenError
+from mrm_sdk.errors import ConflictError, UserForgottenError
 from mrm_sdk.schemas import Item, uuid7
-from mrm_sdk.storage.engine import Database
+from mrm_sdk.storage.engine import Database, LostRaceError
+from mrm_sdk.storage.erasure import erase
 from mrm_sdk.storage.records import Event, Outcome, StoredWeights, UserFeedback
 from mrm_sdk.storage.tables import (
     BundleRow,
@@ -27,13 +29,13 @@ from mrm_sdk.storage.tables import (
     ComparisonRow,
     ItemFeaturesRow,
     ItemRow,
-    OutboxRow,
     TombstoneRow,
     UserRow,
     UserWeightsRow,
 )
 
-_RETRIES = 5
+_ATTEMPTS = 5
+_KEYS_PER_QUERY = 5_000  # below the number of parameters that any of the databases takes
 _T = TypeVar("_T")
 
 
@@ -48,6 +50,7 @@ class Store:
     def __init__(self, database: Database, tenant: str) -> None:
         self.database = database
         self.tenant = tenant
+        self._lock = int.from_bytes(hashlib.sha256(f"mrm_sdk {tenant}".encode()).digest()[:8], signed=True)
 
     def add(
         self,
@@ -66,17 +69,27 @@ class Store:
         Returns:
             One outcome per event, in order.
         """
+        if not events:
+            return []
         return self._write(lambda connection: self._add(connection, events, features, base_rewards or {}))
 
-    def _write(self, work: Callable[[sa.Connection], _T]) -> _T:
-        """Runs ``work`` in a writing transaction, again where another process changed the same rows in between."""
-        for _ in range(_RETRIES):
+    def _write(self, work: Callable[[sa.Connection], _T], *, alone: bool = False) -> _T:
+        """Runs ``work`` in a writing transaction, again where another process changed the same rows in between.
+
+        With ``alone``, no other writer of this tenant runs meanwhile: what is being forgotten cannot be judged again
+        in the same moment. SQLite has one writer anyhow; on PostgreSQL an advisory lock keeps the others waiting.
+        """
+        for attempt in range(1, _ATTEMPTS + 1):
             try:
                 with self.database.transaction(write=True) as connection:
+                    if self.database.dialect == "postgresql":
+                        lock = sa.func.pg_advisory_xact_lock if alone else sa.func.pg_advisory_xact_lock_shared
+                        connection.execute(sa.select(lock(self._lock)))
                     return work(connection)
-            except exc.IntegrityError:
-                continue
-        raise DatabaseError("Nothing was stored: other processes keep changing the same rows. Try again.")
+            except LostRaceError:
+                if attempt == _ATTEMPTS:
+                    raise
+        raise AssertionError("unreachable")
 
     def _add(
         self,
@@ -86,13 +99,11 @@ class Store:
         base_rewards: Mapping[bytes, NDArray[np.float32]],
     ) -> list[Outcome]:
         c, t = ComparisonRow, TombstoneRow
-        ids = {event.comparison.event_id for event in events}
-        rows = connection.execute(sa.select(c.event_id, c.content).where(c.tenant == self.tenant, c.event_id.in_(ids)))
+        query: Any = sa.select(c.event_id, c.content).where(c.tenant == self.tenant)
+        rows = self._select(connection, query, c.event_id, {event.comparison.event_id for event in events})
         known: dict[str, bytes] = {row.event_id: row.content for row in rows}
-        users = {event.comparison.user_id for event in events}
-        stones = connection.execute(
-            sa.select(t.user_id, t.forgotten_at).where(t.tenant == self.tenant, t.user_id.in_(users))
-        )
+        query = sa.select(t.user_id, t.forgotten_at).where(t.tenant == self.tenant)
+        stones = self._select(connection, query, t.user_id, {event.comparison.user_id for event in events})
         forgotten: dict[str, datetime] = {row.user_id: row.forgotten_at for row in stones}
 
         outcomes: list[Outcome] = []
@@ -121,13 +132,14 @@ class Store:
         base_rewards: Mapping[bytes, NDArray[np.float32]],
     ) -> None:
         tenant = {"tenant": self.tenant}
-        # Rows are touched in a fixed order, so that two writers cannot wait for each other.
-        counts = sorted(Counter(event.comparison.user_id for event in events).items())
-        users = self._insert_into(UserRow)
-        users = users.on_conflict_do_update(
-            index_elements=["tenant", "user_id"], set_={"feedback": UserRow.feedback + users.excluded.feedback}
+        # Rows are touched in a fixed order, so that two writers seldom wait for each other.
+        users = self._insert_into(UserRow).on_conflict_do_update(
+            index_elements=["tenant", "user_id"], set_={"feedback": UserRow.feedback + 1}
         )
-        connection.execute(users, [{**tenant, "user_id": user, "feedback": n} for user, n in counts])
+        # A user starts at a random number: somebody who was forgotten and comes back never stands where weights that
+        # were computed before could be taken for current ones.
+        names = sorted({event.comparison.user_id for event in events})
+        connection.execute(users, [{**tenant, "user_id": name, "feedback": 1 + secrets.randbits(52)} for name in names])
         items = {item.key: item for event in events for item in (event.chosen, event.rejected)}
         connection.execute(
             self._insert_into(ItemRow).on_conflict_do_nothing(),
@@ -156,14 +168,13 @@ class Store:
                     "created_at": event.comparison.created_at,
                     "content": event.content,
                 }
-                for event in events
+                for event in sorted(events, key=lambda event: event.comparison.event_id)
             ],
         )
         if features is not None:
             z = {event.comparison.event_id: event.z for event in events if event.z is not None}
-            self._insert_features(
-                connection, features, z, {key: base_rewards[key] for key in items if key in base_rewards}
-            )
+            present = {key: base_rewards[key] for key in items if key in base_rewards}
+            self._insert_features(connection, features, z, present)
 
     def _insert_features(
         self,
@@ -194,40 +205,34 @@ class Store:
         c, i = ComparisonRow, ItemRow
 
         def work(connection: sa.Connection) -> None:
-            events = connection.scalars(sa.select(c.event_id).where(c.tenant == self.tenant, c.event_id.in_(list(z))))
-            items = connection.scalars(
-                sa.select(i.item_key).where(i.tenant == self.tenant, i.item_key.in_(list(base_rewards)))
-            )
+            query: Any = sa.select(i.item_key).where(i.tenant == self.tenant)
+            items = self._select(connection, query, i.item_key, base_rewards)
+            query = sa.select(c.event_id).where(c.tenant == self.tenant)
+            events = self._select(connection, query, c.event_id, z)
             self._insert_features(
-                connection, features, {event: z[event] for event in events}, {key: base_rewards[key] for key in items}
+                connection,
+                features,
+                {row.event_id: z[row.event_id] for row in events},
+                {row.item_key: base_rewards[row.item_key] for row in items},
             )
 
         self._write(work)
 
-    def base_rewards(self, features: str, keys: Iterable[bytes]) -> dict[bytes, NDArray[np.float32]]:
+    def base_rewards(self, features: str, keys: Collection[bytes]) -> dict[bytes, NDArray[np.float32]]:
         """Stored base rewards of items, by key; unknown items are absent."""
         f = ItemFeaturesRow
-        query = sa.select(f.item_key, f.base_rewards).where(
-            f.tenant == self.tenant, f.features == features, f.item_key.in_(list(keys))
-        )
+        query = sa.select(f.item_key, f.base_rewards).where(f.tenant == self.tenant, f.features == features)
         with self.database.transaction() as connection:
-            return {key: np.frombuffer(value, np.float32) for key, value in connection.execute(query)}
+            rows = self._select(connection, query, f.item_key, keys)
+            return {row.item_key: np.frombuffer(row.base_rewards, np.float32) for row in rows}
 
-    def items(self, keys: Iterable[bytes]) -> dict[bytes, Item]:
+    def items(self, keys: Collection[bytes]) -> dict[bytes, Item]:
         """Stored items, by key; unknown ones are absent."""
         i = ItemRow
-        query = sa.select(i.item_key, i.prompt, i.response, i.embedding).where(
-            i.tenant == self.tenant, i.item_key.in_(list(keys))
-        )
+        query = sa.select(i.item_key, i.prompt, i.response, i.embedding).where(i.tenant == self.tenant)
         with self.database.transaction() as connection:
-            return {
-                row.item_key: Item(
-                    row.prompt,
-                    row.response,
-                    None if row.embedding is None else np.frombuffer(row.embedding, np.float32),
-                )
-                for row in connection.execute(query)
-            }
+            rows = self._select(connection, query, i.item_key, keys)
+            return {row.item_key: Item(row.prompt, row.response, _embedding(row.embedding)) for row in rows}
 
     def weights(self, user_id: str, fingerprint: str) -> tuple[int, StoredWeights | None]:
         """How much feedback a user has given (0: unknown user), and the stored weights, in one statement."""
@@ -282,7 +287,7 @@ class Store:
         """Stores weights if nobody else did since ``weights.revision - 1`` was read (compare-and-set).
 
         Returns:
-            Whether they were stored; ``False`` also where the user was forgotten in between.
+            Whether they were stored; ``False`` also where the user's feedback is no longer what they have seen.
         """
         w = UserWeightsRow
         values: dict[str, Any] = {
@@ -293,16 +298,21 @@ class Store:
             "revision": weights.revision,
         }
         key = {"tenant": self.tenant, "user_id": user_id, "fingerprint": fingerprint}
+        # Only beside feedback that is still as it was: not for somebody who was forgotten, or has said more since.
+        current = sa.exists().where(
+            UserRow.tenant == self.tenant, UserRow.user_id == user_id, UserRow.feedback == weights.feedback
+        )
         statement: Any
         if weights.revision == 1:
-            statement = self._insert_into(w).values(**key, **values).on_conflict_do_nothing()
+            row = {**key, **values}
+            columns = [sa.literal(value, w.__table__.c[name].type) for name, value in row.items()]
+            statement = self._insert_into(w).from_select(list(row), sa.select(*columns).where(current))
+            statement = statement.on_conflict_do_nothing()
         else:
-            statement = sa.update(w).filter_by(**key, revision=weights.revision - 1).values(**values)
-        try:
-            with self.database.transaction(write=True) as connection:
-                return connection.execute(statement).rowcount == 1
-        except exc.IntegrityError:
-            return False
+            statement = sa.update(w).filter_by(**key, revision=weights.revision - 1).where(current).values(**values)
+        # What is returned was written; row counts mean different things to different drivers.
+        statement = statement.returning(w.revision)
+        return self._write(lambda connection: connection.execute(statement).first() is not None)
 
     def forget(self, user_id: str) -> dict[str, int]:
         """Deletes a user from every table in one transaction and leaves a tombstone.
@@ -312,27 +322,9 @@ class Store:
         Returns:
             Rows deleted, by table.
         """
-        c, i = ComparisonRow, ItemRow
-        mine = (c.tenant == self.tenant) & (c.user_id == user_id)
-        with self.database.transaction(write=True) as connection:
-            if self.database.dialect == "postgresql":
-                # Nobody may add an event of this user until this has committed.
-                connection.execute(
-                    sa.select(UserRow.feedback).filter_by(tenant=self.tenant, user_id=user_id).with_for_update()
-                )
-            keys = {key for row in connection.execute(sa.select(c.chosen, c.rejected).where(mine)) for key in row}
-            events = sa.select(c.event_id).where(mine)
-            f = ComparisonFeaturesRow
-            rows = {
-                f.__tablename__: sa.delete(f).where(f.tenant == self.tenant, f.event_id.in_(events)),
-                c.__tablename__: sa.delete(c).where(mine),
-            }
-            for table in (UserWeightsRow, OutboxRow, UserRow):
-                rows[table.__tablename__] = sa.delete(table).filter_by(tenant=self.tenant, user_id=user_id)
-            counts = {name: connection.execute(statement).rowcount for name, statement in rows.items()}
-            counts |= dict.fromkeys((ItemFeaturesRow.__tablename__, i.__tablename__), 0)
-            for start in range(0, len(keys), 1000):
-                self._delete_orphans(connection, sorted(keys)[start : start + 1000], counts)
+
+        def work(connection: sa.Connection) -> dict[str, int]:
+            counts = erase(connection, self.tenant, user_id)
             stone = self._insert_into(TombstoneRow).values(
                 tenant=self.tenant, user_id=user_id, event_id=uuid7(), forgotten_at=datetime.now(UTC)
             )
@@ -342,17 +334,9 @@ class Store:
                     set_={"event_id": stone.excluded.event_id, "forgotten_at": stone.excluded.forgotten_at},
                 )
             )
-        return counts
+            return counts
 
-    def _delete_orphans(self, connection: sa.Connection, keys: list[bytes], counts: dict[str, int]) -> None:
-        c = ComparisonRow
-        used = set[bytes]()
-        for column in (c.chosen, c.rejected):
-            used |= set(connection.scalars(sa.select(column).where(c.tenant == self.tenant, column.in_(keys))))
-        orphans = [key for key in keys if key not in used]
-        for table in (ItemFeaturesRow, ItemRow):
-            statement = sa.delete(table).where(table.tenant == self.tenant, table.item_key.in_(orphans))
-            counts[table.__tablename__] += connection.execute(statement).rowcount
+        return self._write(work, alone=True)
 
     def remember_bundle(self, *, fingerprint: str, features: str, name: str) -> None:
         """Notes that this database is used with a bundle."""
@@ -369,9 +353,26 @@ class Store:
                 .on_conflict_do_nothing()
             )
 
+    @staticmethod
+    def _select(connection: sa.Connection, query: Any, column: Any, values: Collection[Any]) -> Iterator[Any]:
+        """Rows in which ``column`` is one of ``values``, of which there may be any number."""
+        for part in batched(values, _KEYS_PER_QUERY):
+            yield from connection.execute(query.where(column.in_(part)))
+
     def _insert_into(self, table: type) -> Any:
         """An INSERT that can say ON CONFLICT, which both databases spell alike but SQLAlchemy keeps apart."""
         return (postgresql if self.database.dialect == "postgresql" else sqlite).insert(table)
+
+
+def batched(values: Iterable[_T], size: int) -> Iterator[list[_T]]:
+    """Consecutive parts of at most ``size`` values."""
+    rest = iter(values)
+    while part := list(islice(rest, size)):
+        yield part
+
+
+def _embedding(data: bytes | None) -> NDArray[np.float32] | None:
+    return None if data is None else np.frombuffer(data, np.float32)
 
 
 def _to_bytes(array: NDArray[Any] | None) -> bytes | None:

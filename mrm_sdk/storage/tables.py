@@ -60,7 +60,7 @@ class Base(DeclarativeBase):
 
 
 class UserRow(Base):
-    """A user with feedback; ``feedback`` grows with every change of it, so that stale weights are told by one row."""
+    """A user; ``feedback`` starts at random and grows with every change: one row tells whether weights are stale."""
 
     __tablename__ = "mrm_users"
 

@@ -28,7 +28,10 @@ def reasons(outcomes: Sequence[Outcome]) -> list[type | None]:
     return [None if outcome.error is None else type(outcome.error) for outcome in outcomes]
 
 
-def weights(revision: int = 1, *, feedback: int = 1, value: float = 0.5) -> StoredWeights:
+def weights(feedback: int | Store, revision: int = 1, *, value: float = 0.5) -> StoredWeights:
+    """Weights that have seen a certain state of feedback, or what a store holds of ada's now."""
+    if isinstance(feedback, Store):
+        feedback, _ = feedback.weights("ada", FINGERPRINT)
     return StoredWeights(np.full(3, value), np.eye(3) * value, 1, feedback, revision)
 
 

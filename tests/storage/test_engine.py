@@ -28,15 +28,19 @@ def closed_port() -> Iterator[int]:
         yield taken.getsockname()[1]
 
 
-def failure(url: str, kind: type[MrmError], *, write: bool = False) -> str:
+def _use(url: str) -> None:
+    database = Database(url, Settings(busy_timeout=0.1))
+    try:
+        with database.transaction() as connection:
+            connection.exec_driver_sql("SELECT 1")
+    finally:
+        database.close()
+
+
+def failure(url: str, kind: type[MrmError]) -> str:
     """Opens a database that cannot be opened; returns what is said about it."""
     with pytest.raises(kind) as caught:
-        database = Database(url, Settings(busy_timeout=0.1))
-        try:
-            with database.transaction(write=write) as connection:
-                connection.exec_driver_sql("SELECT 1")
-        finally:
-            database.close()
+        _use(url)
     return str(caught.value)
 
 
@@ -159,9 +163,14 @@ def test_sqlite_is_set_for_durability(sqlite_url: str) -> None:
 
 def test_a_failed_transaction_leaves_nothing(empty: Database) -> None:
     upgrade(empty)
-    with pytest.raises(KeyError), empty.transaction(write=True) as connection:
-        connection.exec_driver_sql("INSERT INTO mrm_users VALUES ('acme', 'ada', 1)")
-        raise KeyError
+
+    def fail_halfway() -> None:
+        with empty.transaction(write=True) as connection:
+            connection.exec_driver_sql("INSERT INTO mrm_users VALUES ('acme', 'ada', 1)")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail_halfway()
     assert Store(empty, "acme").weights("ada", FEATURES) == (0, None)
 
 

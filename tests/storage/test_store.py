@@ -193,55 +193,64 @@ class TestItems:
 class TestWeights:
     def test_round_trip(self, store: Store) -> None:
         store.add([event()])
-        assert store.save_weights("ada", FINGERPRINT, weights(value=1 / 3))
+        assert store.save_weights("ada", FINGERPRINT, weights(store, value=1 / 3))
         count, stored = store.weights("ada", FINGERPRINT)
         assert stored is not None
         np.testing.assert_array_equal(stored.weights, np.full(3, 1 / 3))
         np.testing.assert_array_equal(stored.covariance, np.eye(3) / 3)
-        assert (stored.comparisons, stored.feedback, stored.revision) == (1, 1, 1)
+        assert (stored.comparisons, stored.feedback, stored.revision) == (1, count, 1)
         assert store.weights("ada", "a" * 64) == (count, None)
 
     def test_compare_and_set(self, store: Store) -> None:
         store.add([event()])
-        assert not store.save_weights("ada", FINGERPRINT, weights(2))  # there is no first
-        assert store.save_weights("ada", FINGERPRINT, weights(1, value=0.1))
-        assert not store.save_weights("ada", FINGERPRINT, weights(1, value=0.2))  # somebody was faster
-        assert store.save_weights("ada", FINGERPRINT, weights(2, value=0.3))
-        assert not store.save_weights("ada", FINGERPRINT, weights(2, value=0.4))
+        assert not store.save_weights("ada", FINGERPRINT, weights(store, 2))  # there is no first
+        assert store.save_weights("ada", FINGERPRINT, weights(store, 1, value=0.1))
+        assert not store.save_weights("ada", FINGERPRINT, weights(store, 1, value=0.2))  # somebody was faster
+        assert store.save_weights("ada", FINGERPRINT, weights(store, 2, value=0.3))
+        assert not store.save_weights("ada", FINGERPRINT, weights(store, 2, value=0.4))
         _, stored = store.weights("ada", FINGERPRINT)
         assert stored is not None
         assert (stored.revision, stored.weights[0]) == (2, 0.3)
 
+    def test_refused_where_there_is_newer_feedback(self, store: Store) -> None:
+        store.add([event()])
+        first, second = weights(store, 1), weights(store, 2)
+        assert store.save_weights("ada", FINGERPRINT, first)
+        store.add([event()])
+        assert not store.save_weights("ada", FINGERPRINT, second)
+        assert not store.save_weights("ada", "a" * 64, first)
+
     def test_one_of_eight_threads_wins(self, store: Store) -> None:
         store.add([event()])
+        mine = weights(store)
         with ThreadPoolExecutor(8) as pool:
-            won = list(pool.map(lambda _: store.save_weights("ada", FINGERPRINT, weights()), range(8)))
+            won = list(pool.map(lambda _: store.save_weights("ada", FINGERPRINT, mine), range(8)))
         assert sum(won) == 1
 
     @pytest.mark.parametrize("revision", [1, 2])
     def test_refused_for_a_forgotten_user(self, store: Store, revision: int) -> None:
         store.add([event()])
-        store.save_weights("ada", FINGERPRINT, weights())
+        late = weights(store, revision)
+        store.save_weights("ada", FINGERPRINT, weights(store))
         store.forget("ada")
-        assert not store.save_weights("ada", FINGERPRINT, weights(revision))
+        assert not store.save_weights("ada", FINGERPRINT, late)
         assert rows(store)["mrm_user_weights"] == 0
 
     def test_refused_for_a_user_who_was_forgotten_and_came_back(self, store: Store) -> None:
         # Weights from deleted comparisons must not pass for those of the new ones.
         store.add([event()])
-        seen = store.feedback("ada", FEATURES)
+        late = weights(store)
         store.forget("ada")
         store.add([event("ada", "other", "texts", created_at=datetime.now(UTC) + LATER)])
-        store.save_weights("ada", FINGERPRINT, weights(1, feedback=seen.feedback))
-        given, stored = store.weights("ada", FINGERPRINT)
-        assert stored is None or stored.feedback != given
+        assert not store.save_weights("ada", FINGERPRINT, late)
+        assert store.weights("ada", FINGERPRINT)[1] is None
 
 
 class TestForget:
     def test_counts_what_went(self, store: Store) -> None:
         e1, e2 = event(event_id="e1", z=[1, 2, 3]), event("ada", "yes", "maybe", event_id="e2", z=[1, 2, 3])
         add_encoded(store, e1, e2)
-        store.save_weights("ada", FINGERPRINT, weights())
+        store.save_weights("ada", FINGERPRINT, weights(store))
         with store.database.transaction(write=True) as connection:
             waiting = {"event_id": "e1", "user_id": "ada", "kind": "comparison", "created_at": datetime.now(UTC)}
             connection.execute(sa.insert(OutboxRow).values(tenant="acme", **waiting))
@@ -302,7 +311,7 @@ class TestTenants:
     def test_another_tenant_sees_nothing(self, store: Store, other: Store) -> None:
         e = event("ada", "canary", "bird", event_id="e1", z=[1, 2, 3])
         add_encoded(store, e)
-        store.save_weights("ada", FINGERPRINT, weights())
+        store.save_weights("ada", FINGERPRINT, weights(store))
         keys = [e.chosen.key, e.rejected.key]
         seen = {
             "items": other.items(keys),
@@ -319,7 +328,7 @@ class TestTenants:
         e = event("ada", "canary", "bird", event_id="e1")
         store.add([e])
         other.add_features(FEATURES, {"e1": np.ones(3, np.float32)}, {e.chosen.key: np.ones(3, np.float32)})
-        assert not other.save_weights("ada", FINGERPRINT, weights())
+        assert not other.save_weights("ada", FINGERPRINT, weights(store))
         assert store.feedback("ada", FEATURES).z == [None]
         # The same id with other content is no conflict: it is another tenant's.
         assert accepted(other.add([event("bob", event_id="e1")])) == [True]
@@ -328,7 +337,7 @@ class TestTenants:
         e = event("ada", event_id="e1", z=[1, 2, 3])
         for each in (store, other):
             add_encoded(each, e)
-            each.save_weights("ada", FINGERPRINT, weights())
+            each.save_weights("ada", FINGERPRINT, weights(each))
             each.remember_bundle(fingerprint=FINGERPRINT, features=FEATURES, name="b")
         before = rows(other)
         store.forget("ada")

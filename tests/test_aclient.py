@@ -1,0 +1,114 @@
+"""The awaited client is the same client."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mrm_sdk.aclient import AsyncClient
+from mrm_sdk.bundle import Bundle
+from mrm_sdk.client import Client
+from mrm_sdk.errors import ClientClosedError, ConflictError, InvalidInputError
+from mrm_sdk.schemas import Comparison, Response
+
+A, B = Response(embedding=[1, 2, 3, 4, 5, 6]), Response(embedding=[6, 5, 4, 3, 2, 1])
+METHODS = [name for name, value in vars(Client).items() if not name.startswith("_") and inspect.isfunction(value)]
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'mrm.db'}"
+
+
+def public(kind: type) -> set[str]:
+    return {name for name in vars(kind) if not name.startswith("_")}
+
+
+def test_the_same_names() -> None:
+    assert public(AsyncClient) == public(Client)
+    assert {"record", "record_many", "personalize", "score", "rank", "forget", "close"} <= set(METHODS)
+
+
+@pytest.mark.parametrize("name", ["__init__", *METHODS])
+def test_the_same_signatures(name: str) -> None:
+    assert inspect.signature(getattr(AsyncClient, name)) == inspect.signature(getattr(Client, name))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_is_awaited(name: str) -> None:
+    assert inspect.iscoroutinefunction(getattr(AsyncClient, name))
+
+
+def test_the_same_results(url: str, embedded_bundle: Bundle) -> None:
+    first, *others = [Comparison(user_id="ada", chosen=A, rejected=B) for _ in range(3)]
+
+    async def use() -> list[object]:
+        async with AsyncClient(url, bundle=embedded_bundle) as client:
+            assert client.bundle is embedded_bundle
+            recorded = [await client.record(first), await client.record_many([first, *others])]
+            user = await client.personalize("ada")
+            ranked = await client.rank("ada", [B, A])
+            return [recorded, user, await client.score("ada", [A, B]), ranked, await client.forget("ada")]
+
+    recorded, user, scores, ranked, forgotten = asyncio.run(use())
+    with Client("sqlite://", bundle=embedded_bundle) as client:
+        assert recorded == [client.record(first), client.record_many([first, *others])]
+        expected = client.personalize("ada")
+        assert user.model_dump() == expected.model_dump()  # type: ignore[attr-defined]
+        np.testing.assert_array_equal(scores, client.score("ada", [A, B]))
+        assert ranked == client.rank("ada", [B, A])
+        assert forgotten == client.forget("ada")
+
+
+def test_the_same_errors(url: str, embedded_bundle: Bundle) -> None:
+    async def use() -> None:
+        client = AsyncClient(url, bundle=embedded_bundle)
+        async with client:
+            await client.record(Comparison(user_id="ada", chosen=A, rejected=B, event_id="e1"))
+            with pytest.raises(ConflictError):
+                await client.record(Comparison(user_id="ada", chosen=B, rejected=A, event_id="e1"))
+            with pytest.raises(InvalidInputError):
+                await client.score("", [A])
+        with pytest.raises(ClientClosedError):
+            await client.personalize("ada")
+
+    asyncio.run(use())
+
+
+def test_many_at_once(url: str, embedded_bundle: Bundle) -> None:
+    async def use() -> int:
+        async with AsyncClient(url, bundle=embedded_bundle) as client:
+            records = (client.record(Comparison(user_id="ada", chosen=A, rejected=B)) for _ in range(40))
+            scores = (client.score("ada", [A, B]) for _ in range(40))
+            await asyncio.gather(*records, *scores)
+            return (await client.personalize("ada")).comparisons
+
+    assert asyncio.run(use()) == 40
+
+
+def test_the_event_loop_runs_on_meanwhile(url: str, embedded_bundle: Bundle) -> None:
+    # The comparisons end only once the loop has run on: a call that blocked it would never return.
+    go_on = threading.Event()
+
+    def comparisons() -> Iterator[Comparison]:
+        yield Comparison(user_id="ada", chosen=A, rejected=B)
+        assert go_on.wait(30)
+
+    async def use() -> int:
+        async with AsyncClient(url, bundle=embedded_bundle) as client:
+            task = asyncio.create_task(client.record_many(comparisons()))
+            await asyncio.sleep(0)  # the task begins
+            go_on.set()
+            return (await task).accepted
+
+    assert asyncio.run(use()) == 1
+
+
+def test_repr(url: str, embedded_bundle: Bundle) -> None:
+    assert repr(AsyncClient(url, bundle=embedded_bundle)).startswith("AsyncClient(")

@@ -1,0 +1,347 @@
+"""What a host application does, and what it is told when it does it wrong."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import sqlalchemy as sa
+
+from mrm_sdk.bundle import Bundle
+from mrm_sdk.client import Client
+from mrm_sdk.errors import (
+    BundleMismatchError,
+    ClientClosedError,
+    ConfigurationError,
+    ConflictError,
+    DatabaseUnavailableError,
+    EmbeddingError,
+    EncoderError,
+    InvalidInputError,
+    MrmError,
+    NotFoundError,
+    UserForgottenError,
+)
+from mrm_sdk.schemas import Comparison, Response
+from mrm_sdk.settings import Settings
+
+A, B, C = (Response(embedding=np.eye(6)[n] * (n + 1)) for n in range(3))
+LONG_AGO = datetime.now(UTC) - timedelta(days=1)
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'mrm.db'}"
+
+
+@pytest.fixture
+def client(url: str, embedded_bundle: Bundle) -> Iterator[Client]:
+    with Client(url, bundle=embedded_bundle) as client:
+        yield client
+
+
+def prefer(chosen: Any = A, rejected: Any = B, user: str = "ada", **values: Any) -> Comparison:
+    return Comparison(user_id=user, chosen=chosen, rejected=rejected, **values)
+
+
+class TestRecord:
+    def test_durable_and_seen_by_others(self, url: str, client: Client, embedded_bundle: Bundle) -> None:
+        recorded = client.record(prefer())
+        assert (recorded.accepted, recorded.duplicates, recorded.rejected) == (1, 0, ())
+        with Client(url, bundle=embedded_bundle) as other:
+            assert other.personalize("ada").comparisons == 1
+            other.record(prefer())
+        # Nothing but the file is needed: a process that starts later sees it, too.
+        assert client.personalize("ada").comparisons == 2
+
+    def test_a_process_that_is_killed_keeps_what_was_acknowledged(self, url: str, embedded_bundle: Bundle) -> None:
+        script = (
+            "import os, sys; from mrm_sdk import Client, Comparison, Response\n"
+            "client = Client(sys.argv[1], bundle=sys.argv[2])\n"
+            "side = [Response(embedding=[n, 1, 0, 0, 0, 0]) for n in range(2)]\n"
+            "client.record(Comparison(user_id='ada', chosen=side[0], rejected=side[1]))\n"
+            "os.kill(os.getpid(), 9)"
+        )
+        command = [sys.executable, "-c", script, url, str(embedded_bundle.path)]
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=60, check=False)
+        assert (done.returncode, done.stderr) == (-9, "")
+        with Client(url, bundle=embedded_bundle) as client:
+            assert client.personalize("ada").comparisons == 1
+
+    def test_duplicate_and_conflict(self, client: Client) -> None:
+        client.record(prefer(event_id="e1"))
+        again = client.record(prefer(event_id="e1"))
+        assert (again.accepted, again.duplicates) == (0, 1)
+        with pytest.raises(ConflictError, match=r"e1.*new event_id"):
+            client.record(prefer(B, A, event_id="e1"))
+        assert client.personalize("ada").comparisons == 1
+
+    def test_older_than_the_deletion(self, client: Client) -> None:
+        client.forget("ada")
+        with pytest.raises(UserForgottenError, match="later created_at"):
+            client.record(prefer(created_at=LONG_AGO))
+        assert client.record(prefer()).accepted == 1
+
+    def test_wrong_size(self, client: Client) -> None:
+        with pytest.raises(EmbeddingError, match=r"5 numbers.*6"):
+            client.record(prefer(Response(embedding=np.ones(5)), B))
+        assert client.personalize("ada").comparisons == 0
+
+    @pytest.mark.parametrize("zone", [12, -12])
+    def test_times_at_the_ends_of_the_calendar(self, client: Client, zone: int) -> None:
+        # In UTC they lie outside of what a datetime can say: stored or refused, but not a third party's error.
+        when = (datetime.min if zone > 0 else datetime.max).replace(tzinfo=timezone(timedelta(hours=zone)))
+        try:
+            client.record(prefer(created_at=when))
+        except MrmError:
+            assert client.personalize("ada").comparisons == 0
+        else:
+            assert client.personalize("ada").comparisons == 1
+
+
+class TestRecordMany:
+    @pytest.mark.parametrize("chunk_size", [1, 2, 3, 1000])
+    def test_says_which_ones_and_why(self, url: str, embedded_bundle: Bundle, chunk_size: int) -> None:
+        def several() -> Iterator[Any]:
+            yield prefer(event_id="e0")
+            yield prefer(Response(embedding=np.ones(5)), B)
+            yield {"user_id": "ada", "chosen": "x", "rejected": "y"}
+            yield prefer(event_id="e0", tie=True)
+            yield prefer(event_id="e0")
+            yield prefer(user="gone", created_at=LONG_AGO)
+            yield prefer(B, Response(embedding=np.ones(7)))
+            yield prefer(user="gone")
+            yield prefer(event_id="e9")
+
+        with Client(url, bundle=embedded_bundle, settings=Settings(chunk_size=chunk_size)) as client:
+            client.forget("gone")
+            recorded = client.record_many(several())
+            assert (recorded.accepted, recorded.duplicates) == (3, 1)
+            reasons = dict(recorded.rejected)
+            assert list(reasons) == [1, 2, 3, 5, 6]
+            words = ["5 numbers", "not dict", "other content", "was forgotten", "7 numbers"]
+            assert [word in reason for word, reason in zip(words, reasons.values(), strict=True)] == [True] * 5
+            assert client.personalize("ada").comparisons == 2
+
+    def test_none(self, client: Client) -> None:
+        recorded = client.record_many(iter(()))
+        assert (recorded.accepted, recorded.duplicates, recorded.rejected) == (0, 0, ())
+
+    def test_a_failure_keeps_whole_chunks_and_calling_again_is_safe(self, url: str, embedded_bundle: Bundle) -> None:
+        good = [prefer(event_id=f"e{n}") for n in range(5)]
+        bad = prefer("text", "without encoder", event_id="bad")
+        with Client(url, bundle=embedded_bundle, settings=Settings(chunk_size=2)) as client:
+            with pytest.raises(EncoderError):
+                client.record_many([*good[:3], bad, *good[3:]])
+            assert client.personalize("ada").comparisons == 2
+            recorded = client.record_many(good)
+            assert (recorded.accepted, recorded.duplicates) == (3, 2)
+
+    def test_no_more_than_a_chunk_is_drawn_ahead(self, url: str, embedded_bundle: Bundle) -> None:
+        # Bounded memory: what was drawn before the last chunk is in the database already.
+        settings = Settings(chunk_size=4)
+        with (
+            Client(url, bundle=embedded_bundle) as watcher,
+            Client(url, bundle=embedded_bundle, settings=settings) as client,
+        ):
+
+            def watched() -> Iterator[Comparison]:
+                for drawn in range(12):
+                    assert watcher.personalize("ada").comparisons == drawn // 4 * 4
+                    yield prefer()
+
+            assert client.record_many(watched()).accepted == 12
+
+
+class TestRank:
+    def test_best_first(self, client: Client) -> None:
+        client.record_many([prefer(B, A), prefer(B, C), prefer(A, C)])
+        responses = [A, B, C]
+        scores = client.score("ada", responses)
+        ranked = client.rank("ada", responses)
+        assert [r.index for r in ranked] == np.argsort(-scores).tolist()
+        assert [r.response for r in ranked] == [responses[r.index] for r in ranked]
+        assert [r.score for r in ranked] == [float(scores[r.index]) for r in ranked]
+        assert client.rank("ada", []) == []
+
+    def test_equal_scores_keep_their_order(self, client: Client) -> None:
+        assert [r.index for r in client.rank("ada", [B, A, A, B, A])] in ([1, 2, 4, 0, 3], [0, 3, 1, 2, 4])
+
+
+class TestOpening:
+    def test_nothing_is_opened_before_the_first_call(self, url: str, tmp_path: Path, embedded_bundle: Bundle) -> None:
+        with Client(url, bundle=embedded_bundle):
+            assert list(tmp_path.iterdir()) == []
+
+    def test_a_closed_client(self, url: str, embedded_bundle: Bundle) -> None:
+        client = Client(url, bundle=embedded_bundle)
+        client.record(prefer())
+        client.close()
+        client.close()
+        calls: list[Callable[[], object]] = [
+            lambda: client.record(prefer()),
+            lambda: client.record_many([]),
+            lambda: client.personalize("ada"),
+            lambda: client.score("ada", [A]),
+            lambda: client.rank("ada", [A]),
+            lambda: client.forget("ada"),
+        ]
+        for call in calls:
+            with pytest.raises(ClientClosedError):
+                call()
+
+    def test_the_hosts_engine(self, url: str, embedded_bundle: Bundle) -> None:
+        engine = sa.create_engine(url)
+        with Client(engine, bundle=embedded_bundle) as client:
+            client.record(prefer())
+            client.personalize("ada")
+            client.forget("ada")
+        with engine.connect() as connection:  # still the host's to use
+            assert connection.exec_driver_sql("SELECT count(*) FROM mrm_user_weights").scalar() == 0
+        engine.dispose()
+
+    def test_a_bundle_by_its_path(self, url: str, embedded_bundle: Bundle) -> None:
+        for path in (embedded_bundle.path, str(embedded_bundle.path)):
+            with Client(url, bundle=path) as client:
+                assert client.bundle.fingerprint == embedded_bundle.fingerprint
+
+    def test_tenants_are_apart(self, url: str, embedded_bundle: Bundle) -> None:
+        with Client(url, bundle=embedded_bundle) as one, Client(url, bundle=embedded_bundle, tenant="x") as other:
+            one.record(prefer(event_id="e1"))
+            assert other.personalize("ada").comparisons == 0
+            assert other.record(prefer(B, A, event_id="e1")).accepted == 1
+            other.forget("ada")
+            assert one.personalize("ada").comparisons == 1
+
+    def test_a_database_that_comes_back(self, tmp_path: Path, embedded_bundle: Bundle) -> None:
+        with Client(f"sqlite:///{tmp_path / 'later' / 'mrm.db'}", bundle=embedded_bundle) as client:
+            with pytest.raises(DatabaseUnavailableError):
+                client.record(prefer())
+            (tmp_path / "later").mkdir()
+            assert client.record(prefer()).accepted == 1
+
+    def test_repr_shows_no_password(self, embedded_bundle: Bundle) -> None:
+        with Client("postgresql+psycopg://u:s3cret@host/db", bundle=embedded_bundle) as client:
+            assert "s3cret" not in repr(client)
+
+
+class WrongEncoder:
+    dimension, fingerprint = 7, "wrong"
+
+    def encode(self, texts: Any) -> Any:
+        return np.ones((len(texts), 7), np.float32)
+
+
+def test_text_needs_an_encoder(client: Client) -> None:
+    for call in (lambda: client.record(prefer("x", "y")), lambda: client.score("ada", ["x"])):
+        with pytest.raises(EncoderError, match=r"Response\(embedding"):
+            call()
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        ({"remote": "https://example.org"}, ConfigurationError),
+        ({"encoder": WrongEncoder()}, BundleMismatchError),
+        ({"bundle": "no/such/folder"}, NotFoundError),
+        ({"tenant": ""}, InvalidInputError),
+        ({"tenant": "t" * 256}, InvalidInputError),
+        ({"tenant": "\0"}, InvalidInputError),
+        ({"tenant": "\ud800"}, InvalidInputError),
+        ({"tenant": None}, InvalidInputError),
+        ({"database": "oracle://host"}, ConfigurationError),
+        ({"database": Path("mrm.db")}, ConfigurationError),
+        ({"bundle": None}, MrmError),
+    ],
+    ids=repr,
+)
+def test_arguments_that_are_wrong(embedded_bundle: Bundle, values: dict[str, Any], kind: type[MrmError]) -> None:
+    with pytest.raises(kind):
+        Client(**{"database": "sqlite://", "bundle": embedded_bundle, **values})
+
+
+BAD_IDS = ["", "u" * 256, "\0", "\ud800", None, 7, b"ada"]
+BAD_CALLS: dict[str, Callable[[Client], object]] = {
+    "record None": lambda client: client.record(None),  # type: ignore[arg-type]
+    "record dict": lambda client: client.record({"user_id": "ada"}),  # type: ignore[arg-type]
+    "record_many None": lambda client: client.record_many(None),  # type: ignore[arg-type]
+    "score str": lambda client: client.score("ada", "text"),
+    "score Response": lambda client: client.score("ada", A),  # type: ignore[arg-type]
+    "score None": lambda client: client.score("ada", None),  # type: ignore[arg-type]
+    "score numbers": lambda client: client.score("ada", [1.0]),  # type: ignore[list-item]
+    "score lone surrogate": lambda client: client.score("ada", ["\ud800"]),
+    "score wrong size": lambda client: client.score("ada", [Response(embedding=[1.0])]),
+    "score bad prompt": lambda client: client.score("ada", [A], prompt=7),  # type: ignore[arg-type]
+    "score overflow": lambda client: client.score("ada", [Response(embedding=[3e38, -3e38] * 3)]),
+    "rank None": lambda client: client.rank("ada", None),  # type: ignore[arg-type]
+    "rank bad prompt": lambda client: client.rank("ada", [A], prompt=[{"role": "user"}]),
+}
+
+
+@pytest.mark.parametrize("call", BAD_CALLS.values(), ids=BAD_CALLS)
+def test_bad_input_is_an_error_of_this_package(client: Client, call: Callable[[Client], object]) -> None:
+    with pytest.raises(InvalidInputError):
+        call(client)
+
+
+@pytest.mark.parametrize("user_id", BAD_IDS, ids=ascii)
+@pytest.mark.parametrize("method", ["personalize", "forget", "score", "rank"])
+def test_ids_that_are_none(client: Client, method: str, user_id: Any) -> None:
+    arguments = [[A]] if method in ("score", "rank") else []
+    with pytest.raises(InvalidInputError):
+        getattr(client, method)(user_id, *arguments)
+
+
+def test_what_is_handed_out_cannot_be_changed(client: Client) -> None:
+    client.record(prefer())
+    for user in (client.personalize("ada"), client.personalize("nobody")):
+        for array in (user.weights, user.covariance):
+            assert array is not None
+            with pytest.raises(ValueError, match="read-only"):
+                array[0] = 0
+        with pytest.raises(Exception, match="frozen"):
+            user.weights = np.zeros(3)  # type: ignore[misc]
+    # Scores are the caller's own: changing them changes nothing here.
+    scores = client.score("ada", [A, B])
+    before = scores.copy()
+    scores[:] = 0
+    np.testing.assert_array_equal(client.score("ada", [A, B]), before)
+
+
+FORK = """
+import os, signal, sys
+from mrm_sdk import Client, Comparison, Response
+
+sides = [Response(embedding=[n, 1, 0, 0, 0, 0]) for n in range(2)]
+client = Client(sys.argv[1], bundle=sys.argv[2])
+client.record(Comparison(user_id="ada", chosen=sides[0], rejected=sides[1]))
+client.score("ada", sides)
+child = os.fork()
+if not child:
+    signal.alarm(30)  # a child that hangs is killed, and seen as -14
+    status = 1
+    try:
+        client.record(Comparison(user_id="ada", chosen=sides[0], rejected=Response(embedding=[7] * 6)))
+        client.score("ada", [*sides, Response(embedding=[8] * 6)])
+        status = client.personalize("ada").comparisons
+    finally:
+        os._exit(status)
+_, status = os.waitpid(child, 0)
+print(os.waitstatus_to_exitcode(status), client.personalize("ada").comparisons)
+client.close()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+def test_a_forked_child_records_and_scores(url: str, embedded_bundle: Bundle) -> None:
+    # In a process of its own: the threads of a test run must not be forked.
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORK, url, str(embedded_bundle.path)]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=60, check=False)
+    assert (done.stdout, done.stderr) == ("2 2\n", "")
