@@ -12,8 +12,8 @@ from mrm_sdk import Bundle
 from mrm_sdk.client import open_encoder
 from mrm_sdk.evaluation.protocol import evaluate
 from mrm_sdk.evaluation.report import save, table
+from mrm_sdk.training.config import TrainingConfig
 from mrm_sdk.training.datasets import read_dataset
-from mrm_sdk.training.meta import TrainingConfig
 from mrm_sdk.training.pipeline import train_bundle
 
 LICENCE = "Jester data: free for research with citation of Goldberg et al. 2001; all-MiniLM-L6-v2: MIT"

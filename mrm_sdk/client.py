@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mrm_sdk.bundle.loading import Bundle
 from mrm_sdk.encoders import Encoder, OnnxEncoder, PrecomputedEncoder
-from mrm_sdk.engine import RewardEngine, collect
+from mrm_sdk.engine import RewardEngine
 from mrm_sdk.errors import BundleMismatchError, ClientClosedError, ConfigurationError, InvalidInputError
 from mrm_sdk.schemas import (
     MAX_ID_LENGTH,
@@ -30,6 +30,7 @@ from mrm_sdk.schemas import (
 from mrm_sdk.settings import Settings
 from mrm_sdk.storage import Database, Store, upgrade
 from mrm_sdk.storage.migrate import require_current
+from mrm_sdk.storage.recording import collect
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine

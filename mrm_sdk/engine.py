@@ -20,7 +20,7 @@ from mrm_sdk.bundle.loading import Bundle
 from mrm_sdk.core.batching import Pairs
 from mrm_sdk.encoders.base import Encoder, check_dimension, embed
 from mrm_sdk.errors import EmbeddingError, InvalidInputError, MrmError
-from mrm_sdk.schemas import Comparison, Item, Recorded, Refusal, UserReward
+from mrm_sdk.schemas import Comparison, Item, UserReward
 from mrm_sdk.settings import Settings
 from mrm_sdk.storage.records import Event, Outcome, StoredWeights, UserFeedback
 from mrm_sdk.storage.store import Store
@@ -188,30 +188,6 @@ class RewardEngine:
                 while len(self._cache) > self._settings.cache_items:
                     self._cache.popitem(last=False)
         return found
-
-
-def observe_unencoded(
-    store: Store, comparisons: Iterable[Comparison], chunk_size: int
-) -> Iterator[tuple[int, Outcome]]:
-    """Stores comparisons without a bundle at hand, and yields each one's index and outcome once it is durable.
-
-    Their feature differences are computed when a client with a bundle first adapts their users.
-    """
-    numbered = enumerate(comparisons)
-    while chunk := list(islice(numbered, chunk_size)):
-        events = [Event(c, Item.of(c.prompt, c.chosen), Item.of(c.prompt, c.rejected)) for _, c in chunk]
-        yield from zip((index for index, _ in chunk), store.add(events), strict=True)
-
-
-def collect(outcomes: Iterable[tuple[int, Outcome]]) -> Recorded:
-    """Counts outcomes for the host."""
-    accepted, duplicates, refusals = 0, 0, []
-    for index, outcome in outcomes:
-        accepted += outcome.accepted
-        duplicates += not outcome.accepted and outcome.error is None
-        if outcome.error is not None:
-            refusals.append(Refusal(index, str(outcome.error)))
-    return Recorded(accepted=accepted, duplicates=duplicates, rejected=tuple(refusals))
 
 
 def _check(item: Item, encoder: Encoder) -> None:

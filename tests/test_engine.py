@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 
 from mrm_sdk.bundle import Bundle
 from mrm_sdk.client import Client
-from mrm_sdk.engine import collect, observe_unencoded
 from mrm_sdk.errors import EmbeddingError, EncoderError
 from mrm_sdk.schemas import Comparison, Response
 from mrm_sdk.settings import Settings
 from mrm_sdk.storage import Database, Store, upgrade
+from mrm_sdk.storage.recording import collect, observe_unencoded
 
 RNG = np.random.default_rng(5)
 A, B, C, D = (Response(embedding=RNG.standard_normal(6)) for _ in range(4))

@@ -71,15 +71,16 @@ def train(
 ) -> None:
     """Meta-trains on a data set and writes a verified bundle."""
     from mrm_sdk.cli.progress import progress
+    from mrm_sdk.training.config import TrainingConfig
     from mrm_sdk.training.datasets import read_dataset
-    from mrm_sdk.training.meta import TrainingConfig
-    from mrm_sdk.training.pipeline import train_bundle
 
     config = TrainingConfig.preset(preset, seed=seed)
     with progress() as report:
         report("reading", 0, 1)
-        data = read_dataset(dataset)
+        data = read_dataset(dataset)  # before torch is loaded: what is wrong with a file is said at once
         report("reading", 1, 1)
+        from mrm_sdk.training.pipeline import train_bundle
+
         manifest = train_bundle(data, out, encoder=encoder, config=config, name=name, licence=licence, progress=report)
     if as_json:
         echo(manifest.model_dump_json(indent=2))

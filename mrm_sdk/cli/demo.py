@@ -18,8 +18,8 @@ from mrm_sdk.evaluation.protocol import Report, evaluate
 from mrm_sdk.evaluation.report import save
 from mrm_sdk.simulation.corpus import Question, describe, load_corpus
 from mrm_sdk.simulation.population import Population, draw_population, judge
+from mrm_sdk.training.config import TrainingConfig
 from mrm_sdk.training.datasets import SUPPORT, Dataset
-from mrm_sdk.training.meta import TrainingConfig
 from mrm_sdk.training.pipeline import train_bundle
 
 TRAINED_USERS, NEW_USERS = 1000, 300

@@ -6,11 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mrm_sdk.cli.progress import progress
-from mrm_sdk.client import Client
-from mrm_sdk.engine import collect, observe_unencoded
 from mrm_sdk.schemas import Comparison, Recorded
 from mrm_sdk.settings import Settings
 from mrm_sdk.storage import Database, Store, upgrade
+from mrm_sdk.storage.recording import collect, observe_unencoded
 from mrm_sdk.training.datasets import read_dataset
 
 
@@ -27,6 +26,8 @@ def run(dataset: Path, database: str, tenant: str, bundle: Path | None) -> Recor
                     report("recording", number, len(data))
 
         if bundle is not None:
+            from mrm_sdk.client import Client  # loads torch, which storing alone does not need
+
             with Client(database, bundle=bundle, tenant=tenant, settings=settings) as client:
                 return client.record_many(counted())
         opened = Database(database, settings)

@@ -21,10 +21,11 @@ from mrm_sdk.encoders.onnx import OnnxEncoder
 from mrm_sdk.encoders.precomputed import PrecomputedEncoder
 from mrm_sdk.errors import ConfigurationError, TrainingError
 from mrm_sdk.settings import Settings
+from mrm_sdk.training.config import TrainingConfig
 from mrm_sdk.training.datasets import QUERY, Dataset
 from mrm_sdk.training.episodes import pack
 from mrm_sdk.training.guard import choose_prior_strength
-from mrm_sdk.training.meta import Progress, TrainingConfig, meta_train
+from mrm_sdk.training.meta import Progress, meta_train
 from mrm_sdk.training.model import BaseRewards
 from mrm_sdk.training.onnx_export import export_base_rewards, export_encoder
 from mrm_sdk.version import __version__

@@ -21,8 +21,8 @@ import torch
 
 from mrm_sdk import Bundle, Client, Comparison, Response
 from mrm_sdk.core.batching import Pairs
+from mrm_sdk.training.config import TrainingConfig
 from mrm_sdk.training.datasets import read_dataset
-from mrm_sdk.training.meta import TrainingConfig
 from mrm_sdk.training.pipeline import train_bundle
 from tests.conftest import write_embedded_dataset
 

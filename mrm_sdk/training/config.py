@@ -1,0 +1,82 @@
+"""The settings of meta-training and their presets; imports errors only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from mrm_sdk.errors import ConfigurationError
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Settings of meta-training; the defaults are the preset ``newton``.
+
+    Args:
+        method: the inner loop.
+        base_functions: K.
+        steps: meta-batches; with ``epochs`` set, as many as that many passes over the users take.
+        epochs: passes over the users.
+        users_per_batch: users in a meta-batch.
+        learning_rate: of the outer Adam.
+        warmup: share of the steps in which the learning rate rises; it falls along a cosine afterwards.
+        gradient_clip: largest norm of the outer gradient.
+        inner_steps: Newton or Adam steps of the inner loop, differentiated through.
+        inner_learning_rate: of the inner Adam.
+        robust_ratio: RPO's share of users that count as hard.
+        robust_gamma: RPO's softness in nats; larger is closer to the plain mean.
+        embedding_scale: embeddings are multiplied by it; ``None`` centres them and scales to unit variance instead.
+        embedding_noise: noise added to embeddings in training, in units of their standard deviation; it keeps φ
+            smooth, so that texts never seen in training are scored well too.
+        random_shots: cut the support of each batch to a random number of shots.
+        max_pairs: most comparisons of one user and phase that are used.
+        validation_share: users set aside, never trained on, to choose the prior's strength.
+        seed: the only source of randomness.
+    """
+
+    method: Literal["newton", "gradient"] = "newton"
+    base_functions: int = 8
+    steps: int = 800
+    epochs: int | None = None
+    users_per_batch: int = 256
+    learning_rate: float = 0.01
+    warmup: float = 0.0
+    gradient_clip: float = 1.0
+    inner_steps: int = 3
+    inner_learning_rate: float = 0.005
+    robust_ratio: float = 0.5
+    robust_gamma: float = 3.0
+    embedding_scale: float | None = None
+    embedding_noise: float = 0.3
+    random_shots: bool = True
+    max_pairs: int = 64
+    validation_share: float = 0.15
+    seed: int = 0
+
+    @classmethod
+    def preset(cls, name: str, *, seed: int = 0) -> TrainingConfig:
+        """``newton`` (default), or ``paper``: the published method's settings.
+
+        Raises:
+            ConfigurationError: there is no such preset, or the seed is negative.
+        """
+        if seed < 0:
+            raise ConfigurationError(f"A seed must be 0 or more, not {seed}.")
+        if name == "newton":
+            return cls(seed=seed)
+        if name == "paper":
+            return cls(
+                method="gradient",
+                base_functions=2,
+                epochs=60,
+                users_per_batch=8,
+                learning_rate=0.005,
+                warmup=0.05,
+                inner_steps=1,
+                robust_gamma=0.5,
+                embedding_scale=1.0,
+                embedding_noise=0.0,
+                random_shots=False,
+                seed=seed,
+            )
+        raise ConfigurationError(f"There is no preset {name!r}; use 'newton' or 'paper'.")
