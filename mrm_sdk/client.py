@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,6 @@ from mrm_sdk.encoders import Encoder, OnnxEncoder, PrecomputedEncoder
 from mrm_sdk.engine import RewardEngine
 from mrm_sdk.errors import BundleMismatchError, ClientClosedError, ConfigurationError, InvalidInputError
 from mrm_sdk.schemas import (
-    MAX_ID_LENGTH,
     Comparison,
     Forgotten,
     Item,
@@ -25,7 +24,7 @@ from mrm_sdk.schemas import (
     Recorded,
     Response,
     UserReward,
-    checked_text,
+    identifier,
 )
 from mrm_sdk.settings import Settings
 from mrm_sdk.storage import Database, Store, upgrade
@@ -70,10 +69,12 @@ class Client:
     ) -> None:
         if remote is not None:
             raise ConfigurationError("This version of mrm-sdk cannot sync yet: leave remote=None.")
+        if settings is not None and not isinstance(settings, Settings):
+            raise ConfigurationError(f"settings must be a Settings, not a {type(settings).__name__}.")
         self._settings = settings or Settings()
         self._bundle = bundle if isinstance(bundle, Bundle) else Bundle(bundle, self._settings)
         self._database = Database(database, self._settings)
-        store = Store(self._database, _identifier("tenant", tenant))
+        store = Store(self._database, tenant)
         self._store = store
         self._engine = RewardEngine(store, self._bundle, open_encoder(encoder, self._bundle), self._settings)
         self._lock = threading.Lock()
@@ -130,7 +131,7 @@ class Client:
             DatabaseError: the database refused; the stored weights stay as they were.
         """
         self._open()
-        return self._engine.personalize(_identifier("user_id", user_id))
+        return self._engine.personalize(identifier("user_id", user_id))
 
     def score(self, user_id: str, responses: Sequence[str | Response], *, prompt: Prompt = None) -> NDArray[np.float32]:
         """Scores responses for a user, [n] float32; adapts first where feedback is newer than the weights.
@@ -146,7 +147,7 @@ class Client:
         if isinstance(responses, str | Response) or not isinstance(responses, Sequence):
             raise InvalidInputError(f"Responses must be a list of them, not a {type(responses).__name__}.")
         items = [Item.of(prompt, response) for response in responses]
-        return self._engine.score(_identifier("user_id", user_id), items)
+        return self._engine.score(identifier("user_id", user_id), items)
 
     def rank(self, user_id: str, responses: Sequence[str | Response], *, prompt: Prompt = None) -> list[Ranked]:
         """Sorts responses for a user, best first; equal scores keep their order. Raises as :meth:`score`."""
@@ -161,7 +162,7 @@ class Client:
             How many rows went from each table.
         """
         self._open()
-        user_id = _identifier("user_id", user_id)
+        user_id = identifier("user_id", user_id)
         return Forgotten(user_id=user_id, rows=self._store.forget(user_id))
 
     def close(self) -> None:
@@ -203,10 +204,16 @@ def open_encoder(encoder: Encoder | None, bundle: Bundle) -> Encoder:
 
     Raises:
         BundleMismatchError: the host's encoder is not the one the bundle was trained with.
+        ConfigurationError: what the host gave is no encoder.
     """
     spec = bundle.manifest.encoder
     if encoder is None:
         return OnnxEncoder.of(bundle) if spec.kind == "onnx" else PrecomputedEncoder(spec.dimension, spec.fingerprint)
+    if not all(hasattr(encoder, name) for name in ("dimension", "fingerprint", "encode")):
+        raise ConfigurationError(
+            f"An encoder has dimension, fingerprint and encode, which {type(encoder).__name__} lacks; "
+            "see mrm_sdk.encoders.Encoder."
+        )
     if encoder.dimension != spec.dimension:
         raise BundleMismatchError(
             f"The encoder gives {encoder.dimension} numbers, the bundle was trained on {spec.dimension}."
@@ -218,12 +225,3 @@ def open_encoder(encoder: Encoder | None, bundle: Bundle) -> Encoder:
             "Leave encoder=None to use the bundle's own, or train a bundle with this encoder."
         )
     return encoder
-
-
-def _identifier(name: str, value: Any) -> str:
-    if not isinstance(value, str) or not 0 < len(value) <= MAX_ID_LENGTH:
-        raise InvalidInputError(f"{name} must be a text of 1 to {MAX_ID_LENGTH} characters.")
-    try:
-        return checked_text(value)
-    except ValueError as error:
-        raise InvalidInputError(f"{name}: {error}") from None

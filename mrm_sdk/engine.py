@@ -6,7 +6,10 @@ neither text nor encoder: a user with N comparisons is an N×K matrix.
 
 from __future__ import annotations
 
+import logging
+import os
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -17,15 +20,20 @@ import torch
 from numpy.typing import NDArray
 
 from mrm_sdk.bundle.loading import Bundle
-from mrm_sdk.core.batching import Pairs
-from mrm_sdk.encoders.base import Encoder, check_dimension, embed
-from mrm_sdk.errors import EmbeddingError, InvalidInputError, MrmError
+from mrm_sdk.bundle.manifest import digest
+from mrm_sdk.core.batching import Pairs, pad
+from mrm_sdk.encoders import Encoder, check, embed
+from mrm_sdk.errors import ContentionError, EmbeddingError, EncoderError, InvalidInputError, MrmError
 from mrm_sdk.schemas import Comparison, Item, UserReward
 from mrm_sdk.settings import Settings
 from mrm_sdk.storage.records import Event, Outcome, StoredWeights, UserFeedback
 from mrm_sdk.storage.store import Store
 
+logger = logging.getLogger("mrm_sdk")
+
 _RETRIES = 8
+_LARGEST = 1e6
+_engines: weakref.WeakSet[RewardEngine] = weakref.WeakSet()
 
 
 class RewardEngine:
@@ -40,9 +48,14 @@ class RewardEngine:
 
     def __init__(self, store: Store, bundle: Bundle, encoder: Encoder, settings: Settings) -> None:
         self._store, self._bundle, self._encoder, self._settings = store, bundle, encoder, settings
+        # Vectors of a host's own encoder are kept apart from those of any other, under hashes that name it too.
+        foreign = encoder.fingerprint != bundle.manifest.encoder.fingerprint
+        self._features = digest([bundle.features, encoder.fingerprint]) if foreign else bundle.features
+        self._fingerprint = digest([bundle.fingerprint, encoder.fingerprint]) if foreign else bundle.fingerprint
         self._cache: OrderedDict[bytes, NDArray[np.float32]] = OrderedDict()
         self._cache_lock = threading.Lock()
         self._prior_weights, self._prior_covariance = self._adapt([], [], [])
+        _engines.add(self)
 
     def observe(self, comparisons: Iterable[Comparison]) -> Iterator[tuple[int, Outcome]]:
         """Stores comparisons, a chunk per transaction, and yields each one's index and outcome once it is durable.
@@ -58,19 +71,17 @@ class RewardEngine:
             for index, comparison in chunk:
                 try:
                     events.append((index, self._event(comparison)))
-                except InvalidInputError as error:
+                except (InvalidInputError, EncoderError) as error:
                     refused.append((index, Outcome(False, error)))
             keep, events = events, []
             features = self._base_rewards([item for _, e in keep for item in (e.chosen, e.rejected)])
             for index, event in keep:
                 z = features[event.chosen.key] - features[event.rejected.key]
-                if np.isfinite(z).all():
+                if _usable(z):
                     events.append((index, Event(event.comparison, event.chosen, event.rejected, z)))
                 else:
                     refused.append((index, Outcome(False, _overflow())))
-            outcomes = self._store.add(
-                [event for _, event in events], features=self._bundle.features, base_rewards=features
-            )
+            outcomes = self._store.add([event for _, event in events], features=self._features, base_rewards=features)
             yield from sorted([*refused, *zip((index for index, _ in events), outcomes, strict=True)])
 
     def personalize(self, user_id: str) -> UserReward:
@@ -79,21 +90,25 @@ class RewardEngine:
         Weights are stored only while the feedback that they have seen is still all there is. Where others record
         faster than this, what was computed last is returned and left for the next call to store.
         """
+        new = None
         for _ in range(_RETRIES):
-            given, stored = self._store.weights(user_id, self._bundle.fingerprint)
+            given, stored = self._store.weights(user_id, self._fingerprint)
             if given == 0:
                 return self._reward(user_id, StoredWeights(self._prior_weights, self._prior_covariance, 0, 0, 0))
             if stored is not None and stored.feedback == given:
                 return self._reward(user_id, stored)
-            feedback = self._store.feedback(user_id, self._bundle.features)
-            z = self._complete(feedback)
-            if z is None:
+            feedback = self._store.feedback(user_id, self._features)
+            rows = self._complete(feedback)
+            if rows is None:
                 continue
-            weights, covariance = self._adapt(z, feedback.strength, feedback.tie)
+            z, strength, tie = rows
+            weights, covariance = self._adapt(z, strength, tie)
             revision = 1 if stored is None else stored.revision + 1
-            new = StoredWeights(weights, covariance, len(feedback.event_ids), feedback.feedback, revision)
-            if self._store.save_weights(user_id, self._bundle.fingerprint, new):
+            new = StoredWeights(weights, covariance, len(z), feedback.feedback, revision)
+            if self._store.save_weights(user_id, self._fingerprint, new):
                 return self._reward(user_id, new)
+        if new is None:
+            raise ContentionError("Other processes keep forgetting and recording this user. Try again.")
         return self._reward(user_id, replace(new, revision=new.revision - 1))
 
     def score(self, user_id: str, items: Sequence[Item]) -> NDArray[np.float32]:
@@ -105,7 +120,7 @@ class RewardEngine:
         """
         weights = self.personalize(user_id).weights
         for item in items:
-            _check(item, self._encoder)
+            check(self._encoder, item)
         features = self._base_rewards(items)
         rewards = np.array([features[item.key] for item in items], np.float64).reshape(len(items), len(weights))
         scores = (rewards @ weights).astype(np.float32)
@@ -117,12 +132,15 @@ class RewardEngine:
         if not isinstance(comparison, Comparison):
             raise InvalidInputError(f"A Comparison is wanted, not {type(comparison).__name__}.")
         chosen, rejected = (Item.of(comparison.prompt, side) for side in (comparison.chosen, comparison.rejected))
-        _check(chosen, self._encoder)
-        _check(rejected, self._encoder)
+        check(self._encoder, chosen)
+        check(self._encoder, rejected)
         return Event(comparison, chosen, rejected)
 
-    def _complete(self, feedback: UserFeedback) -> list[NDArray[np.float32]] | None:
-        """``z`` of all comparisons; those never computed under this bundle's features are, and are stored.
+    def _complete(self, feedback: UserFeedback) -> tuple[list[NDArray[np.float32]], list[float], list[bool]] | None:
+        """``z``, strength and tie of the comparisons; ``z`` that was never computed is, and is stored.
+
+        Comparisons that this bundle cannot take (an embedding of another size, recorded where no bundle was at hand)
+        are left out with a warning, so that one of them does not cost a user everything.
 
         Returns:
             ``None`` where the user was forgotten in this very moment.
@@ -134,26 +152,35 @@ class RewardEngine:
             items = self._store.items(keys)
             if len(items) < len(keys):
                 return None
-            features = self._base_rewards(list(items.values()))
+            features = self._base_rewards([item for item in items.values() if self._can_take(item)])
             for row in missing:
                 chosen, rejected = feedback.items[row]
-                z[row] = difference = features[chosen] - features[rejected]
-                if not np.isfinite(difference).all():
-                    raise _overflow()
+                if chosen in features and rejected in features and _usable(features[chosen] - features[rejected]):
+                    z[row] = features[chosen] - features[rejected]
+                else:
+                    logger.warning("event %s does not fit the bundle and is left out", feedback.event_ids[row])
             new = {feedback.event_ids[row]: value for row in missing if (value := z[row]) is not None}
-            self._store.add_features(self._bundle.features, new, features)
-        return [value for value in z if value is not None]
+            self._store.add_features(self._features, new, features)
+        kept = [(v, s, t) for v, s, t in zip(z, feedback.strength, feedback.tie, strict=True) if v is not None]
+        return [v for v, _, _ in kept], [s for _, s, _ in kept], [t for _, _, t in kept]
+
+    def _can_take(self, item: Item) -> bool:
+        try:
+            check(self._encoder, item)
+        except (EmbeddingError, EncoderError):
+            return False
+        return True
 
     def _adapt(
         self, z: Sequence[NDArray[np.float32]], strength: Sequence[float], tie: Sequence[bool]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
         size = self._bundle.manifest.base_functions
-        pairs = Pairs(
-            torch.from_numpy(np.array(z, np.float64).reshape(1, len(z), size)),
-            torch.tensor(strength, dtype=torch.float64).unsqueeze(0),
-            torch.tensor(tie, dtype=torch.float64).unsqueeze(0),
+        user = Pairs(
+            torch.from_numpy(np.array(z, np.float64).reshape(len(z), size)),
+            torch.tensor(strength, dtype=torch.float64),
+            torch.tensor(tie, dtype=torch.float64),
         )
-        weights, covariance = self._bundle.adapt(pairs)
+        weights, covariance = self._bundle.adapt(pad([user]))
         if not bool(torch.isfinite(weights).all()):
             raise MrmError("Adaptation gave NaN or infinity; the stored weights stay. Check the embeddings' scale.")
         return weights[0].numpy(), None if covariance is None else covariance[0].numpy()
@@ -165,7 +192,7 @@ class RewardEngine:
             covariance=stored.covariance,
             comparisons=stored.comparisons,
             revision=stored.revision,
-            fingerprint=self._bundle.fingerprint,
+            fingerprint=self._fingerprint,
         )
 
     def _base_rewards(self, items: Iterable[Item]) -> dict[bytes, NDArray[np.float32]]:
@@ -178,11 +205,12 @@ class RewardEngine:
                 found[key] = self._cache[key]
         missing = [key for key in wanted if key not in found]
         if missing:
-            found |= self._store.base_rewards(self._bundle.features, missing)
+            found |= self._store.base_rewards(self._features, missing)
             new = [key for key in missing if key not in found]
             if new:
                 computed = self._bundle.base_rewards(embed(self._encoder, [wanted[key] for key in new]))
-                found |= zip(new, computed, strict=True)
+                # Copies: a view would keep the whole batch alive for as long as one of its rows is cached.
+                found |= zip(new, (row.copy() for row in computed), strict=True)
             with self._cache_lock:
                 self._cache.update((key, found[key]) for key in missing)
                 while len(self._cache) > self._settings.cache_items:
@@ -190,10 +218,21 @@ class RewardEngine:
         return found
 
 
-def _check(item: Item, encoder: Encoder) -> None:
-    if item.embedding is not None:
-        check_dimension(item.embedding, encoder.dimension)
+def _usable(z: NDArray[np.float32]) -> bool:
+    """Base rewards have unit variance over the training items: what is this far off comes from a broken encoder."""
+    return bool((np.abs(z) <= _LARGEST).all())
 
 
 def _overflow() -> EmbeddingError:
     return EmbeddingError("An embedding's numbers are too large: its rewards overflow. Check the encoder's scale.")
+
+
+def _after_fork() -> None:
+    # Threads do not survive a fork: torch would wait for its pool for ever, and a lock may have been held by one.
+    for engine in list(_engines):
+        torch.set_num_threads(1)
+        engine._cache_lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):  # absent on Windows, which cannot fork
+    os.register_at_fork(after_in_child=_after_fork)

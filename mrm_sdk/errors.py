@@ -19,6 +19,7 @@
     ├── ProviderError                    the execution provider that was asked for did not start
     ├── DatabaseError                    the database refused
     │   ├── DatabaseUnavailableError     it cannot be reached, opened or written
+    │   ├── ContentionError              other processes keep changing the same rows: try again
     │   ├── SchemaOutdatedError          its tables are older than this code: upgrade it
     │   └── SchemaAheadError             its tables are newer than this code: upgrade the package
     ├── TrainingError                    meta-training cannot give a usable bundle
@@ -112,6 +113,10 @@ class DatabaseError(MrmError):
 
 class DatabaseUnavailableError(DatabaseError):
     """The database cannot be reached, opened or written."""
+
+
+class ContentionError(DatabaseError):
+    """Another transaction got there first; the same work may succeed if it is done again."""
 
 
 class SchemaOutdatedError(DatabaseError):

@@ -9,10 +9,10 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,9 +45,11 @@ def _embedding(values: Any) -> NDArray[np.float32] | None:
     if values is None:
         return None
     try:
+        if np.asarray(values).dtype.kind not in "fiub":
+            raise TypeError
         with np.errstate(over="ignore"):  # too large for float32 becomes infinity, which is refused below
             array = read_only(values, np.float32)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError, RuntimeError):  # a tensor that wants gradients raises the last
         raise EmbeddingError("An embedding must be a flat sequence of numbers.") from None
     if array.ndim != 1 or array.size == 0:
         raise EmbeddingError(f"An embedding must be one vector [D], not an array of shape {list(array.shape)}.")
@@ -92,8 +94,20 @@ class Frozen(BaseModel):
     def __hash__(self) -> int:
         return hash(self._content())
 
+    # A copy from another process or from deepcopy is made anew, and so is frozen too.
+    def __reduce__(self) -> tuple[Any, ...]:
+        values = {name: getattr(self, name) for name in type(self).model_fields}
+        return _make, (type(self), {k: dict(v) if isinstance(v, MappingProxyType) else v for k, v in values.items()})
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        return self
+
     def _content(self) -> tuple[Any, ...]:
         return tuple(_hashable(getattr(self, name)) for name in type(self).model_fields)
+
+
+def _make(kind: type[Frozen], values: dict[str, Any]) -> Frozen:
+    return kind(**values)
 
 
 def _hashable(value: Any) -> Any:
@@ -144,6 +158,20 @@ class Response(Frozen):
         raise InvalidInputError(f"A response must be a str or a Response, not {type(value).__name__}.")
 
 
+def identifier(name: str, value: object) -> str:
+    """Returns ``value`` if it can name a user or a tenant.
+
+    Raises:
+        InvalidInputError: it is no text, or too short, or too long.
+    """
+    if not isinstance(value, str) or not 0 < len(value) <= MAX_ID_LENGTH:
+        raise InvalidInputError(f"{name} must be a text of 1 to {MAX_ID_LENGTH} characters.")
+    try:
+        return checked_text(value)
+    except ValueError as error:
+        raise InvalidInputError(f"{name}: {error}") from None
+
+
 def _checked(value: Any) -> Any:
     return checked_text(value) if isinstance(value, str) else value
 
@@ -190,15 +218,18 @@ Identifier = Annotated[str, Field(min_length=1, max_length=MAX_ID_LENGTH), Befor
 
 def _utc(moment: datetime) -> datetime:
     try:
-        return moment.astimezone(UTC)
+        moment = moment.astimezone(UTC)
     except OverflowError:
         raise ValueError("the time lies outside of the calendar") from None
+    if moment > datetime.now(UTC) + timedelta(days=1):
+        raise ValueError("the time lies more than a day in the future; check the clock that made it")
+    return moment
 
 
 def _side(value: Any) -> str | Response:
     if isinstance(value, str):
         return checked_text(value)
-    if isinstance(value, dict):
+    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
         return Response(**value)
     if isinstance(value, Response):
         return value
@@ -209,7 +240,7 @@ def _prompt(value: Any) -> str | tuple[Message, ...] | None:
     if value is None or isinstance(value, str):
         return None if value is None else checked_text(value)
     if isinstance(value, Sequence) and all(isinstance(message, Message | dict) for message in value):
-        return tuple(m if isinstance(m, Message) else Message(**m) for m in value)
+        return tuple(m if isinstance(m, Message) else Message(**{str(k): v for k, v in m.items()}) for m in value)
     raise ValueError("None, a text or chat messages with role and content are wanted")
 
 
@@ -228,7 +259,7 @@ class Comparison(Frozen):
         tie: both are as good; the order of the two then says nothing.
         strength: how much this judgement counts, 1 for an ordinary one, in (0, 100].
         event_id: makes recording idempotent; a new UUIDv7 by default.
-        created_at: when the user judged, with a time zone; now by default.
+        created_at: when the user judged, with a time zone, at most a day ahead of this clock; now by default.
 
     Raises:
         InvalidInputError: a field is missing, unknown or out of range.
@@ -318,6 +349,3 @@ class Forgotten(Frozen):
 
     user_id: str
     rows: Annotated[Mapping[str, int], AfterValidator(MappingProxyType), PlainSerializer(dict, return_type=dict)]
-
-
-Phase: TypeAlias = Literal["support", "query"]

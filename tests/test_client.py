@@ -136,13 +136,20 @@ class TestRecordMany:
 
     def test_a_failure_keeps_whole_chunks_and_calling_again_is_safe(self, url: str, embedded_bundle: Bundle) -> None:
         good = [prefer(event_id=f"e{n}") for n in range(5)]
-        bad = prefer("text", "without encoder", event_id="bad")
-        with Client(url, bundle=embedded_bundle, settings=Settings(chunk_size=2)) as client:
-            with pytest.raises(EncoderError):
+        bad = prefer("text", "that fails", event_id="bad")
+        with Client(url, bundle=embedded_bundle, encoder=Failing(), settings=Settings(chunk_size=2)) as client:
+            with pytest.raises(EncoderError, match="failed with TimeoutError"):
                 client.record_many([*good[:3], bad, *good[3:]])
             assert client.personalize("ada").comparisons == 2
             recorded = client.record_many(good)
             assert (recorded.accepted, recorded.duplicates) == (3, 2)
+
+    def test_text_without_an_encoder_is_refused_alone(self, url: str, embedded_bundle: Bundle) -> None:
+        with Client(url, bundle=embedded_bundle) as client:
+            recorded = client.record_many([prefer(), prefer("text", "alone"), prefer()])
+        assert recorded.accepted == 2
+        ((index, reason),) = recorded.rejected
+        assert (index, "carries no encoder" in reason) == (1, True)
 
     def test_no_more_than_a_chunk_is_drawn_ahead(self, url: str, embedded_bundle: Bundle) -> None:
         # Bounded memory: what was drawn before the last chunk is in the database already.
@@ -158,6 +165,15 @@ class TestRecordMany:
                     yield prefer()
 
             assert client.record_many(watched()).accepted == 12
+
+
+class Failing:
+    """An encoder whose server is not there."""
+
+    dimension, fingerprint = 6, "failing"
+
+    def encode(self, texts: object) -> np.ndarray:
+        raise TimeoutError
 
 
 class TestRank:

@@ -338,11 +338,47 @@ class TestBundles:
         with Client(url, bundle=embedded_bundle, encoder=encoder) as client:
             found = client.personalize("ada").weights
         assert sorted(text for _, text in encoder.encoded) == ["x", "y", "z"]
-        assert None not in [None if z is None else len(z) for z in store.feedback("ada", embedded_bundle.features).z]
+        assert store.feedback("ada", embedded_bundle.features).z == [None] * 3  # those are another encoder's
         database.close()
         with Client("sqlite://", bundle=embedded_bundle, encoder=CountingEncoder()) as client:
             client.record_many(comparisons)
             np.testing.assert_allclose(client.personalize("ada").weights, found, rtol=0, atol=1e-12)
+
+
+class Other(CountingEncoder):
+    """The same dimension, other vectors."""
+
+    fingerprint = "other"
+
+    def encode(self, texts: Sequence[tuple[str | None, str]]) -> NDArray[np.float32]:
+        return -super().encode(texts)
+
+
+def test_vectors_of_two_encoders_never_meet(url: str, embedded_bundle: Bundle) -> None:
+    comparisons = [prefer("x", "y"), prefer("z", "y")]
+    found = []
+    for encoder in (CountingEncoder(), Other()):
+        with Client(url, bundle=embedded_bundle, encoder=encoder) as client:
+            client.record_many(comparisons)
+            found.append(client.score("ada", ["x", "y"]))
+        assert len(encoder.encoded) == 3
+        with Client("sqlite://", bundle=embedded_bundle, encoder=encoder) as alone:
+            alone.record_many(comparisons)
+            np.testing.assert_allclose(alone.score("ada", ["x", "y"]), found[-1], atol=1e-6)
+    assert not np.allclose(*found)
+
+
+def test_an_event_that_does_not_fit_costs_its_user_nothing_else(url: str, embedded_bundle: Bundle) -> None:
+    fits = [prefer(A, B), prefer(B, A)]
+    wide = Comparison(user_id="ada", chosen=Response(embedding=[1, 2]), rejected=Response(embedding=[3, 4]))
+    huge = Comparison(user_id="ada", chosen=Response(embedding=[1e38] * 6), rejected=A)
+    database = Database(url, Settings())
+    upgrade(database)
+    assert collect(observe_unencoded(Store(database, "default"), [*fits, wide, huge], 10)).accepted == 4
+    database.close()
+    with Client(url, bundle=embedded_bundle) as client:
+        assert client.personalize("ada").comparisons == 2
+        assert collect(client._engine.observe([huge])).rejected or client.record_many([huge]).duplicates == 1
 
 
 def test_threads_lose_nothing(url: str, embedded_bundle: Bundle) -> None:

@@ -102,8 +102,8 @@ class TestResponse:
         assert all(a != other for other in different)
         assert len({a, b, *different}) == 4
         assert a != "x"
-        assert comparison(chosen=a, event_id="e", created_at=datetime.max.replace(tzinfo=UTC)) == comparison(
-            chosen=b, event_id="e", created_at=datetime.max.replace(tzinfo=UTC)
+        assert comparison(chosen=a, event_id="e", created_at=datetime(2026, 1, 1, tzinfo=UTC)) == comparison(
+            chosen=b, event_id="e", created_at=datetime(2026, 1, 1, tzinfo=UTC)
         )
 
     def test_of(self) -> None:

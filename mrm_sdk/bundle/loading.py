@@ -14,7 +14,7 @@ from mrm_sdk.bundle.providers import GraphSession
 from mrm_sdk.core.batching import Pairs
 from mrm_sdk.core.inner_loop import Prior, gradient_descent, newton_serving
 from mrm_sdk.core.posterior import laplace_covariance
-from mrm_sdk.errors import BundleDamagedError, BundleMismatchError, ConfigurationError, NotFoundError
+from mrm_sdk.errors import BundleDamagedError, BundleMismatchError, ConfigurationError, InvalidInputError, NotFoundError
 from mrm_sdk.settings import Settings
 
 
@@ -38,7 +38,11 @@ class Bundle:
         except TypeError:
             raise ConfigurationError(f"A bundle is a folder's path, not a {type(path).__name__}.") from None
         self.settings = settings or Settings()
-        if not self.path.exists():
+        try:
+            found = self.path.exists()
+        except OSError as error:
+            raise NotFoundError(f"{self.path} cannot be opened: {error.strerror}. Check the path.") from None
+        if not found:
             raise NotFoundError(f"There is no bundle at {self.path}. Make one with 'mrm train', or check the path.")
         self.manifest = Manifest.read(self.path)
         for name in self._expected():
@@ -58,6 +62,11 @@ class Bundle:
         """Identifies the whole bundle; stored weights belong to it."""
         return self.manifest.fingerprint
 
+    @property
+    def providers(self) -> list[str]:
+        """The execution providers that really started for φ."""
+        return self._base_rewards.providers
+
     def read(self, name: FileName) -> bytes:
         """Returns the bytes of one of the bundle's files, verified against the manifest.
 
@@ -72,7 +81,7 @@ class Bundle:
         if hashlib.sha256(data).hexdigest() != expected:
             raise BundleDamagedError(
                 f"{self.path / name} is not the file that was shipped: its SHA-256 differs from the manifest's. "
-                "Copy the bundle again from its source."
+                "Where it was replaced while in use, open the bundle again; else copy it again from its source."
             )
         return data
 
@@ -104,8 +113,11 @@ class Bundle:
         if adaptation.method == "gradient":
             rate = adaptation.learning_rate
             return gradient_descent(pairs, self.prior.w0, steps=adaptation.steps, learning_rate=rate), None
-        weights = newton_serving(pairs, self.prior, max_steps=adaptation.steps, tolerance=adaptation.tolerance)
-        return weights, laplace_covariance(weights, pairs, self.prior)
+        try:
+            weights = newton_serving(pairs, self.prior, max_steps=adaptation.steps, tolerance=adaptation.tolerance)
+            return weights, laplace_covariance(weights, pairs, self.prior)
+        except RuntimeError:  # what torch raises for a singular matrix
+            raise InvalidInputError("Rewards this large cannot be adapted to; check the encoder's scale.") from None
 
     def _expected(self) -> list[FileName]:
         expected: list[FileName] = [BASE_REWARDS, PRIOR]

@@ -28,6 +28,11 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
+def encoder_fingerprint(graph: str | None, tokenizer: str | None, max_tokens: int) -> str:
+    """Identifies an encoder that travels in a bundle, from the SHA-256 of its files: equal ones give equal vectors."""
+    return digest([graph, tokenizer, max_tokens])
+
+
 class EncoderSpec(Frozen):
     """How text becomes embeddings.
 
@@ -107,7 +112,7 @@ class Manifest(Frozen):
             raise BundleMismatchError(f"{folder} is a file, not a bundle's folder. Make one: mrm train") from None
         except OSError as error:
             raise BundleMismatchError(f"{folder / MANIFEST} cannot be read: {error.strerror}") from None
-        except ValueError:
+        except (ValueError, RecursionError):
             raise BundleDamagedError(f"{folder / MANIFEST} is not JSON. Copy or train the bundle again.") from None
         version = raw.get("format") if isinstance(raw, dict) else None
         if version != FORMAT:
@@ -120,6 +125,9 @@ class Manifest(Frozen):
         except ValidationError as error:
             fields = ", ".join(".".join(map(str, e["loc"])) for e in error.errors())
             raise BundleDamagedError(f"{folder / MANIFEST} has missing or invalid fields: {fields}") from None
-        if manifest != manifest.identified():
+        spec = manifest.encoder
+        graph, tokenizer = manifest.files.get(ENCODER), manifest.files.get(TOKENIZER)
+        own = spec.kind == "precomputed" or spec.fingerprint == encoder_fingerprint(graph, tokenizer, spec.max_tokens)
+        if not own or manifest != manifest.identified():
             raise BundleDamagedError(f"{folder / MANIFEST} was changed after training: its fingerprint does not fit.")
         return manifest

@@ -22,15 +22,9 @@ from mrm_sdk.bundle.manifest import (
     EncoderSpec,
     FileName,
     Manifest,
-    digest,
 )
 from mrm_sdk.core.inner_loop import Prior
 from mrm_sdk.errors import OutputError
-
-
-def encoder_fingerprint(graph: bytes, tokenizer: bytes, max_tokens: int) -> str:
-    """Identifies an encoder that travels in a bundle: equal fingerprints give equal vectors."""
-    return digest([hashlib.sha256(graph).hexdigest(), hashlib.sha256(tokenizer).hexdigest(), max_tokens])
 
 
 def check_output(path: Path) -> None:
@@ -39,10 +33,10 @@ def check_output(path: Path) -> None:
     Raises:
         OutputError: its parent cannot be written, or something that is no bundle stands there.
     """
-    if path.exists() and not (path / MANIFEST).is_file() and not (path.is_dir() and not any(path.iterdir())):
-        raise OutputError(f"{path} exists and is no bundle; it is left as it is. Choose another place.")
-    existing = next(folder for folder in path.absolute().parents if folder.exists())
     try:
+        if path.exists() and not (path / MANIFEST).is_file() and not (path.is_dir() and not any(path.iterdir())):
+            raise OutputError(f"{path} exists and is no bundle; it is left as it is. Choose another place.")
+        existing = next(folder for folder in path.absolute().parents if folder.exists())
         tempfile.TemporaryDirectory(prefix=".mrm-", dir=existing).cleanup()
     except OSError as error:
         raise OutputError(f"Cannot write to {path.parent}: {error.strerror}. Choose another place.") from None

@@ -20,7 +20,7 @@ def main() -> None:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)  # noqa: T201
+        print("interrupted; what was stored before stays, anything else was left as it was", file=sys.stderr)  # noqa: T201
         sys.exit(130)
     except BrokenPipeError:  # the reader of our output has gone, as in `mrm … | head`
         sys.stderr.close()

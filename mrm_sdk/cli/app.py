@@ -109,6 +109,9 @@ def evaluate(
     from mrm_sdk.training.datasets import read_dataset
 
     numbers = _shots(shots)
+    for folder in (json_file.parent if json_file else None, picture):
+        if folder is not None and folder.exists() and not folder.is_dir():
+            raise OutputError(f"{folder} is no folder; choose another place.")
     loaded = Bundle(bundle)
     with progress() as report:
         data = read_dataset(dataset)
@@ -119,6 +122,8 @@ def evaluate(
         except OSError as error:
             raise OutputError(f"Cannot write {json_file}: {error.strerror}.") from None
     echo(table(result))
+    if loaded.manifest.training.get("data", {}).get("sha256") == data.sha256:
+        echo("\nThese are the users that the bundle was trained on: the figures flatter it. Judge it on others.")
     if picture is not None:
         for path in save(result, picture, f"{loaded.manifest.name}: personalization"):
             echo(f"written  {path}")

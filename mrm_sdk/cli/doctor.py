@@ -86,6 +86,7 @@ def _bundle(path: Path) -> list[Finding]:
         spec = bundle.manifest.encoder
         shape = f"K = {bundle.manifest.base_functions}, D = {spec.dimension}, {spec.name}"
         findings = [Finding("bundle", True, f"{bundle.manifest.name}, intact; {shape}")]
+        findings.append(Finding("providers started", True, ", ".join(bundle.providers)))
         encoder = open_encoder(None, bundle)
         if spec.kind == "onnx":
             items = [Item("How do I boil an egg?", f"For {n} minutes.", None) for n in range(4)]

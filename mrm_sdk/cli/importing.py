@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mrm_sdk.cli.progress import progress
+from mrm_sdk.errors import ConfigurationError
 from mrm_sdk.schemas import Comparison, Recorded
 from mrm_sdk.settings import Settings
 from mrm_sdk.storage import Database, Store, upgrade
@@ -16,6 +17,9 @@ from mrm_sdk.training.datasets import read_dataset
 def run(dataset: Path, database: str, tenant: str, bundle: Path | None) -> Recorded:
     """Records all comparisons of ``dataset``; with a bundle, their features are computed at once."""
     settings = Settings()
+    opened = Database(database, settings)
+    if opened.is_in_memory:
+        raise ConfigurationError("A database in memory is gone when this command ends; name a file: sqlite:///mrm.db")
     with progress() as report:
         data = read_dataset(dataset)
 
@@ -30,6 +34,6 @@ def run(dataset: Path, database: str, tenant: str, bundle: Path | None) -> Recor
 
             with Client(database, bundle=bundle, tenant=tenant, settings=settings) as client:
                 return client.record_many(counted())
-        opened = Database(database, settings)
+        store = Store(opened, tenant)
         upgrade(opened)
-        return collect(observe_unencoded(Store(opened, tenant), counted(), settings.chunk_size))
+        return collect(observe_unencoded(store, counted(), settings.chunk_size))

@@ -90,6 +90,9 @@ def newton_serving(pairs: Pairs, prior: Prior, *, max_steps: int, tolerance: flo
             if not bool(worse.any()):
                 break
             step = torch.where(worse.unsqueeze(-1), step / 2, step)
+        else:  # no part of the step helps those users: they stay where they are
+            step = torch.where(worse.unsqueeze(-1), 0.0, step)
+            candidate, new_value = weights - step, torch.where(worse, value, new_value)
         weights, value = candidate, new_value
         if bool((step.abs() <= tolerance).all()):
             break

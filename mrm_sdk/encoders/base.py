@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mrm_sdk.errors import EmbeddingError, EncoderError
+from mrm_sdk.errors import EmbeddingError, EncoderError, MrmError
 from mrm_sdk.schemas import Item
 
 
@@ -48,13 +48,31 @@ def embed(encoder: Encoder, items: Sequence[Item]) -> NDArray[np.float32]:
         else:
             texts.append((index, (item.prompt, item.text or "")))
     if texts:
-        encoded = np.asarray(encoder.encode([text for _, text in texts]), np.float32)
+        try:
+            encoded = np.asarray(encoder.encode([text for _, text in texts]), np.float32)
+        except MrmError:
+            raise
+        except Exception as error:  # an encoder of the host's may raise anything
+            raise EncoderError(f"The encoder failed with {type(error).__name__}; nothing was stored.") from error
         if encoded.shape != (len(texts), encoder.dimension):
             raise EncoderError(f"The encoder returned {list(encoded.shape)}, not {[len(texts), encoder.dimension]}.")
         if not np.isfinite(encoded).all():
             raise EncoderError("The encoder returned NaN or infinity.")
         out[[index for index, _ in texts]] = encoded
     return out
+
+
+def check(encoder: Encoder, item: Item) -> None:
+    """Makes sure that an item can be embedded.
+
+    Raises:
+        EmbeddingError: its own embedding has another length than the encoder's.
+        EncoderError: it has only text, which this encoder does not take.
+    """
+    if item.embedding is not None:
+        check_dimension(item.embedding, encoder.dimension)
+    elif not getattr(encoder, "takes_text", True):
+        encoder.encode([(item.prompt, item.text or "")])
 
 
 def check_dimension(embedding: NDArray[np.float32], dimension: int) -> NDArray[np.float32]:

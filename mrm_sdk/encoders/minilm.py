@@ -12,7 +12,6 @@ from mrm_sdk.errors import MissingDependencyError
 
 NAME = "sentence-transformers/all-MiniLM-L6-v2"
 MAX_TOKENS = 256
-LICENCE = "MIT"
 
 
 class MeanPooledEncoder(nn.Module):

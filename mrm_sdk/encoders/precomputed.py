@@ -18,6 +18,8 @@ class PrecomputedEncoder:
         fingerprint: the host's name for the encoder that made them.
     """
 
+    takes_text = False
+
     def __init__(self, dimension: int, fingerprint: str) -> None:
         self.dimension = dimension
         self.fingerprint = fingerprint

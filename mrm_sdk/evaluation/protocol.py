@@ -99,7 +99,7 @@ def evaluate(
         bundle: what is judged.
         dataset: users who took no part in training.
         encoder: of the bundle.
-        shots: how many support comparisons to adapt to, each at most the support's size.
+        shots: how many support comparisons to adapt to; a user with fewer adapts to all of them.
         progress: called with stage, done, total.
 
     Returns:
@@ -121,6 +121,9 @@ def evaluate(
         raise BundleMismatchError(
             f"The data set's embeddings have {len(own)} numbers, the bundle's have {encoder.dimension}."
         )
+    # Nobody can be adapted to more than there is: such numbers are reported as the most that anybody has given.
+    most = int(np.bincount(dataset.user[dataset.phase == SUPPORT], minlength=1).max())
+    shots = sorted({min(n, most) for n in shots})
     embeddings = embed_items(encoder, dataset, progress)
     base_rewards = torch.from_numpy(bundle.base_rewards(embeddings))
 

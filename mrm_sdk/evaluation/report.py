@@ -37,11 +37,11 @@ Bundle <code>{fingerprint}</code></footer>
 def summary(report: Report) -> str:
     """The result in one sentence."""
     first, last = report.points[0], report.points[-1]
-    text = (
-        f"{len(report.user_ids)} users who were never trained on: accuracy {first.accuracy:.1%} with {first.shots} "
-        f"comparisons, {last.accuracy:.1%} with {last.shots}"
-    )
-    return text + ("." if last.control is None else f", and {last.control:.1%} with another user's weights.")
+    text = f"{len(report.user_ids)} users: accuracy {first.accuracy:.1%} with {first.shots} comparisons"
+    if last.shots > first.shots:
+        text += f", {last.accuracy:.1%} with {last.shots}"
+        text += "" if last.control is None else f" (and {last.control:.1%} with those of another user)"
+    return text + "."
 
 
 def table(report: Report) -> str:

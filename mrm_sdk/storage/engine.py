@@ -8,7 +8,7 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +16,19 @@ import sqlalchemy as sa
 from sqlalchemy import exc
 from sqlalchemy.pool import StaticPool
 
-from mrm_sdk.errors import ConfigurationError, DatabaseError, DatabaseUnavailableError, MissingDependencyError
+from mrm_sdk.errors import (
+    ConfigurationError,
+    ContentionError,
+    DatabaseError,
+    DatabaseUnavailableError,
+    MissingDependencyError,
+)
 from mrm_sdk.settings import Settings
 
 # PostgreSQL: deadlock detected, serialization failure.
 _CONTENTION = {"40P01", "40001"}
 
 _open: weakref.WeakSet[Database] = weakref.WeakSet()
-
-
-class LostRaceError(DatabaseError):
-    """Another transaction got there first; the same work may succeed if it is done again."""
 
 
 class Database:
@@ -65,7 +67,13 @@ class Database:
         """The database's URL with its password masked."""
         url = self.engine.url
         secret = [key for key in url.query if "password" in key.lower()]
-        return url.update_query_dict(dict.fromkeys(secret, "***")).render_as_string(hide_password=True)
+        shown = url.update_query_dict(dict.fromkeys(secret, "***")).render_as_string(hide_password=True)
+        return shown.replace("%2A", "*")
+
+    @property
+    def is_in_memory(self) -> bool:
+        """Whether the data are gone with this process."""
+        return self._turn is not None
 
     @property
     def is_new(self) -> bool:
@@ -75,7 +83,7 @@ class Database:
             self.dialect == "sqlite"
             and bool(name)
             and not str(name).startswith((":", "file:"))
-            and not Path(str(name)).exists()
+            and not os.path.lexists(str(name))
         )
 
     @contextmanager
@@ -101,7 +109,9 @@ class Database:
 
     def close(self) -> None:
         """Closes the pool; an engine of the host's is left as it is."""
-        if self._owned:
+        if not self._owned:
+            return
+        with self._turn or nullcontext():  # a connection in memory may be in the midst of another thread's statement
             self.engine.dispose()
 
     @contextmanager
@@ -109,14 +119,14 @@ class Database:
         try:
             yield
         except exc.IntegrityError as error:
-            raise LostRaceError(
+            raise ContentionError(
                 "Other processes keep changing the same rows; nothing was stored. Try again."
             ) from error
         except exc.NoSuchModuleError as error:
             raise ConfigurationError(f"No driver for this database: {error}") from None
         except (exc.OperationalError, exc.InterfaceError, exc.TimeoutError) as error:
             if getattr(getattr(error, "orig", None), "sqlstate", None) in _CONTENTION:
-                raise LostRaceError(
+                raise ContentionError(
                     "Other processes keep holding the same rows; nothing was stored. Try again."
                 ) from error
             raise DatabaseUnavailableError(self._explain(error)) from error
@@ -124,6 +134,8 @@ class Database:
             if "not a database" in str(error.orig):
                 raise DatabaseUnavailableError(self._explain(error)) from error
             raise DatabaseError(f"{self.url} refused: {_reason(error)}") from error
+        except exc.SQLAlchemyError as error:
+            raise DatabaseError(f"{self.url} refused: {type(error).__name__}") from error
 
     def _explain(self, error: exc.SQLAlchemyError) -> str:
         reason = _reason(error)
@@ -132,6 +144,8 @@ class Database:
             "readonly": "the file or its folder is read-only; grant write permission or use another path",
             "unable to open": "check that the folder exists and may be written",
             "not a database": "the file holds something else; use another path",
+            "no such table": "the tables are gone; run: mrm db upgrade --database URL",
+            "already exists": "the tables are not in a state that this version made; restore them or use another place",
             "full": "free some space; nothing was stored",
         }
         hint = next((hint for word, hint in hints.items() if word in reason), "check that it runs and can be reached")
@@ -150,7 +164,8 @@ def _create(database: str, settings: Settings) -> sa.Engine:
         return _engine(url, settings)
     except (exc.ArgumentError, ValueError, TypeError):  # a port that is no number, an option of a wrong type
         raise ConfigurationError(
-            "The database URL does not parse. Examples: sqlite:///mrm.db, postgresql+psycopg://user@host/name"
+            "The database URL does not parse. Examples: sqlite:///mrm.db (three slashes), "
+            "postgresql+psycopg://user@host/name"
         ) from None
 
 
@@ -158,6 +173,10 @@ def _engine(url: sa.URL, settings: Settings) -> sa.Engine:
     common: dict[str, Any] = {"hide_parameters": True}
     if url.drivername in ("sqlite", "sqlite+pysqlite"):
         arguments = {"timeout": settings.busy_timeout, "check_same_thread": False}
+        if url.host:
+            raise ValueError("sqlite://name has two slashes where three belong")
+        if url.database and Path(url.database).is_dir():
+            raise ConfigurationError(f"{url.database} is a folder; name a file in it.")
         if not url.database or ":memory:" in url.database or url.query.get("mode") == "memory":
             common["poolclass"] = StaticPool
         engine = sa.create_engine(url, connect_args=arguments, **common)
@@ -190,6 +209,8 @@ def _after_fork() -> None:
     # The parent's connections belong to the parent: dropped here, not closed.
     for database in list(_open):
         database.engine.dispose(close=False)
+        if database._turn:
+            database._turn = threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):  # absent on Windows, which cannot fork

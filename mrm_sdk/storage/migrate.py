@@ -32,12 +32,15 @@ def upgrade(database: Database, revision: str = "head") -> tuple[str | None, str
         DatabaseUnavailableError: the database cannot be reached or written.
     """
     config, script = _migrations()
+    head = script.get_current_head()
+    if revision == "head" and current(database) == head:
+        return head, head  # without waiting for the write lock
     with database.transaction(write=True) as connection:
         if database.dialect == "postgresql":
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
         before = _revision(connection)
         _known(script, before, database)
-        if before != script.get_current_head() or revision != "head":
+        if before != head or revision != "head":
             config.attributes["connection"] = connection
             command.upgrade(config, revision)
         return before, _revision(connection)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mrm_sdk.errors import MrmError
+from mrm_sdk.errors import ConflictError, MrmError, UserForgottenError
 from mrm_sdk.schemas import Comparison, Item
 
 
@@ -27,7 +28,8 @@ class Event:
     def content(self) -> bytes:
         """SHA-256 over what was judged, not when: a retry is the same event."""
         comparison = self.comparison
-        digest = hashlib.sha256(self.chosen.key + self.rejected.key)
+        sides = [self.chosen.key, self.rejected.key]
+        digest = hashlib.sha256(b"".join(sorted(sides) if comparison.tie else sides))  # a tie has no order
         digest.update(repr((comparison.user_id, comparison.tie, comparison.strength)).encode())
         return digest.digest()
 
@@ -60,3 +62,19 @@ class UserFeedback:
     z: list[NDArray[np.float32] | None]
     strength: list[float]
     tie: list[bool]
+
+
+def conflict(event_id: str) -> ConflictError:
+    """The error of an event id that comes again with other content."""
+    return ConflictError(
+        f"Event {event_id!r} was recorded before with other content. Events never change: "
+        "record a new one, with a new event_id."
+    )
+
+
+def stale(forgotten_at: datetime) -> UserForgottenError:
+    """The error of an event that is older than its user's deletion."""
+    return UserForgottenError(
+        f"The user was forgotten at {forgotten_at.isoformat()}, after this event; it stays deleted. "
+        "New feedback carries a later created_at."
+    )

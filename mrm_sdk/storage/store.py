@@ -18,11 +18,11 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 from sqlalchemy.dialects import postgresql, sqlite
 
-from mrm_sdk.errors import ConflictError, UserForgottenError
-from mrm_sdk.schemas import Item, uuid7
-from mrm_sdk.storage.engine import Database, LostRaceError
+from mrm_sdk.errors import ContentionError
+from mrm_sdk.schemas import Item, identifier, uuid7
+from mrm_sdk.storage.engine import Database
 from mrm_sdk.storage.erasure import erase
-from mrm_sdk.storage.records import Event, Outcome, StoredWeights, UserFeedback
+from mrm_sdk.storage.records import Event, Outcome, StoredWeights, UserFeedback, conflict, stale
 from mrm_sdk.storage.tables import (
     BundleRow,
     ComparisonFeaturesRow,
@@ -49,7 +49,7 @@ class Store:
 
     def __init__(self, database: Database, tenant: str) -> None:
         self.database = database
-        self.tenant = tenant
+        self.tenant = identifier("tenant", tenant)
         self._lock = int.from_bytes(hashlib.sha256(f"mrm_sdk {tenant}".encode()).digest()[:8], signed=True)
 
     def add(
@@ -86,7 +86,7 @@ class Store:
                         lock = sa.func.pg_advisory_xact_lock if alone else sa.func.pg_advisory_xact_lock_shared
                         connection.execute(sa.select(lock(self._lock)))
                     return work(connection)
-            except LostRaceError:
+            except ContentionError:
                 if attempt == _ATTEMPTS:
                     raise
         raise AssertionError("unreachable")
@@ -113,9 +113,9 @@ class Store:
             gone = forgotten.get(comparison.user_id)
             if comparison.event_id in known:
                 same = known[comparison.event_id] == content
-                outcomes.append(Outcome(False, None if same else _conflict(comparison.event_id)))
+                outcomes.append(Outcome(False, None if same else conflict(comparison.event_id)))
             elif gone is not None and comparison.created_at <= gone:
-                outcomes.append(Outcome(False, _stale(gone)))
+                outcomes.append(Outcome(False, stale(gone)))
             else:
                 known[comparison.event_id] = content
                 new.append(event)
@@ -324,9 +324,13 @@ class Store:
         """
 
         def work(connection: sa.Connection) -> dict[str, int]:
+            c = ComparisonRow
+            mine = sa.select(sa.func.max(c.created_at)).where(c.tenant == self.tenant, c.user_id == user_id)
+            # A clock ahead of ours may have dated an event later than now; it must not come back either.
+            moment = max(connection.scalar(mine) or datetime.min.replace(tzinfo=UTC), datetime.now(UTC))
             counts = erase(connection, self.tenant, user_id)
             stone = self._insert_into(TombstoneRow).values(
-                tenant=self.tenant, user_id=user_id, event_id=uuid7(), forgotten_at=datetime.now(UTC)
+                tenant=self.tenant, user_id=user_id, event_id=uuid7(), forgotten_at=moment
             )
             connection.execute(
                 stone.on_conflict_do_update(
@@ -339,7 +343,12 @@ class Store:
         return self._write(work, alone=True)
 
     def remember_bundle(self, *, fingerprint: str, features: str, name: str) -> None:
-        """Notes that this database is used with a bundle."""
+        """Notes that this database is used with a bundle; where it is known already, nothing is written."""
+        b = BundleRow
+        known = sa.select(b.name).where(b.tenant == self.tenant, b.fingerprint == fingerprint)
+        with self.database.transaction() as connection:
+            if connection.execute(known).first() is not None:
+                return
         with self.database.transaction(write=True) as connection:
             connection.execute(
                 self._insert_into(BundleRow)
@@ -377,17 +386,3 @@ def _embedding(data: bytes | None) -> NDArray[np.float32] | None:
 
 def _to_bytes(array: NDArray[Any] | None) -> bytes | None:
     return None if array is None else array.tobytes()
-
-
-def _conflict(event_id: str) -> ConflictError:
-    return ConflictError(
-        f"Event {event_id!r} was recorded before with other content. Events never change: "
-        "record a new one, with a new event_id."
-    )
-
-
-def _stale(forgotten_at: datetime) -> UserForgottenError:
-    return UserForgottenError(
-        f"The user was forgotten at {forgotten_at.isoformat()}, after this event; it stays deleted. "
-        "New feedback carries a later created_at."
-    )

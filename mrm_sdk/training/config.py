@@ -60,8 +60,8 @@ class TrainingConfig:
         Raises:
             ConfigurationError: there is no such preset, or the seed is negative.
         """
-        if seed < 0:
-            raise ConfigurationError(f"A seed must be 0 or more, not {seed}.")
+        if not 0 <= seed < 2**63:
+            raise ConfigurationError(f"A seed must be 0 or more, and below 2^63; not {seed}.")
         if name == "newton":
             return cls(seed=seed)
         if name == "paper":

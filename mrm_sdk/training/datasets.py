@@ -89,15 +89,25 @@ def read_dataset(path: str | Path) -> Dataset:
         DatasetError: the content is wrong; the message names file and line.
     """
     path = Path(path)
-    if not path.exists():
+    try:
+        exists = path.exists()
+    except OSError as error:
+        raise NotFoundError(f"{path} cannot be opened: {error.strerror}. Check the path.") from None
+    if not exists:
         raise NotFoundError(f"There is no data set at {path}. Check the path.")
+    if (path / "manifest.json").is_file():
+        raise NotFoundError(f"{path} is a bundle, not a data set. Are the arguments swapped?")
     if not path.is_dir():
-        return _build({}, path)
+        if ".jsonl" in path.name:
+            return _build({}, path)
+        raise DatasetError(f"{path} is none of comparisons.jsonl[.gz]; a table names items by id: give its folder.")
     names = [f"comparisons{suffix}" for suffix in SUFFIXES]
     found = [path / name for name in names if (path / name).is_file()]
     if len(found) != 1:
         raise DatasetError(f"{path} must hold one of {', '.join(names)}; it holds {len(found)} of them.")
     items = next((path / name for name in ("items.jsonl", "items.jsonl.gz") if (path / name).is_file()), None)
+    if items is None and ".jsonl" not in found[0].name:
+        raise DatasetError(f"{found[0]} names items by id, but there is no items.jsonl beside it.")
     return _build(_read_items(items) if items else {}, found[0])
 
 
@@ -140,9 +150,10 @@ class _Columns:
         """
         missing = {"user_id", "chosen", "rejected"} - row.keys()
         if missing:
-            raise InvalidInputError(f"{', '.join(map(repr, sorted(missing)))} missing")
+            found = ", ".join(str(key)[:40] for key in list(row)[:8])
+            raise InvalidInputError(f"{', '.join(map(repr, sorted(missing)))} missing; found: {found}")
         phase = row.get("phase")
-        if phase is not None and phase not in _PHASES:
+        if phase is not None and (not isinstance(phase, str) or phase not in _PHASES):
             raise InvalidInputError(f"phase must be 'support' or 'query', not {str(phase)[:20]!r}")
         values = {key: row[key] for key in ("tie", "strength", "created_at") if row.get(key) is not None}
         values |= {key: str(row[key]) for key in ("user_id", "event_id") if row.get(key) is not None}

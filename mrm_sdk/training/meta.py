@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -132,10 +133,22 @@ def meta_train(packed: Packed, embeddings: Tensor, config: TrainingConfig, progr
     users = len(packed.items)
     steps = config.steps if config.epochs is None else max(1, config.epochs * users // config.users_per_batch)
     optimiser, scheduler = outer_optimiser(model, config, steps)
-    for step in range(steps):
-        batch = draw(packed, config.users_per_batch, generator, random_shots=config.random_shots)
-        report = meta_step(model, batch, embeddings, config, optimiser, scheduler, generator)
-        if not math.isfinite(report.objective):
-            raise TrainingError(f"Training diverged at step {step + 1}: the objective is {report.objective}.")
-        progress("meta-training", step + 1, steps)
+    with _one_thread():
+        for step in range(steps):
+            batch = draw(packed, config.users_per_batch, generator, random_shots=config.random_shots)
+            report = meta_step(model, batch, embeddings, config, optimiser, scheduler, generator)
+            if not math.isfinite(report.objective):
+                raise TrainingError(f"Training diverged at step {step + 1}: the objective is {report.objective}.")
+            progress("meta-training", step + 1, steps)
     return model
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """The tensors are small: threads gain nothing, and spin for each other where another process needs a core."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,9 +12,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mrm_sdk.bundle.manifest import Adaptation, EncoderSpec, Manifest, digest
+from mrm_sdk.bundle.manifest import Adaptation, EncoderSpec, Manifest, digest, encoder_fingerprint
 from mrm_sdk.bundle.providers import GraphSession
-from mrm_sdk.bundle.writing import check_output, encoder_fingerprint, write_bundle
+from mrm_sdk.bundle.writing import check_output, write_bundle
 from mrm_sdk.encoders.base import Encoder, embed
 from mrm_sdk.encoders.minilm import MAX_TOKENS, load_minilm
 from mrm_sdk.encoders.minilm import NAME as MINILM
@@ -32,6 +33,8 @@ from mrm_sdk.version import __version__
 
 MIN_USERS = 4
 PARITY = 1e-5
+# Ordinary users converge in 4 to 6 steps; the rest is for contradictory or extreme feedback.
+SERVING_STEPS = 50
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,8 @@ def prepare_encoder(name: str, dataset: Dataset, settings: Settings, progress: P
     progress("exporting encoder", 0, 1)
     module, tokenizer = load_minilm()
     graph = export_encoder(module)
-    fingerprint = encoder_fingerprint(graph, tokenizer, MAX_TOKENS)
+    hashes = [hashlib.sha256(data).hexdigest() for data in (graph, tokenizer)]
+    fingerprint = encoder_fingerprint(hashes[0], hashes[1], MAX_TOKENS)
     spec = EncoderSpec(kind="onnx", name=MINILM, dimension=384, max_tokens=MAX_TOKENS, fingerprint=fingerprint)
     encoder = OnnxEncoder(
         lambda: graph,
@@ -138,7 +142,7 @@ def train_bundle(
     metrics: dict[str, Any] = {}
     if config.method == "newton":
         base_rewards = module(torch.from_numpy(embeddings)).detach().double()
-        validation = pack(dataset, np.sort(shuffled[:held_out]))
+        validation = pack(dataset, np.sort(shuffled[:held_out]), limit=config.max_pairs)
         prior, metrics["prior_strength_query_loss"] = choose_prior_strength(prior, validation, base_rewards)
     seconds = time.perf_counter() - began
     if not all(bool(torch.isfinite(t).all()) for t in (*prior, *module.parameters())):
@@ -148,7 +152,7 @@ def train_bundle(
     graph = export_base_rewards(module)
     metrics["onnx_torch_largest_difference"] = _verify(module, graph, embeddings, settings)
     progress("exporting base rewards", 1, 1)
-    steps = 8 if config.method == "newton" else config.inner_steps
+    steps = SERVING_STEPS if config.method == "newton" else config.inner_steps
     return write_bundle(
         out,
         name=name or out.resolve().name,
@@ -175,8 +179,8 @@ def _usable_users(dataset: Dataset) -> NDArray[np.int64]:
     users = np.unique(dataset.user[dataset.phase == QUERY])
     if len(users) < MIN_USERS:
         raise TrainingError(
-            f"Meta-training learns how people differ and needs at least {MIN_USERS} users with comparisons in both "
-            f"halves; this data set has {len(users)}. Add users, or adapt one user with an existing bundle."
+            f"Meta-training learns how people differ and needs at least {MIN_USERS} users with query comparisons; "
+            f"this data set has {len(users)}. Add users, or rows of phase query; or adapt with an existing bundle."
         )
     return users
 

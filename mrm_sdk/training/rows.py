@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO, cast
@@ -37,8 +38,10 @@ def _jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
-            raise DatasetError(f"{path}, line {number}: not JSON ({error})") from None
+        except json.JSONDecodeError as error:
+            raise DatasetError(f"{path}, line {number}: not JSON ({error.msg} at character {error.pos + 1})") from None
+        except (ValueError, RecursionError):
+            raise DatasetError(f"{path}, line {number}: not JSON that can be read") from None
         if not isinstance(row, dict):
             raise DatasetError(f"{path}, line {number}: a JSON object is wanted, not {type(row).__name__}")
         yield f"{path}, line {number}", row
@@ -90,7 +93,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
                 yield number, line
     except UnicodeDecodeError:
         raise DatasetError(f"{path}, near line {number + 1}: not UTF-8 text") from None
-    except (OSError, EOFError) as error:  # gzip reports damage as either
+    except (OSError, EOFError, zlib.error) as error:  # gzip reports damage as any of these
         reason = getattr(error, "strerror", None) or error
         raise DatasetError(f"{path} cannot be read after line {number}: {reason}") from None
 

@@ -109,6 +109,16 @@ def test_a_step_that_does_not_lower_the_objective_is_halved() -> None:
     assert bool(start_worse)
 
 
+@pytest.mark.parametrize(("scale", "pairs", "strength"), [(1, 1000, 100), (30, 200, 1), (1000, 50, 1), (1e6, 5, 1)])
+def test_extreme_feedback_converges_too(scale: float, pairs: int, strength: float) -> None:
+    prior, user = make_prior(4), make_user(pairs, 4, 11)
+    user = alone(user._replace(z=user.z * scale, strength=user.strength * strength))
+    found = newton_serving(user, prior, max_steps=50, tolerance=1e-9)
+    further = newton_serving(user, prior, max_steps=400, tolerance=0.0)
+    lost = objective(found, user, prior) - objective(further, user, prior)
+    assert float(lost) <= 1e-6 * float(objective(further, user, prior)) + 1e-9
+
+
 @pytest.mark.parametrize("scale", [1e-30, 1.0, 1e8])
 def test_weights_stay_finite_at_any_scale(scale: float) -> None:
     prior, user = make_prior(4), make_user(20, 4, 6)

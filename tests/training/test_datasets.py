@@ -164,8 +164,16 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         ("a.jsonl.gz", b"no gzip at all", "cannot be read"),
         ("b.jsonl.gz", gzip.compress(b'{"a": 1}\n' * 1000)[:-20], "cannot be read|missing"),
         ("c.jsonl", b"\xff\xfe\x00", "not UTF-8"),
-        ("d.parquet", b"PAR1 is not enough", "cannot be read as Parquet"),
     ):
         (tmp_path / name).write_bytes(data)
         with pytest.raises(DatasetError, match=message):
             read_dataset(tmp_path / name)
+    folder = write_folder(tmp_path / "d", "")
+    with pytest.raises(DatasetError, match="a table names items by id"):
+        read_dataset(folder / "comparisons.csv")
+    (folder / "comparisons.csv").rename(folder / "comparisons.parquet")
+    with pytest.raises(DatasetError, match="cannot be read as Parquet"):
+        read_dataset(folder)
+    (folder / "items.jsonl").unlink()
+    with pytest.raises(DatasetError, match=r"no items\.jsonl beside it"):
+        read_dataset(folder)
