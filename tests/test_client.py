@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -329,35 +328,3 @@ def test_what_is_handed_out_cannot_be_changed(client: Client) -> None:
     before = scores.copy()
     scores[:] = 0
     np.testing.assert_array_equal(client.score("ada", [A, B]), before)
-
-
-FORK = """
-import os, signal, sys
-from mrm_sdk import Client, Comparison, Response
-
-sides = [Response(embedding=[n, 1, 0, 0, 0, 0]) for n in range(2)]
-client = Client(sys.argv[1], bundle=sys.argv[2])
-client.record(Comparison(user_id="ada", chosen=sides[0], rejected=sides[1]))
-client.score("ada", sides)
-child = os.fork()
-if not child:
-    signal.alarm(30)  # a child that hangs is killed, and seen as -14
-    status = 1
-    try:
-        client.record(Comparison(user_id="ada", chosen=sides[0], rejected=Response(embedding=[7] * 6)))
-        client.score("ada", [*sides, Response(embedding=[8] * 6)])
-        status = client.personalize("ada").comparisons
-    finally:
-        os._exit(status)
-_, status = os.waitpid(child, 0)
-print(os.waitstatus_to_exitcode(status), client.personalize("ada").comparisons)
-client.close()
-"""
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
-def test_a_forked_child_records_and_scores(url: str, embedded_bundle: Bundle) -> None:
-    # In a process of its own: the threads of a test run must not be forked.
-    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORK, url, str(embedded_bundle.path)]
-    done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=60, check=False)
-    assert (done.stdout, done.stderr) == ("2 2\n", "")

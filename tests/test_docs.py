@@ -124,6 +124,13 @@ def test_recipes(tmp_path: Path) -> None:
     assert "799 users: accuracy" in out
 
 
+@pytest.mark.shared
+def test_the_experiment_behind_the_defaults_runs(tmp_path: Path) -> None:
+    script = ROOT / "export" / "choose_settings.py"
+    out = run(script, SHARED / "jester" / "train", "--seeds", 1, "--steps", 4, cwd=tmp_path)
+    assert len(re.findall(r"(?: \d\.\d{4}){6}$", out, re.MULTILINE)) == 6
+
+
 def test_recipes_and_examples_are_all_listed_and_tested() -> None:
     tested = Path(__file__).read_text(encoding="utf-8")
     for path in (*(ROOT / "examples").glob("*.py"), *(ROOT / "export").glob("*.py")):

@@ -56,7 +56,7 @@ def write_bundle(
     training: Mapping[str, Any],
     metrics: Mapping[str, Any],
 ) -> Manifest:
-    """Writes all files into a folder beside ``path`` and moves it there in one step; an older bundle is replaced.
+    """Writes all files into a folder beside ``path``, then moves it there; an older bundle is replaced only then.
 
     Raises:
         OutputError: the disk refused; what stood at ``path`` still stands.

@@ -70,6 +70,7 @@ def run(out: Path, seed: int) -> None:
     svg, page = save(result, out, f"{NEW_USERS} new users on prompts that nobody trained on")
     for label, path in (("Picture", svg), ("Page", page), ("Bundle", out / "bundle"), ("Database", out / _DATABASE)):
         console.print(f"{label:10}{path}", highlight=False)
+    console.print(f"\nNext: python examples/quickstart.py {(out / 'bundle').as_posix()}")
     console.print(f"\nThe whole demo took {time.perf_counter() - began:.0f} s.")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -127,6 +128,16 @@ def test_priors_that_cannot_be_used(copy: Path, change: dict[str, torch.Tensor],
 def test_a_prior_without_a_tensor(copy: Path) -> None:
     forge_prior(copy, w0=torch.zeros(3))
     with pytest.raises(BundleMismatchError, match="holds no prior"):
+        Bundle(copy)
+
+
+def test_another_encoder_under_the_same_name_is_noticed(text_bundle: Bundle, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(text_bundle.path, tmp_path / "copy", copy_function=os.link))
+    text = (copy / "manifest.json").read_text()
+    (copy / "manifest.json").unlink()  # a hard link: the original stays
+    (copy / "manifest.json").write_text(text)
+    edit(copy, lambda raw: raw["encoder"].update(max_tokens=3), sign=True)
+    with pytest.raises(BundleDamagedError, match="changed after training"):
         Bundle(copy)
 
 

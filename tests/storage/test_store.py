@@ -284,6 +284,12 @@ class TestForget:
         assert accepted(store.add([event(event_id="e4")])) == [True]
         assert store.feedback("ada", FEATURES).event_ids == ["e4"]
 
+    def test_an_event_from_a_clock_that_is_ahead_stays_out_too(self, store: Store) -> None:
+        ahead = event(event_id="e1", created_at=datetime.now(UTC) + timedelta(hours=5))
+        assert accepted(store.add([ahead])) == [True]
+        store.forget("ada")
+        assert reasons(store.add([ahead])) == [UserForgottenError]
+
     def test_forgetting_again_moves_the_line(self, store: Store) -> None:
         store.forget("ada")
         between = event(event_id="e1")
