@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,35 +21,10 @@ from mrm_sdk.schemas import Comparison, Response
 from mrm_sdk.settings import Settings
 from mrm_sdk.storage import Database, Store, upgrade
 from mrm_sdk.storage.recording import collect, observe_unencoded
+from tests.small_encoders import BrokenEncoder, CountingEncoder, Other
 
 RNG = np.random.default_rng(5)
 A, B, C, D = (Response(embedding=RNG.standard_normal(6)) for _ in range(4))
-
-
-class CountingEncoder:
-    """A real, if simple, encoder: 6 numbers drawn from a hash of the text. Keeps a list of what it encoded."""
-
-    dimension = 6
-    fingerprint = "counting"
-
-    def __init__(self) -> None:
-        self.encoded: list[tuple[str | None, str]] = []
-
-    def encode(self, texts: Sequence[tuple[str | None, str]]) -> NDArray[np.float32]:
-        self.encoded += texts
-        seeds = (int.from_bytes(hashlib.sha256(repr(text).encode()).digest()[:8]) for text in texts)
-        return np.array([np.random.default_rng(seed).standard_normal(6) for seed in seeds], np.float32)
-
-
-class BrokenEncoder(CountingEncoder):
-    """Returns what an encoder must not."""
-
-    def __init__(self, output: Any) -> None:
-        super().__init__()
-        self.output = output
-
-    def encode(self, texts: Sequence[tuple[str | None, str]]) -> NDArray[np.float32]:
-        return np.asarray(self.output, np.float32)
 
 
 @pytest.fixture
@@ -343,15 +317,6 @@ class TestBundles:
         with Client("sqlite://", bundle=embedded_bundle, encoder=CountingEncoder()) as client:
             client.record_many(comparisons)
             np.testing.assert_allclose(client.personalize("ada").weights, found, rtol=0, atol=1e-12)
-
-
-class Other(CountingEncoder):
-    """The same dimension, other vectors."""
-
-    fingerprint = "other"
-
-    def encode(self, texts: Sequence[tuple[str | None, str]]) -> NDArray[np.float32]:
-        return -super().encode(texts)
 
 
 def test_vectors_of_two_encoders_never_meet(url: str, embedded_bundle: Bundle) -> None:
