@@ -309,7 +309,13 @@ class Refusal(NamedTuple):
 
 
 class Recorded(Frozen):
-    """What became of recorded comparisons; ``accepted`` ones are durable."""
+    """What became of recorded comparisons.
+
+    Args:
+        accepted: how many were stored, and are durable.
+        duplicates: how many had been recorded before.
+        rejected: which ones were refused, by their place in what was handed in, and why.
+    """
 
     accepted: int
     duplicates: int
@@ -337,7 +343,13 @@ class UserReward(Frozen):
 
 
 class Ranked(Frozen):
-    """A response with its place in what was handed in and its score."""
+    """A response, ranked.
+
+    Args:
+        index: its place in what was handed in.
+        score: its reward for the user; only differences mean anything.
+        response: itself.
+    """
 
     index: int
     score: float

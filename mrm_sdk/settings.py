@@ -45,5 +45,6 @@ class Settings(BaseSettings):
             try:
                 super().__init__(**values)
             except ValidationError as error:
-                fields = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+                names = [(".".join(map(str, e["loc"])), e["msg"]) for e in error.errors()]
+                fields = "; ".join(f"{name} (or MRM_{name.upper()}): {message}" for name, message in names)
                 raise ConfigurationError(f"Invalid settings: {fields}") from None

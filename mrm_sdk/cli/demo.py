@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from dataclasses import replace
 from itertools import pairwise
@@ -36,7 +37,7 @@ def run(out: Path, seed: int) -> None:
     """
     began = time.perf_counter()
     _prepare(out)
-    console = Console(soft_wrap=True)
+    console = Console(soft_wrap=not sys.stdout.isatty())  # lines stay whole for programs, words for people
     questions = load_corpus()
     asked = range(TRAINED_PROMPTS, len(questions))  # neither these prompts nor their answers are trained on
     feedback, held_out = asked[::2], asked[1::2]
@@ -70,7 +71,7 @@ def run(out: Path, seed: int) -> None:
     svg, page = save(result, out, f"{NEW_USERS} new users on prompts that nobody trained on")
     for label, path in (("Picture", svg), ("Page", page), ("Bundle", out / "bundle"), ("Database", out / _DATABASE)):
         console.print(f"{label:10}{path}", highlight=False)
-    console.print(f"\nNext: python examples/quickstart.py {(out / 'bundle').as_posix()}")
+    console.print(f"\nNext, in your program: Client('sqlite:///mrm.db', bundle='{(out / 'bundle').as_posix()}')")
     console.print(f"\nThe whole demo took {time.perf_counter() - began:.0f} s.")
 
 

@@ -74,6 +74,8 @@ def _runtime() -> list[Finding]:
 def _database(url: str) -> Finding:
     try:
         opened = Database(url, Settings())
+        if opened.is_new:
+            return Finding("database", False, f"{opened.url} does not exist; check the path, or run: mrm db upgrade")
         require_current(opened)
         return Finding("database", True, f"{opened.url}, tables at revision {current(opened)}")
     except MrmError as error:

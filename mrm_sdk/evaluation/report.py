@@ -60,6 +60,7 @@ def figure(report: Report, title: str) -> str:
         MissingDependencyError: matplotlib is not installed.
     """
     try:
+        from matplotlib import rc_context
         from matplotlib.figure import Figure
         from matplotlib.ticker import PercentFormatter
     except ImportError:
@@ -99,7 +100,8 @@ def figure(report: Report, title: str) -> str:
     axes.set_title(title, loc="left", fontsize=11)
     axes.legend(frameon=False, fontsize=9, loc="best")
     out = io.StringIO()
-    drawing.savefig(out, format="svg", metadata={"Date": None, "Creator": "mrm-sdk"})
+    with rc_context({"svg.hashsalt": "mrm-sdk"}):  # the same figures give the same file
+        drawing.savefig(out, format="svg", metadata={"Date": None, "Creator": "mrm-sdk"})
     return out.getvalue()
 
 
