@@ -38,7 +38,7 @@ $(VENV)/.run: $(VENV)/bin/python pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.run
-	$(INSTALL) --editable '.[cpu,train,minilm,postgres,dev]'
+	$(INSTALL) --editable '.[cpu,train,minilm,hub,postgres,dev]'
 	@touch $@
 
 clean:

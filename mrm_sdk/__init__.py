@@ -29,6 +29,7 @@ from mrm_sdk.errors import (
     TrainingError,
     UserForgottenError,
 )
+from mrm_sdk.feedback import Ranking, Rating, Thumb
 from mrm_sdk.schemas import (
     Comparison,
     Forgotten,
@@ -73,12 +74,15 @@ __all__ = [
     "OutputError",
     "ProviderError",
     "Ranked",
+    "Ranking",
+    "Rating",
     "Recorded",
     "Refusal",
     "Response",
     "SchemaAheadError",
     "SchemaOutdatedError",
     "Settings",
+    "Thumb",
     "TrainingError",
     "UserForgottenError",
     "UserReward",

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from mrm_sdk.bundle.loading import Bundle
 from mrm_sdk.client import Client
 from mrm_sdk.encoders import Encoder
-from mrm_sdk.schemas import Comparison, Forgotten, Prompt, Ranked, Recorded, Response, UserReward
+from mrm_sdk.feedback import Feedback
+from mrm_sdk.schemas import Forgotten, Prompt, Ranked, Recorded, Response, UserReward
 from mrm_sdk.settings import Settings
 
 if TYPE_CHECKING:
@@ -41,13 +42,13 @@ class AsyncClient:
         """The bundle in use."""
         return self._client.bundle
 
-    async def record(self, comparison: Comparison) -> Recorded:
+    async def record(self, feedback: Feedback) -> Recorded:
         """See :meth:`mrm_sdk.Client.record`."""
-        return await asyncio.to_thread(self._client.record, comparison)
+        return await asyncio.to_thread(self._client.record, feedback)
 
-    async def record_many(self, comparisons: Iterable[Comparison]) -> Recorded:
+    async def record_many(self, feedback: Iterable[Feedback]) -> Recorded:
         """See :meth:`mrm_sdk.Client.record_many`."""
-        return await asyncio.to_thread(self._client.record_many, comparisons)
+        return await asyncio.to_thread(self._client.record_many, feedback)
 
     async def personalize(self, user_id: str) -> UserReward:
         """See :meth:`mrm_sdk.Client.personalize`."""

@@ -15,8 +15,8 @@ from mrm_sdk.bundle.loading import Bundle
 from mrm_sdk.encoders import Encoder, OnnxEncoder, PrecomputedEncoder
 from mrm_sdk.engine import RewardEngine
 from mrm_sdk.errors import BundleMismatchError, ClientClosedError, ConfigurationError, InvalidInputError
+from mrm_sdk.feedback import Feedback
 from mrm_sdk.schemas import (
-    Comparison,
     Forgotten,
     Item,
     Prompt,
@@ -86,8 +86,8 @@ class Client:
         """The bundle in use."""
         return self._bundle
 
-    def record(self, comparison: Comparison) -> Recorded:
-        """Stores one comparison; when this returns, it is durable.
+    def record(self, feedback: Feedback) -> Recorded:
+        """Stores one comparison, rating, thumb or ranking (whole); when this returns, it is durable.
 
         Returns:
             Whether it was accepted, or a duplicate of an event recorded before.
@@ -100,14 +100,14 @@ class Client:
             DatabaseError: the database refused; nothing was stored.
         """
         self._open()
-        outcomes = list(self._engine.observe([comparison]))
+        outcomes = list(self._engine.observe([feedback]))
         for _, outcome in outcomes:
             if outcome.error is not None:
                 raise outcome.error
         return collect(outcomes)
 
-    def record_many(self, comparisons: Iterable[Comparison]) -> Recorded:
-        """Stores comparisons of any number, a chunk per transaction, in bounded memory.
+    def record_many(self, feedback: Iterable[Feedback]) -> Recorded:
+        """Stores comparisons, ratings, thumbs and rankings of any number, a chunk per transaction, in bounded memory.
 
         Returns:
             How many were accepted and how many were duplicates, and which ones were refused and why.
@@ -117,12 +117,12 @@ class Client:
             DatabaseError: the database refused; likewise.
         """
         self._open()
-        given: object = comparisons
-        if isinstance(given, Comparison | str) or not isinstance(given, Iterable):
+        given: object = feedback
+        if isinstance(given, Feedback | str) or not isinstance(given, Iterable):
             raise InvalidInputError(
-                f"record_many takes an iterable of comparisons, not a {type(given).__name__}; record takes one."
+                f"record_many takes an iterable of feedback, not a {type(given).__name__}; record takes one."
             )
-        return collect(self._engine.observe(comparisons))
+        return collect(self._engine.observe(feedback))
 
     def personalize(self, user_id: str) -> UserReward:
         """Returns a user's reward model, adapted to all feedback so far; an unknown user gets the prior.

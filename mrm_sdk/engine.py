@@ -13,7 +13,6 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import islice
 
 import numpy as np
 import torch
@@ -22,11 +21,14 @@ from numpy.typing import NDArray
 from mrm_sdk.bundle.loading import Bundle
 from mrm_sdk.bundle.manifest import digest
 from mrm_sdk.core.batching import Pairs, pad
+from mrm_sdk.core.ratings import pairs_of_ratings
 from mrm_sdk.encoders import Encoder, check, embed
 from mrm_sdk.errors import ContentionError, EmbeddingError, EncoderError, InvalidInputError, MrmError
-from mrm_sdk.schemas import Comparison, Item, UserReward
+from mrm_sdk.feedback import Feedback
+from mrm_sdk.schemas import Item, UserReward
 from mrm_sdk.settings import Settings
-from mrm_sdk.storage.records import Event, Outcome, StoredWeights, UserFeedback
+from mrm_sdk.storage.recording import in_chunks
+from mrm_sdk.storage.records import NO_FEEDBACK, AnyEvent, Outcome, StoredWeights, UserFeedback, event_of
 from mrm_sdk.storage.store import Store
 
 logger = logging.getLogger("mrm_sdk")
@@ -54,31 +56,30 @@ class RewardEngine:
         self._fingerprint = digest([bundle.fingerprint, encoder.fingerprint]) if foreign else bundle.fingerprint
         self._cache: OrderedDict[bytes, NDArray[np.float32]] = OrderedDict()
         self._cache_lock = threading.Lock()
-        self._prior_weights, self._prior_covariance = self._adapt([], [], [])
+        self._prior_weights, self._prior_covariance = self._adapt(NO_FEEDBACK)
         _engines.add(self)
 
-    def observe(self, comparisons: Iterable[Comparison]) -> Iterator[tuple[int, Outcome]]:
-        """Stores comparisons, a chunk per transaction, and yields each one's index and outcome once it is durable.
+    def observe(self, feedback: Iterable[Feedback]) -> Iterator[tuple[int, Outcome]]:
+        """Stores feedback, a chunk per transaction, and yields each one's index and outcome once it is durable.
 
         Raises:
             EncoderError: the encoder failed; everything yielded before stays stored.
             DatabaseError: the database refused; likewise.
         """
-        numbered = enumerate(comparisons)
-        while chunk := list(islice(numbered, self._settings.chunk_size)):
+        for chunk in in_chunks(feedback, self._settings.chunk_size):
             refused: list[tuple[int, Outcome]] = []
-            events: list[tuple[int, Event]] = []
-            for index, comparison in chunk:
+            known: list[tuple[int, AnyEvent]] = []
+            for index, given in chunk:
                 try:
-                    events.append((index, self._event(comparison)))
+                    known.append((index, self._event(given)))
                 except (InvalidInputError, EncoderError) as error:
                     refused.append((index, Outcome(False, error)))
-            keep, events = events, []
-            features = self._base_rewards([item for _, e in keep for item in (e.chosen, e.rejected)])
-            for index, event in keep:
-                z = features[event.chosen.key] - features[event.rejected.key]
-                if _usable(z):
-                    events.append((index, Event(event.comparison, event.chosen, event.rejected, z)))
+            features = self._base_rewards([item for _, event in known for item in event.items])
+            events: list[tuple[int, AnyEvent]] = []
+            for index, event in known:
+                encoded = event.encoded(features)
+                if all(_usable(vector) for vector in encoded.vectors):
+                    events.append((index, encoded))
                 else:
                     refused.append((index, Outcome(False, _overflow())))
             outcomes = self._store.add([event for _, event in events], features=self._features, base_rewards=features)
@@ -98,13 +99,13 @@ class RewardEngine:
             if stored is not None and stored.feedback == given:
                 return self._reward(user_id, stored)
             feedback = self._store.feedback(user_id, self._features)
-            rows = self._complete(feedback)
-            if rows is None:
+            completed = self._complete(feedback)
+            if completed is None:
                 continue
-            z, strength, tie = rows
-            weights, covariance = self._adapt(z, strength, tie)
+            weights, covariance = self._adapt(completed)
             revision = 1 if stored is None else stored.revision + 1
-            new = StoredWeights(weights, covariance, len(z), feedback.feedback, revision)
+            seen = len(completed.z) + len(completed.ratings)
+            new = StoredWeights(weights, covariance, seen, feedback.feedback, revision)
             if self._store.save_weights(user_id, self._fingerprint, new):
                 return self._reward(user_id, new)
         if new is None:
@@ -128,41 +129,45 @@ class RewardEngine:
             raise _overflow()
         return scores
 
-    def _event(self, comparison: Comparison) -> Event:
-        if not isinstance(comparison, Comparison):
-            raise InvalidInputError(f"A Comparison is wanted, not {type(comparison).__name__}.")
-        chosen, rejected = (Item.of(comparison.prompt, side) for side in (comparison.chosen, comparison.rejected))
-        check(self._encoder, chosen)
-        check(self._encoder, rejected)
-        return Event(comparison, chosen, rejected)
+    def _event(self, given: Feedback) -> AnyEvent:
+        if not isinstance(given, Feedback):
+            raise InvalidInputError(f"A Comparison, Rating, Thumb or Ranking is wanted, not {type(given).__name__}.")
+        event = event_of(given)
+        for item in event.items:
+            check(self._encoder, item)
+        return event
 
-    def _complete(self, feedback: UserFeedback) -> tuple[list[NDArray[np.float32]], list[float], list[bool]] | None:
-        """``z``, strength and tie of the comparisons; ``z`` that was never computed is, and is stored.
+    def _complete(self, feedback: UserFeedback) -> UserFeedback | None:
+        """The same feedback with all its features; those that were never computed are, and are stored.
 
-        Comparisons that this bundle cannot take (an embedding of another size, recorded where no bundle was at hand)
-        are left out with a warning, so that one of them does not cost a user everything.
+        What this bundle cannot take (an embedding of another size, recorded where no bundle was at hand) is left out
+        with a warning, so that one such event does not cost a user everything.
 
         Returns:
             ``None`` where the user was forgotten in this very moment.
         """
-        missing = [row for row, z in enumerate(feedback.z) if z is None]
-        z = list(feedback.z)
-        if missing:
-            keys = {key for row in missing for key in feedback.items[row]}
-            items = self._store.items(keys)
-            if len(items) < len(keys):
-                return None
-            features = self._base_rewards([item for item in items.values() if self._can_take(item)])
-            for row in missing:
-                chosen, rejected = feedback.items[row]
-                if chosen in features and rejected in features and _usable(features[chosen] - features[rejected]):
-                    z[row] = features[chosen] - features[rejected]
-                else:
-                    logger.warning("event %s does not fit the bundle and is left out", feedback.event_ids[row])
-            new = {feedback.event_ids[row]: value for row in missing if (value := z[row]) is not None}
-            self._store.add_features(self._features, new, features)
-        kept = [(v, s, t) for v, s, t in zip(z, feedback.strength, feedback.tie, strict=True) if v is not None]
-        return [v for v, _, _ in kept], [s for _, s, _ in kept], [t for _, _, t in kept]
+        missing = {key for pair, z in zip(feedback.items, feedback.z, strict=True) if z is None for key in pair}
+        missing |= {rating.item for rating in feedback.ratings if rating.base_rewards is None}
+        if not missing:
+            return feedback
+        items = self._store.items(missing)
+        if len(items) < len(missing):
+            return None
+        features = self._base_rewards([item for item in items.values() if self._can_take(item)])
+        z, ratings, new = list(feedback.z), list(feedback.ratings), {}
+        for row, (chosen, rejected) in enumerate(feedback.items):
+            if z[row] is None and chosen in features and rejected in features:
+                value = features[chosen] - features[rejected]
+                if _usable(value):
+                    z[row] = new[feedback.event_ids[row]] = value
+        for row, rating in enumerate(ratings):
+            if rating.base_rewards is None and rating.item in features and _usable(features[rating.item]):
+                ratings[row] = rating._replace(base_rewards=features[rating.item])
+        self._store.add_features(self._features, new, features)
+        completed = replace(feedback, z=z, ratings=ratings)
+        for event_id in completed.unencoded:
+            logger.warning("event %s does not fit the bundle and is left out", event_id)
+        return completed.encoded()
 
     def _can_take(self, item: Item) -> bool:
         try:
@@ -171,19 +176,28 @@ class RewardEngine:
             return False
         return True
 
-    def _adapt(
-        self, z: Sequence[NDArray[np.float32]], strength: Sequence[float], tie: Sequence[bool]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
-        size = self._bundle.manifest.base_functions
-        user = Pairs(
-            torch.from_numpy(np.array(z, np.float64).reshape(len(z), size)),
-            torch.tensor(strength, dtype=torch.float64),
-            torch.tensor(tie, dtype=torch.float64),
+    def _adapt(self, feedback: UserFeedback) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+        compared = Pairs(
+            torch.from_numpy(self._matrix(feedback.z)),
+            torch.tensor(feedback.strength, dtype=torch.float64),
+            torch.tensor(feedback.tie, dtype=torch.float64),
         )
+        ratings = feedback.ratings
+        prompts = {key: number for number, key in enumerate(dict.fromkeys(rating.prompt for rating in ratings))}
+        rated = pairs_of_ratings(
+            np.array([rating.value for rating in ratings], np.float64),
+            self._matrix([rating.base_rewards for rating in ratings]),
+            np.array([prompts[rating.prompt] for rating in ratings], np.int64),
+            np.array([rating.strength for rating in ratings], np.float64),
+        )
+        user = Pairs(*map(torch.cat, zip(compared, rated, strict=True)))
         weights, covariance = self._bundle.adapt(pad([user]))
         if not bool(torch.isfinite(weights).all()):
             raise MrmError("Adaptation gave NaN or infinity; the stored weights stay. Check the embeddings' scale.")
         return weights[0].numpy(), None if covariance is None else covariance[0].numpy()
+
+    def _matrix(self, vectors: Sequence[NDArray[np.float32] | None]) -> NDArray[np.float64]:
+        return np.array(vectors, np.float64).reshape(len(vectors), self._bundle.manifest.base_functions)
 
     def _reward(self, user_id: str, stored: StoredWeights) -> UserReward:
         return UserReward(

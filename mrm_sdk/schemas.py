@@ -246,6 +246,9 @@ def _prompt(value: Any) -> str | tuple[Message, ...] | None:
 
 # Checked before the union is: what is said of a wrong value is then one sentence, not one per member.
 Side = Annotated[str | Response, BeforeValidator(_side)]
+PromptField = Annotated[str | tuple[Message, ...] | None, BeforeValidator(_prompt)]
+Strength = Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)]
+Moment = Annotated[AwareDatetime, AfterValidator(_utc)]
 
 
 class Comparison(Frozen):
@@ -267,15 +270,13 @@ class Comparison(Frozen):
     """
 
     user_id: Identifier
-    prompt: Annotated[str | tuple[Message, ...] | None, BeforeValidator(lambda v: _prompt(v))] = None
+    prompt: PromptField = None
     chosen: Side
     rejected: Side
     tie: bool = False
-    strength: float = Field(default=1.0, gt=0, le=100, allow_inf_nan=False)
+    strength: Strength = 1.0
     event_id: Identifier = Field(default_factory=uuid7)
-    created_at: Annotated[AwareDatetime, AfterValidator(lambda v: _utc(v))] = Field(
-        default_factory=lambda: datetime.now(UTC)
-    )
+    created_at: Moment = Field(default_factory=lambda: datetime.now(UTC))
 
 
 @dataclass(frozen=True, eq=False)
@@ -293,6 +294,11 @@ class Item:
         return cls(prompt_text(prompt), response.text, response.embedding)
 
     @cached_property
+    def prompt_key(self) -> bytes:
+        """SHA-256 over the prompt: only ratings of the same prompt are compared."""
+        return hashlib.sha256(json.dumps(self.prompt).encode()).digest()
+
+    @cached_property
     def key(self) -> bytes:
         """SHA-256 over the content: equal items are the same item, whoever judged them."""
         digest = hashlib.sha256(json.dumps([self.prompt, self.text]).encode())
@@ -302,14 +308,14 @@ class Item:
 
 
 class Refusal(NamedTuple):
-    """A comparison that was not stored: its position in what was handed in, and why."""
+    """Feedback that was not stored: its position in what was handed in, and why."""
 
     index: int  # type: ignore[assignment]  # hides tuple.index, which nobody calls on a refusal
     reason: str
 
 
 class Recorded(Frozen):
-    """What became of recorded comparisons.
+    """What became of recorded feedback; a ranking counts as one, whatever number of comparisons it makes.
 
     Args:
         accepted: how many were stored, and are durable.
@@ -329,7 +335,8 @@ class UserReward(Frozen):
         user_id: whose.
         weights: [K] float64.
         covariance: [K, K] float64, the Laplace posterior covariance; ``None`` under ``gradient`` adaptation.
-        comparisons: how many the weights have seen; 0 means the prior.
+        comparisons: how many comparisons and ratings the weights have seen; 0 means the prior. A ranking of n counts
+            as the n (n − 1) / 2 comparisons that it makes, and only the newest rating of a response counts.
         revision: how often these weights were stored; 0 means never.
         fingerprint: of the bundle that they belong to.
     """

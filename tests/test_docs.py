@@ -131,8 +131,18 @@ def test_the_experiment_behind_the_defaults_runs(tmp_path: Path) -> None:
     assert len(re.findall(r"(?: \d\.\d{4}){6}$", out, re.MULTILINE)) == 6
 
 
+@pytest.mark.shared
+def test_the_experiment_behind_the_rules_for_ratings_runs(tmp_path: Path) -> None:
+    script = ROOT / "export" / "choose_ratings.py"
+    out = run(script, SHARED / "jester" / "train", "--seeds", 1, "--steps", 4, cwd=tmp_path)
+    rows = re.findall(r"^\S.*?((?: +0\.\d{4})+)$", out, re.MULTILINE)
+    assert [len(row.split()) for row in rows] == [1] * 4 + [5] * 11 + [6] * 6
+
+
 def test_recipes_and_examples_are_all_listed_and_tested() -> None:
-    tested = Path(__file__).read_text(encoding="utf-8")
+    tested = "".join(
+        (ROOT / "tests" / name).read_text(encoding="utf-8") for name in ("test_docs.py", "test_recipes.py")
+    )
     for path in (*(ROOT / "examples").glob("*.py"), *(ROOT / "export").glob("*.py")):
         assert path.name in tested
     recipes = (ROOT / "export" / "README.md").read_text(encoding="utf-8")

@@ -17,8 +17,8 @@ from mrm_sdk import errors
 from tests.conftest import ROOT
 
 PUBLIC = {
-    "AsyncClient", "Bundle", "Client", "Comparison", "Forgotten", "Message", "Ranked", "Recorded", "Refusal",
-    "Response", "Settings", "UserReward", "__version__",
+    "AsyncClient", "Bundle", "Client", "Comparison", "Forgotten", "Message", "Ranked", "Ranking",
+    "Rating", "Recorded", "Refusal", "Response", "Settings", "Thumb", "UserReward", "__version__",
 }  # fmt: skip
 HEAVY = {"torch", "onnxruntime", "sqlalchemy", "transformers", "alembic", "onnx", "tokenizers", "httpx", "rich"}
 
@@ -101,7 +101,8 @@ def test_the_wheel_works_alone(tmp_path: Path, embedded_bundle: mrm_sdk.Bundle) 
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert "mrm_sdk/_migrations/env.py" in names
-    assert "mrm_sdk/_migrations/versions/0001_first_schema.py" in names
+    versions = {f"mrm_sdk/_migrations/versions/{path.name}" for path in (ROOT / "migrations/versions").glob("*.py")}
+    assert versions <= set(names)
     assert {"mrm_sdk/py.typed", "mrm_sdk/simulation/corpus.jsonl"} <= set(names)
     assert not [name for name in names if name.startswith(("tests", "migrations", "export"))]
 
@@ -133,6 +134,6 @@ def test_the_wheel_works_alone(tmp_path: Path, embedded_bundle: mrm_sdk.Bundle) 
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    assert "no tables -> 0001" in run(bin_folder / "mrm", "db", "upgrade", "--database", "sqlite:///wheel.db")
+    assert "no tables -> 0002" in run(bin_folder / "mrm", "db", "upgrade", "--database", "sqlite:///wheel.db")
     assert "as they should be" in run(bin_folder / "mrm", "db", "check", "--database", "sqlite:///wheel.db")
     assert "recorded and scored" in run(bin_folder / "python", "-c", SCRIPT, embedded_bundle.path)

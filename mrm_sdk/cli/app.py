@@ -26,6 +26,8 @@ Database = Annotated[
     str, typer.Option("--database", envvar="MRM_DATABASE", help="URL, as sqlite:///mrm.db", show_default=False)
 ]
 Dataset = Annotated[Path, typer.Argument(help="A folder, or a comparisons.jsonl[.gz].", show_default=False)]
+Format = Annotated[str, typer.Option("--format", help="auto, own, or another program's (docs/data.md).")]
+Feedback = Annotated[str, typer.Option(help="comparisons, or ratings: what users adapt to.")]
 Seed = Annotated[int, typer.Option(help="The only source of randomness.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
 
@@ -67,28 +69,43 @@ def train(
     seed: Seed = 0,
     name: Annotated[str | None, typer.Option(help="Of the bundle; its folder's by default.")] = None,
     licence: Annotated[str, typer.Option(help="Of the training data, for the manifest.")] = "not stated",
+    data_format: Format = "auto",
+    feedback: Feedback = "comparisons",
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Keep the state here, and go on from it.", show_default=False)
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Meta-trains on a data set and writes a verified bundle."""
     from mrm_sdk.cli.progress import progress
+    from mrm_sdk.cli.reading import read
     from mrm_sdk.training.config import TrainingConfig
-    from mrm_sdk.training.datasets import read_dataset
 
     config = TrainingConfig.preset(preset, seed=seed)
     with progress() as report:
         report("reading", 0, 1)
-        data = read_dataset(dataset)  # before torch is loaded: what is wrong with a file is said at once
+        # Before torch is loaded: what is wrong with a file is said at once.
+        data = read(dataset, data_format, feedback, limit=config.max_pairs)
         report("reading", 1, 1)
         from mrm_sdk.training.pipeline import train_bundle
 
-        manifest = train_bundle(data, out, encoder=encoder, config=config, name=name, licence=licence, progress=report)
+        manifest = train_bundle(
+            data,
+            out,
+            encoder=encoder,
+            config=config,
+            name=name,
+            licence=licence,
+            checkpoint=checkpoint,
+            progress=report,
+        )
     if as_json:
         echo(manifest.model_dump_json(indent=2))
         return
     training = manifest.training
     echo(f"bundle       {out}")
     echo(f"fingerprint  {manifest.fingerprint}")
-    echo(f"users        {training['users_trained']} trained on, {training['users_validation']} set aside to choose on")
+    echo(f"users        {training['users_trained']}, of whom {training['users_chosen_on']} were set aside to choose on")
     echo(f"meta-training took {training['seconds']:.1f} s ({preset}, K = {manifest.base_functions}, seed {seed})")
 
 
@@ -99,22 +116,26 @@ def evaluate(
     shots: Annotated[str, typer.Option(help="Numbers of comparisons to adapt to.")] = "0,2,5,10,20,40,60",
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the report here, as JSON.")] = None,
     picture: Annotated[Path | None, typer.Option(help="Also write accuracy.svg and accuracy.html here.")] = None,
+    data_format: Format = "auto",
+    feedback: Feedback = "comparisons",
 ) -> None:
     """Judges a bundle on users who took no part in training: before, after, and with another user's weights."""
     from mrm_sdk.bundle import Bundle
     from mrm_sdk.cli.progress import progress
+    from mrm_sdk.cli.reading import read
     from mrm_sdk.client import open_encoder
     from mrm_sdk.evaluation.protocol import evaluate as run
     from mrm_sdk.evaluation.report import save, table
-    from mrm_sdk.training.datasets import read_dataset
 
-    numbers = _shots(shots)
+    numbers = _numbers(shots, "--shots")
     for folder in (json_file.parent if json_file else None, picture):
         if folder is not None and folder.exists() and not folder.is_dir():
             raise OutputError(f"{folder} is no folder; choose another place.")
     loaded = Bundle(bundle)
     with progress() as report:
-        data = read_dataset(dataset)
+        data = read(dataset, data_format, feedback)
+        if feedback == "ratings":
+            numbers = [0, len(data)]  # a part of the pairs that ratings make is no number of ratings: none, or all
         result = run(loaded, data, open_encoder(None, loaded), shots=numbers, progress=report)
     if json_file is not None:
         try:
@@ -129,11 +150,45 @@ def evaluate(
             echo(f"written  {path}")
 
 
-def _shots(text: str) -> list[int]:
+@app.command()
+def compare(
+    dataset: Dataset,
+    unseen: Annotated[
+        Path | None, typer.Option(help="Judge these users, by fits to all of the others.", show_default=False)
+    ] = None,
+    folds: Annotated[
+        int | None, typer.Option(help="Over users, without --unseen: 5 if not given.", show_default=False)
+    ] = None,
+    seeds: Annotated[str, typer.Option(help="A run each, of splits and fits.")] = "0,1,2",
+    methods: Annotated[str, typer.Option(help="Which.")] = "population,per-user,lore,in-context,paper,newton",
+    shots: Annotated[str, typer.Option(help="Numbers of comparisons to adapt to.")] = "0,2,5,10,20,40,60",
+    encoder: Annotated[str, typer.Option(help="minilm, or precomputed; a data set's own embeddings win.")] = "minilm",
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write everything here, as JSON.")] = None,
+    report_file: Annotated[Path | None, typer.Option("--report", help="Also write one HTML page here.")] = None,
+    data_format: Format = "auto",
+) -> None:
+    """Compares methods on the same users, none of whom the fit that is judged on them has seen."""
+    from mrm_sdk.cli.comparing import run
+
+    run(
+        dataset,
+        unseen=unseen,
+        folds=folds,
+        seeds=_numbers(seeds, "--seeds"),
+        methods=methods,
+        shots=_numbers(shots, "--shots"),
+        encoder=encoder,
+        json_file=json_file,
+        report_file=report_file,
+        data_format=data_format,
+    )
+
+
+def _numbers(text: str, option: str) -> list[int]:
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:
-        raise ConfigurationError(f"--shots wants whole numbers with commas, as 0,2,10; not {text!r}.") from None
+        raise ConfigurationError(f"{option} wants whole numbers with commas, as 0,2,10; not {text!r}.") from None
 
 
 @app.command("import")
@@ -144,12 +199,13 @@ def import_(
     bundle: Annotated[
         Path | None, typer.Option(help="Compute features now, under this bundle, instead of on first use.")
     ] = None,
+    data_format: Format = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Records a data set's comparisons in a database; doing it twice adds nothing."""
     from mrm_sdk.cli.importing import run
 
-    recorded = run(dataset, database, tenant, bundle)
+    recorded = run(dataset, database, tenant, bundle, data_format)
     if as_json:
         echo(recorded.model_dump_json(indent=2))
     else:

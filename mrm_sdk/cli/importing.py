@@ -6,28 +6,30 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mrm_sdk.cli.progress import progress
+from mrm_sdk.cli.reading import read
 from mrm_sdk.errors import ConfigurationError
-from mrm_sdk.schemas import Comparison, Recorded
+from mrm_sdk.feedback import Feedback
+from mrm_sdk.schemas import Recorded
 from mrm_sdk.settings import Settings
 from mrm_sdk.storage import Database, Store, upgrade
 from mrm_sdk.storage.recording import collect, observe_unencoded
-from mrm_sdk.training.datasets import read_dataset
 
 
-def run(dataset: Path, database: str, tenant: str, bundle: Path | None) -> Recorded:
-    """Records all comparisons of ``dataset``; with a bundle, their features are computed at once."""
+def run(dataset: Path, database: str, tenant: str, bundle: Path | None, data_format: str) -> Recorded:
+    """Records all that ``dataset`` says; with a bundle, features are computed at once."""
     settings = Settings()
     opened = Database(database, settings)
     if opened.is_in_memory:
         raise ConfigurationError("A database in memory is gone when this command ends; name a file: sqlite:///mrm.db")
     with progress() as report:
-        data = read_dataset(dataset)
+        data = read(dataset, data_format)
 
-        def counted(step: int = 500) -> Iterator[Comparison]:
-            for number, comparison in enumerate(data.comparisons(), 1):
-                yield comparison
-                if number % step == 0 or number == len(data):
-                    report("recording", number, len(data))
+        def counted(step: int = 500) -> Iterator[Feedback]:
+            total = len(data) + len(data.ratings or ())
+            for number, given in enumerate(data.feedback(), 1):
+                yield given
+                if number % step == 0 or number == total:
+                    report("recording", number, total)
 
         if bundle is not None:
             from mrm_sdk.client import Client  # loads torch, which storing alone does not need

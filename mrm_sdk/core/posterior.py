@@ -24,3 +24,15 @@ def laplace_covariance(weights: Tensor, pairs: Pairs, prior: Prior) -> Tensor:
     _, hessian = derivatives(weights, pairs, prior)
     inverse: Tensor = torch.linalg.inv(hessian)
     return inverse
+
+
+def moderated(margin: Tensor, variance: Tensor) -> Tensor:
+    """A margin as predictions should use it, closer to 0 the less sure the weights are (MacKay 1992).
+
+    ``σ(margin / √(1 + π · variance / 8))`` is close to the mean of ``σ`` over the posterior.
+
+    Args:
+        margin: ``w · z`` at the adapted weights, [..., pairs].
+        variance: ``zᵀ S z`` under their covariance S, [..., pairs].
+    """
+    return margin / torch.sqrt(1 + torch.pi / 8 * variance.clamp_min(0))

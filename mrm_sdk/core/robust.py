@@ -25,3 +25,21 @@ def robust_objective(losses: Tensor, *, ratio: float, gamma: float) -> Tensor:
     if gamma <= 0:
         return (losses * (losses > threshold).detach()).sum()
     return (torch.sigmoid((losses - threshold) / gamma) * losses).sum()
+
+
+@torch.no_grad()
+def robust_weights(losses: Tensor, *, ratio: float, gamma: float) -> Tensor:
+    """How much each user counts under RPO where the objective is no sum of losses: ``σ((L − τ)/γ)``, of mean 1.
+
+    Args:
+        losses: query loss of each user, [users].
+        ratio: share of users that count as hard, in (0, 1].
+        gamma: softness of the border, in nats; infinite: everybody counts alike.
+
+    Returns:
+        [users]; all 1 where nobody is above the threshold.
+    """
+    threshold = torch.quantile(losses, 1 - ratio)
+    weights = torch.sigmoid((losses - threshold) / gamma) if gamma > 0 else (losses > threshold).to(losses)
+    total = weights.mean()
+    return weights / total if bool(total > 0) else torch.ones_like(losses)

@@ -1,4 +1,7 @@
-"""Numbers per user and over users; imports torch only."""
+"""Numbers per user and over users; imports core and torch.
+
+Weights may carry axes in front of the users', such as one for numbers of shots: they come back in the result.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,9 @@ import torch
 from torch import Tensor
 
 from mrm_sdk.core.batching import Pairs
+from mrm_sdk.core.losses import bradley_terry, weighted_mean
+
+BINS = 15
 
 
 def accuracy(query: Pairs, weights: Tensor) -> Tensor:
@@ -15,18 +21,80 @@ def accuracy(query: Pairs, weights: Tensor) -> Tensor:
 
     Args:
         query: [users, pairs, ...].
-        weights: [users, K].
+        weights: [..., users, K].
 
     Returns:
-        [users], in [0, 1]; NaN for a user without a decided comparison.
+        [..., users], in [0, 1]; NaN for a user without a decided comparison.
     """
-    margin = (query.z @ weights.unsqueeze(-1)).squeeze(-1)
-    decided = (query.strength > 0) & (query.tie == 0)
-    right = (margin > 0).to(margin) + (margin == 0).to(margin) / 2
-    return (right * decided).sum(-1) / decided.sum(-1)
+    return _mean(_right(_margins(query, weights)), query)
+
+
+def loss(query: Pairs, weights: Tensor) -> Tensor:
+    """Mean Bradley–Terry loss of each user, ties included: [..., users], in nats."""
+    return weighted_mean(bradley_terry(_margins(query, weights), query.tie), query.strength)
+
+
+def brier(query: Pairs, weights: Tensor) -> Tensor:
+    """Mean squared error of the predicted probability ``σ(w·z)``, over decided comparisons: [..., users], in [0, 1].
+
+    It is the same whichever response of a pair is named first; always saying ½ gives ¼.
+    """
+    return _mean(torch.sigmoid(-_margins(query, weights)).square(), query)
+
+
+def reliability(query: Pairs, weights: Tensor) -> Tensor:
+    """Sums for a reliability diagram, and for :func:`ece`; sums of several batches of users add up.
+
+    Which response of a pair is called the first is arbitrary, so a prediction p is one of confidence ``max(p, 1 − p)``
+    that is right or wrong. Confidence falls into :data:`BINS` bins of equal width over [½, 1]: their edges are the same
+    for all methods. Every user counts 1 in all, as in the mean accuracy, however many comparisons they made.
+
+    Returns:
+        Users' shares, confidence times share, and correctness times share: [..., 3, BINS].
+    """
+    margin = _margins(query, weights)
+    confidence = torch.sigmoid(margin.abs())
+    decided = _decided(query).to(margin)
+    share = (decided / decided.sum(-1, keepdim=True).clamp_min(1)).expand_as(margin)
+    at = ((confidence - 0.5) * 2 * BINS).long().clamp(0, BINS - 1).flatten(-2)
+    sums = [torch.zeros(*at.shape[:-1], BINS).to(margin).scatter_add_(-1, at, (value * share).flatten(-2))
+            for value in (torch.ones_like(margin), confidence, _right(margin))]  # fmt: skip
+    return torch.stack(sums, -2)
+
+
+def ece(sums: Tensor) -> float:
+    """Expected calibration error: the mean distance, over bins by their share, of correctness from confidence.
+
+    Args:
+        sums: what :func:`reliability` gives for one set of weights, [3, BINS].
+    """
+    share, confidence, right = sums
+    return float((confidence - right).abs().sum() / share.sum())
+
+
+def reverse(support: Pairs) -> Pairs:
+    """The same comparisons with the opposite choice made in each; ties stay what they are."""
+    return support._replace(z=torch.where((support.tie == 0).unsqueeze(-1), -support.z, support.z))
 
 
 def worst_share(values: Tensor, share: float) -> float:
     """Mean over the ``share`` of users (at least one) whose values are lowest."""
     count = max(1, int(share * len(values)))
     return float(torch.sort(values).values[:count].mean())
+
+
+def _margins(pairs: Pairs, weights: Tensor) -> Tensor:
+    return torch.einsum("upk,...uk->...up", pairs.z, weights)
+
+
+def _right(margin: Tensor) -> Tensor:
+    return (margin > 0).to(margin) + (margin == 0).to(margin) / 2
+
+
+def _decided(query: Pairs) -> Tensor:
+    return (query.strength > 0) & (query.tie == 0)
+
+
+def _mean(values: Tensor, query: Pairs) -> Tensor:
+    decided = _decided(query)
+    return (values * decided).sum(-1) / decided.sum(-1)

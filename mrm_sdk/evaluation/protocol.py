@@ -1,34 +1,34 @@
 """The experiment: users never trained on give some comparisons and are judged on others; imports bundle, training.
 
-Each user is judged before adapting (0 shots), after adapting to the first n support comparisons, and, as a control,
-with the weights of the next user: personalization is shown only where one's own weights do better than those.
+Each user is judged before adapting (0 shots), after adapting to the first n support comparisons, with the weights of
+another user, and after adapting to reversed choices: personalization is shown only where one's own weights, and the
+right labels, do better than those. ``docs/evaluation.md`` defines every figure.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from mrm_sdk.bundle.loading import Bundle
-from mrm_sdk.core.batching import Pairs
-from mrm_sdk.core.losses import bradley_terry, weighted_mean
 from mrm_sdk.encoders import Encoder
-from mrm_sdk.errors import BundleMismatchError, ConfigurationError, DatasetError
-from mrm_sdk.evaluation.metrics import accuracy, worst_share
-from mrm_sdk.training.datasets import QUERY, SUPPORT, Dataset
-from mrm_sdk.training.episodes import pack
+from mrm_sdk.errors import BundleMismatchError, ConfigurationError
+from mrm_sdk.evaluation.bootstrap import Interval, paired_intervals
+from mrm_sdk.evaluation.measuring import Measured, judgeable, measure, most_shots
+from mrm_sdk.evaluation.metrics import BINS, ece, worst_share
+from mrm_sdk.training.basis import chunks
+from mrm_sdk.training.datasets import Dataset
+from mrm_sdk.training.fitted import Fitted
 from mrm_sdk.training.meta import Progress
 from mrm_sdk.training.pipeline import embed_items
 
 SHOTS = (0, 2, 5, 10, 20, 40, 60)
-_CHUNK = 256
 
 
 @dataclass(frozen=True)
@@ -38,16 +38,32 @@ class Point:
     Args:
         shots: support comparisons that each user adapted to (or all, where a user has fewer).
         accuracy: with one's own weights.
-        worst_tenth: of the tenth of users who fare worst.
+        worst_tenth: of the tenth of users who fare worst at this number of shots.
+        worst_fifth: of the worst fifth.
+        worst_half: of the worst half.
         control: with another user's weights; ``None`` where there is only one user.
+        flipped: with one's own weights, adapted to the reverse of every choice.
         loss: mean Bradley–Terry loss in nats.
+        brier: mean squared error of the predicted probability.
+        ece: expected calibration error of the predicted probability.
+        gain: accuracy minus the accuracy without adapting.
+        over_control: accuracy minus that with another user's weights.
+        flip_drop: the accuracy without adapting minus that after reversed choices.
     """
 
     shots: int
     accuracy: float
     worst_tenth: float
+    worst_fifth: float
+    worst_half: float
     control: float | None
+    flipped: float
     loss: float
+    brier: float
+    ece: float
+    gain: Interval
+    over_control: Interval | None
+    flip_drop: Interval
 
 
 @dataclass(frozen=True)
@@ -58,7 +74,8 @@ class Report:
         points: one per number of shots, in order.
         user_ids: who was judged, [users].
         per_user: accuracy of each user at each number of shots, [shots, users].
-        bundle: name and fingerprint.
+        reliability: sums over users per bin of confidence, see ``metrics.reliability``, [shots, 3, bins].
+        bundle: name and fingerprint, or how else the caller names what was judged.
         data: what the data set says of itself.
         seconds: without encoding: adapting and judging everybody at all shots.
     """
@@ -66,6 +83,7 @@ class Report:
     points: list[Point]
     user_ids: list[str]
     per_user: NDArray[np.float64]
+    reliability: NDArray[np.float64]
     bundle: dict[str, str]
     data: dict[str, Any]
     seconds: float
@@ -74,6 +92,31 @@ class Report:
         """The point measured at ``shots``."""
         return next(point for point in self.points if point.shots == shots)
 
+    def bins(self) -> list[dict[str, float]]:
+        """The reliability diagram at most shots: one entry per bin of confidence that holds a comparison."""
+        share, confidence, right = self.reliability[-1]
+        return [
+            {
+                "from": 0.5 + i / (2 * BINS),
+                "to": 0.5 + (i + 1) / (2 * BINS),
+                "share": float(share[i] / share.sum()),
+                "confidence": float(confidence[i] / share[i]),
+                "accuracy": float(right[i] / share[i]),
+            }
+            for i in np.flatnonzero(share)
+        ]
+
+    def doubts(self) -> list[str]:
+        """What speaks against personalization at most shots, a sentence each; none where it is shown."""
+        point, found = self.points[-1], []
+        if point.shots and point.gain.low <= 0:
+            found.append("Accuracy after adapting is not clearly above the accuracy before")
+        if point.shots and point.over_control is not None and point.over_control.low <= 0:
+            found.append("Own weights are not clearly better than another user's")
+        if point.shots and point.flip_drop.low <= 0:
+            found.append("Adapting to reversed choices does not clearly lower the accuracy")
+        return [f"{sentence}: personalization is not shown." for sentence in found]
+
     def as_json(self) -> dict[str, Any]:
         """Everything but the single users, for programs to read."""
         return {
@@ -81,8 +124,111 @@ class Report:
             "data": self.data,
             "users": len(self.user_ids),
             "seconds": round(self.seconds, 3),
-            "results": [vars(point) for point in self.points],
+            "results": [asdict(point) for point in self.points],
+            "reliability": {"shots": self.points[-1].shots, "bins": self.bins()},
+            "doubts": self.doubts(),
         }
+
+
+def usable_shots(shots: Sequence[int], most: int) -> list[int]:
+    """Numbers of shots in order; nobody can adapt to more than there is, so larger ones become the ``most``.
+
+    Raises:
+        ConfigurationError: a number of shots is negative, or none is given.
+    """
+    if not shots or min(shots) < 0:
+        raise ConfigurationError("Shots must be numbers of comparisons, 0 or more.")
+    return sorted({min(n, most) for n in shots})
+
+
+def summarise(runs: Sequence[Measured], measured: Sequence[int], shots: Sequence[int]) -> list[Point]:
+    """Points from figures per user.
+
+    Args:
+        runs: of the same users, one per seed: figures are means over runs, and intervals are of the users' means.
+        measured: the numbers of shots in ``runs``; the first is 0.
+        shots: those of them to give a point for.
+    """
+    before, own, flipped, control = (
+        np.mean([getattr(run, name) for run in runs], axis=0) for name in ("accuracy", "accuracy", "flipped", "control")
+    )
+    alone = bool(np.isnan(control).any())
+    other = own if alone else control
+    intervals = paired_intervals(np.concatenate([own - before[:1], own - other, before[:1] - flipped]))
+
+    def mean(values: list[float]) -> float:
+        return float(np.mean(values))
+
+    points = []
+    for n in shots:
+        i = list(measured).index(n)
+        tenth, fifth, half = (
+            mean([worst_share(torch.from_numpy(run.accuracy[i]), share) for run in runs]) for share in (0.1, 0.2, 0.5)
+        )
+        points.append(
+            Point(
+                shots=n,
+                accuracy=mean(own[i]),
+                worst_tenth=tenth,
+                worst_fifth=fifth,
+                worst_half=half,
+                control=None if alone else mean(control[i]),
+                flipped=mean(flipped[i]),
+                loss=mean([run.loss[i].mean() for run in runs]),
+                brier=mean([run.brier[i].mean() for run in runs]),
+                ece=mean([ece(torch.from_numpy(run.reliability[i])) for run in runs]),
+                gain=intervals[i],
+                over_control=None if alone else intervals[len(measured) + i],
+                flip_drop=intervals[2 * len(measured) + i],
+            )
+        )
+    return points
+
+
+def judge(
+    fitted: Fitted,
+    dataset: Dataset,
+    *,
+    users: NDArray[np.int64] | None = None,
+    shots: Sequence[int] = SHOTS,
+    about: Mapping[str, str] | None = None,
+    progress: Progress = lambda stage, done, total: None,
+) -> Report:
+    """Judges a fitted method on users of a data set.
+
+    Args:
+        fitted: what is judged, with features of the data set's items.
+        dataset: where the users' comparisons are.
+        users: indices into its ``user_ids``, of users who took no part in fitting; everybody by default.
+        shots: how many support comparisons to adapt to; a user with fewer adapts to all of them.
+        about: what the report says of ``fitted``.
+        progress: called with stage, done, total.
+
+    Returns:
+        The report.
+
+    Raises:
+        ConfigurationError: a number of shots is negative, or none is given.
+        DatasetError: nobody has a decided comparison to be judged by.
+        TrainingError: adapting gave NaN or infinity.
+    """
+    began = time.perf_counter()
+    usable_shots(shots, 0)
+    judged = judgeable(dataset)
+    judged = judgeable(dataset, users)
+    shots = usable_shots(shots, most_shots(dataset, judged))
+    measured = sorted({0, *shots})
+    run = measure(fitted, dataset, judged, measured, progress=progress)
+    rows = [measured.index(n) for n in shots]
+    return Report(
+        points=summarise([run], measured, shots),
+        user_ids=[dataset.user_ids[user] for user in run.users],
+        per_user=run.accuracy[rows],
+        reliability=run.reliability[rows],
+        bundle=dict(about or {}),
+        data=dataset.describe(),
+        seconds=time.perf_counter() - began,
+    )
 
 
 def evaluate(
@@ -110,71 +256,14 @@ def evaluate(
         BundleMismatchError: the data set's embeddings are not of the bundle's size.
         DatasetError: nobody has a decided comparison to be judged by.
     """
-    shots = sorted(set(shots))
-    if not shots or shots[0] < 0:
-        raise ConfigurationError("Shots must be numbers of comparisons, 0 or more.")
-    users = np.unique(dataset.user[(dataset.phase == QUERY) & ~dataset.tie])
-    if not len(users):
-        raise DatasetError("Nobody in this data set has a query comparison that is no tie: nothing to judge by.")
-    own = dataset.items[0].embedding
-    if own is not None and len(own) != encoder.dimension:
+    usable_shots(shots, 0)
+    if dataset.dimension not in (None, encoder.dimension):
         raise BundleMismatchError(
-            f"The data set's embeddings have {len(own)} numbers, the bundle's have {encoder.dimension}."
+            f"The data set's embeddings have {dataset.dimension} numbers, the bundle's have {encoder.dimension}."
         )
-    # Nobody can be adapted to more than there is: such numbers are reported as the most that anybody has given.
-    most = int(np.bincount(dataset.user[dataset.phase == SUPPORT], minlength=1).max())
-    shots = sorted({min(n, most) for n in shots})
-    embeddings = embed_items(encoder, dataset, progress)
-    base_rewards = torch.from_numpy(bundle.base_rewards(embeddings))
-
-    began = time.perf_counter()
-    # Users with like amounts of feedback share a chunk, so that little of it is padding.
-    users = users[np.argsort(np.bincount(dataset.user, minlength=len(dataset.user_ids))[users], kind="stable")]
-    chunks = [users[start : start + _CHUNK] for start in range(0, len(users), _CHUNK)]
-    weights = torch.cat([_adapt(bundle, dataset, chunk, base_rewards, shots) for chunk in chunks], 1)
-    controls = weights.roll(1, 1)
-    own_accuracy, control_accuracy, losses = [], [], []
-    for number, chunk in enumerate(chunks):
-        query = _pairs(dataset, chunk, QUERY, base_rewards)
-        rows = slice(number * _CHUNK, number * _CHUNK + len(chunk))
-        own_accuracy.append(torch.stack([accuracy(query, w[rows]) for w in weights]))
-        control_accuracy.append(torch.stack([accuracy(query, w[rows]) for w in controls]))
-        losses.append(torch.stack([_loss(query, w[rows]) for w in weights]))
-        progress("evaluating", rows.stop, len(users))
-    per_user, control, loss = (torch.cat(part, 1) for part in (own_accuracy, control_accuracy, losses))
-    return Report(
-        points=[
-            Point(
-                shots=n,
-                accuracy=float(per_user[i].mean()),
-                worst_tenth=worst_share(per_user[i], 0.1),
-                control=float(control[i].mean()) if len(users) > 1 else None,
-                loss=float(loss[i].mean()),
-            )
-            for i, n in enumerate(shots)
-        ],
-        user_ids=[dataset.user_ids[user] for user in users],
-        per_user=per_user.numpy(),
-        bundle={"name": bundle.manifest.name, "fingerprint": bundle.fingerprint},
-        data=dataset.describe(),
-        seconds=time.perf_counter() - began,
-    )
-
-
-def _pairs(dataset: Dataset, users: NDArray[np.int64], phase: int, base_rewards: Tensor) -> Pairs:
-    z, strength, tie = pack(dataset, users).pairs(phase, base_rewards)
-    # Differences are taken in float32, as the store keeps them; what follows is in double precision, as serving is.
-    return Pairs(z.double(), strength.double(), tie.double())
-
-
-def _adapt(
-    bundle: Bundle, dataset: Dataset, users: NDArray[np.int64], base_rewards: Tensor, shots: Sequence[int]
-) -> Tensor:
-    """Weights of users at each number of shots, [shots, users, K]."""
-    support = _pairs(dataset, users, SUPPORT, base_rewards)
-    return torch.stack([bundle.adapt(support.first(n))[0] for n in shots])
-
-
-def _loss(query: Pairs, weights: Tensor) -> Tensor:
-    margin = (query.z @ weights.unsqueeze(-1)).squeeze(-1)
-    return weighted_mean(bradley_terry(margin, query.tie), query.strength)
+    # In single precision, unlike other methods' features: a host's differences are taken, and stored, in it.
+    rows = chunks(embed_items(encoder, dataset, progress))
+    base_rewards = np.concatenate([bundle.base_rewards(part.numpy()) for _, part in rows])
+    fitted = Fitted(torch.from_numpy(base_rewards), lambda pairs: bundle.adapt(pairs)[0])
+    about = {"name": bundle.manifest.name, "fingerprint": bundle.fingerprint}
+    return judge(fitted, dataset, shots=shots, about=about, progress=progress)

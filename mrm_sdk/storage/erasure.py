@@ -10,6 +10,7 @@ from mrm_sdk.storage.tables import (
     ItemFeaturesRow,
     ItemRow,
     OutboxRow,
+    RatingRow,
     UserRow,
     UserWeightsRow,
 )
@@ -25,23 +26,25 @@ def erase(connection: sa.Connection, tenant: str, user_id: str) -> dict[str, int
     Returns:
         Rows deleted, by table.
     """
-    c, f = ComparisonRow, ComparisonFeaturesRow
+    c, f, r = ComparisonRow, ComparisonFeaturesRow, RatingRow
     mine = (c.tenant == tenant) & (c.user_id == user_id)
-    keys = sorted({key for row in connection.execute(sa.select(c.chosen, c.rejected).where(mine)) for key in row})
+    judged = {key for row in connection.execute(sa.select(c.chosen, c.rejected).where(mine)) for key in row}
+    judged |= set(connection.scalars(sa.select(r.item_key).filter_by(tenant=tenant, user_id=user_id)))
+    keys = sorted(judged)
     events = sa.select(c.event_id).where(mine)
     statements = {
         f: sa.delete(f).where(f.tenant == tenant, f.event_id.in_(events)),
         c: sa.delete(c).where(mine),
     } | {
         table: sa.delete(table).filter_by(tenant=tenant, user_id=user_id)
-        for table in (UserWeightsRow, OutboxRow, UserRow)
+        for table in (r, UserWeightsRow, OutboxRow, UserRow)
     }
     counts = {table.__tablename__: connection.execute(statement).rowcount for table, statement in statements.items()}
     counts |= {ItemFeaturesRow.__tablename__: 0, ItemRow.__tablename__: 0}
     for start in range(0, len(keys), _KEYS_PER_QUERY):
         orphans = set(keys[start : start + _KEYS_PER_QUERY])
-        for column in (c.chosen, c.rejected):
-            orphans -= set(connection.scalars(sa.select(column).where(c.tenant == tenant, column.in_(orphans))))
+        for table, column in ((c, c.chosen), (c, c.rejected), (r, r.item_key)):
+            orphans -= set(connection.scalars(sa.select(column).where(table.tenant == tenant, column.in_(orphans))))
         for items in (ItemFeaturesRow, ItemRow):
             statement = sa.delete(items).where(items.tenant == tenant, items.item_key.in_(orphans))
             counts[items.__tablename__] += connection.execute(statement).rowcount

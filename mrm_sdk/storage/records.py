@@ -1,17 +1,20 @@
-"""What goes into the store and comes out of it; vectors are numpy arrays. Imports schemas and numpy."""
+"""What goes into the store and comes out of it; vectors are numpy arrays. Imports schemas, feedback, numpy."""
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
-from typing import NamedTuple
+from itertools import combinations
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mrm_sdk.errors import ConflictError, MrmError, UserForgottenError
+from mrm_sdk.feedback import Feedback, Ranking, Rating, Thumb, part_id
 from mrm_sdk.schemas import Comparison, Item
 
 
@@ -24,6 +27,30 @@ class Event:
     rejected: Item
     z: NDArray[np.float32] | None = None
 
+    @property
+    def source(self) -> Comparison:
+        """What the host handed in."""
+        return self.comparison
+
+    @property
+    def items(self) -> tuple[Item, ...]:
+        """What is encoded."""
+        return self.chosen, self.rejected
+
+    @property
+    def contents(self) -> dict[str, bytes | None]:
+        """Content by event id: a duplicate finds all of it stored, and what is ``None`` absent."""
+        return {self.comparison.event_id: self.content}
+
+    def encoded(self, features: Mapping[bytes, NDArray[np.float32]]) -> Event:
+        """The same with ``z``, from base rewards by item key."""
+        return replace(self, z=features[self.chosen.key] - features[self.rejected.key])
+
+    @property
+    def vectors(self) -> list[NDArray[np.float32]]:
+        """What adaptation will see of it, where it is encoded."""
+        return [] if self.z is None else [self.z]
+
     @cached_property
     def content(self) -> bytes:
         """SHA-256 over what was judged, not when: a retry is the same event."""
@@ -32,6 +59,89 @@ class Event:
         digest = hashlib.sha256(b"".join(sorted(sides) if comparison.tie else sides))  # a tie has no order
         digest.update(repr((comparison.user_id, comparison.tie, comparison.strength)).encode())
         return digest.digest()
+
+
+@dataclass(frozen=True, eq=False)
+class RatingEvent:
+    """A rating with its item, ready to be stored; ``base_rewards`` is [K] float32 where it is known."""
+
+    source: Rating
+    item: Item
+    base_rewards: NDArray[np.float32] | None = None
+
+    @property
+    def items(self) -> tuple[Item, ...]:
+        """See :class:`Event`, as for the rest."""
+        return (self.item,)
+
+    @property
+    def contents(self) -> dict[str, bytes | None]:
+        """See there."""
+        return {self.source.event_id: self.content}
+
+    def encoded(self, features: Mapping[bytes, NDArray[np.float32]]) -> RatingEvent:
+        """See there."""
+        return replace(self, base_rewards=features[self.item.key])
+
+    @property
+    def vectors(self) -> list[NDArray[np.float32]]:
+        """See there."""
+        return [] if self.base_rewards is None else [self.base_rewards]
+
+    @cached_property
+    def content(self) -> bytes:
+        """SHA-256 over what was rated, and how."""
+        rating = self.source
+        judged = (rating.user_id, rating.value, rating.strength)
+        return hashlib.sha256(b"rating" + self.item.key + repr(judged).encode()).digest()
+
+
+@dataclass(frozen=True, eq=False)
+class RankingEvent:
+    """A ranking as the comparisons that it makes, stored all together or not at all."""
+
+    source: Ranking
+    parts: tuple[Event, ...]
+
+    @property
+    def items(self) -> tuple[Item, ...]:
+        """See :class:`Event`, as for the rest."""
+        return self.parts[0].chosen, *(part.rejected for part in self.parts[: len(self.source.responses) - 1])
+
+    @property
+    def contents(self) -> dict[str, bytes | None]:
+        """See there; a longer ranking of the same id would have left one part more."""
+        beyond = part_id(self.source.event_id, len(self.parts))
+        return {part.source.event_id: part.content for part in self.parts} | {beyond: None}
+
+    def encoded(self, features: Mapping[bytes, NDArray[np.float32]]) -> RankingEvent:
+        """See there."""
+        return replace(self, parts=tuple(part.encoded(features) for part in self.parts))
+
+    @property
+    def vectors(self) -> list[NDArray[np.float32]]:
+        """See there."""
+        return [vector for part in self.parts for vector in part.vectors]
+
+
+AnyEvent: TypeAlias = Event | RatingEvent | RankingEvent
+
+
+def event_of(feedback: Feedback) -> AnyEvent:
+    """Builds the event of what a host handed in, without its features.
+
+    Raises:
+        InvalidInputError: the strength of a ranking is too small to be divided among its comparisons.
+    """
+    if isinstance(feedback, Thumb):
+        feedback = feedback.as_rating()
+    if isinstance(feedback, Rating):
+        return RatingEvent(feedback, Item.of(feedback.prompt, feedback.response))
+    if isinstance(feedback, Ranking):
+        items = [Item.of(feedback.prompt, response) for response in feedback.responses]
+        parts = zip(feedback.comparisons(), combinations(items, 2), strict=True)
+        return RankingEvent(feedback, tuple(Event(comparison, *sides) for comparison, sides in parts))
+    return Event(feedback, Item.of(feedback.prompt, feedback.chosen), Item.of(feedback.prompt, feedback.rejected))
 
 
 class Outcome(NamedTuple):
@@ -52,9 +162,25 @@ class StoredWeights:
     revision: int
 
 
+class StoredRating(NamedTuple):
+    """A rating as stored; ``base_rewards`` are ``None`` where they were never computed."""
+
+    event_id: str
+    item: bytes
+    prompt: bytes
+    value: float
+    strength: float
+    created_at: datetime
+    base_rewards: NDArray[np.float32] | None
+
+
 @dataclass(frozen=True)
 class UserFeedback:
-    """All comparisons of a user in the order of their event ids; ``z[i]`` is ``None`` where it was never computed."""
+    """All feedback of a user.
+
+    Comparisons come in the order of their event ids; ``z[i]`` is ``None`` where it was never computed. Of ratings of
+    the same item there is only the newest one: the latest by time, then by event id; they come in the order of items.
+    """
 
     feedback: int
     event_ids: list[str]
@@ -62,6 +188,29 @@ class UserFeedback:
     z: list[NDArray[np.float32] | None]
     strength: list[float]
     tie: list[bool]
+    ratings: list[StoredRating]
+
+    @property
+    def unencoded(self) -> list[str]:
+        """Event ids of what has no features."""
+        compared = [event_id for event_id, z in zip(self.event_ids, self.z, strict=True) if z is None]
+        return compared + [rating.event_id for rating in self.ratings if rating.base_rewards is None]
+
+    def encoded(self) -> UserFeedback:
+        """The part of it that has features."""
+        rows = [row for row, z in enumerate(self.z) if z is not None]
+        return UserFeedback(
+            feedback=self.feedback,
+            event_ids=[self.event_ids[row] for row in rows],
+            items=[self.items[row] for row in rows],
+            z=[self.z[row] for row in rows],
+            strength=[self.strength[row] for row in rows],
+            tie=[self.tie[row] for row in rows],
+            ratings=[rating for rating in self.ratings if rating.base_rewards is not None],
+        )
+
+
+NO_FEEDBACK = UserFeedback(0, [], [], [], [], [], [])
 
 
 def conflict(event_id: str) -> ConflictError:

@@ -7,7 +7,6 @@ what they mean is the engine's business.
 from __future__ import annotations
 
 import hashlib
-import secrets
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import islice
@@ -16,19 +15,20 @@ from typing import Any, TypeVar
 import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
-from sqlalchemy.dialects import postgresql, sqlite
 
 from mrm_sdk.errors import ContentionError
 from mrm_sdk.schemas import Item, identifier, uuid7
 from mrm_sdk.storage.engine import Database
 from mrm_sdk.storage.erasure import erase
-from mrm_sdk.storage.records import Event, Outcome, StoredWeights, UserFeedback, conflict, stale
+from mrm_sdk.storage.insertion import insert_events, insert_features, insert_into, to_bytes
+from mrm_sdk.storage.records import AnyEvent, Outcome, StoredRating, StoredWeights, UserFeedback, conflict, stale
 from mrm_sdk.storage.tables import (
     BundleRow,
     ComparisonFeaturesRow,
     ComparisonRow,
     ItemFeaturesRow,
     ItemRow,
+    RatingRow,
     TombstoneRow,
     UserRow,
     UserWeightsRow,
@@ -54,7 +54,7 @@ class Store:
 
     def add(
         self,
-        events: Sequence[Event],
+        events: Sequence[AnyEvent],
         *,
         features: str | None = None,
         base_rewards: Mapping[bytes, NDArray[np.float32]] | None = None,
@@ -94,106 +94,42 @@ class Store:
     def _add(
         self,
         connection: sa.Connection,
-        events: Sequence[Event],
+        events: Sequence[AnyEvent],
         features: str | None,
         base_rewards: Mapping[bytes, NDArray[np.float32]],
     ) -> list[Outcome]:
-        c, t = ComparisonRow, TombstoneRow
-        query: Any = sa.select(c.event_id, c.content).where(c.tenant == self.tenant)
-        rows = self._select(connection, query, c.event_id, {event.comparison.event_id for event in events})
-        known: dict[str, bytes] = {row.event_id: row.content for row in rows}
-        query = sa.select(t.user_id, t.forgotten_at).where(t.tenant == self.tenant)
-        stones = self._select(connection, query, t.user_id, {event.comparison.user_id for event in events})
+        known = self._contents(connection, {event_id for event in events for event_id in event.contents})
+        t = TombstoneRow
+        query: Any = sa.select(t.user_id, t.forgotten_at).where(t.tenant == self.tenant)
+        stones = self._select(connection, query, t.user_id, {event.source.user_id for event in events})
         forgotten: dict[str, datetime] = {row.user_id: row.forgotten_at for row in stones}
 
         outcomes: list[Outcome] = []
-        new: list[Event] = []
+        new: list[AnyEvent] = []
         for event in events:
-            comparison, content = event.comparison, event.content
-            gone = forgotten.get(comparison.user_id)
-            if comparison.event_id in known:
-                same = known[comparison.event_id] == content
-                outcomes.append(Outcome(False, None if same else conflict(comparison.event_id)))
-            elif gone is not None and comparison.created_at <= gone:
+            source = event.source
+            gone = forgotten.get(source.user_id)
+            whole = {event_id: content for event_id, content in event.contents.items() if content is not None}
+            found = {event_id: known[event_id] for event_id in event.contents if event_id in known}
+            if found:
+                outcomes.append(Outcome(False, None if found == whole else conflict(source.event_id)))
+            elif gone is not None and source.created_at <= gone:
                 outcomes.append(Outcome(False, stale(gone)))
             else:
-                known[comparison.event_id] = content
+                known |= whole
                 new.append(event)
                 outcomes.append(Outcome(True))
         if new:
-            self._insert(connection, new, features, base_rewards)
+            insert_events(connection, self.tenant, new, features, base_rewards)
         return outcomes
 
-    def _insert(
-        self,
-        connection: sa.Connection,
-        events: Sequence[Event],
-        features: str | None,
-        base_rewards: Mapping[bytes, NDArray[np.float32]],
-    ) -> None:
-        tenant = {"tenant": self.tenant}
-        # Rows are touched in a fixed order, so that two writers seldom wait for each other.
-        users = self._insert_into(UserRow).on_conflict_do_update(
-            index_elements=["tenant", "user_id"], set_={"feedback": UserRow.feedback + 1}
-        )
-        # A user starts at a random number: somebody who was forgotten and comes back never stands where weights that
-        # were computed before could be taken for current ones.
-        names = sorted({event.comparison.user_id for event in events})
-        connection.execute(users, [{**tenant, "user_id": name, "feedback": 1 + secrets.randbits(52)} for name in names])
-        items = {item.key: item for event in events for item in (event.chosen, event.rejected)}
-        connection.execute(
-            self._insert_into(ItemRow).on_conflict_do_nothing(),
-            [
-                {
-                    **tenant,
-                    "item_key": key,
-                    "prompt": items[key].prompt,
-                    "response": items[key].text,
-                    "embedding": _to_bytes(items[key].embedding),
-                }
-                for key in sorted(items)
-            ],
-        )
-        connection.execute(
-            sa.insert(ComparisonRow),
-            [
-                {
-                    **tenant,
-                    "event_id": event.comparison.event_id,
-                    "user_id": event.comparison.user_id,
-                    "chosen": event.chosen.key,
-                    "rejected": event.rejected.key,
-                    "tie": event.comparison.tie,
-                    "strength": event.comparison.strength,
-                    "created_at": event.comparison.created_at,
-                    "content": event.content,
-                }
-                for event in sorted(events, key=lambda event: event.comparison.event_id)
-            ],
-        )
-        if features is not None:
-            z = {event.comparison.event_id: event.z for event in events if event.z is not None}
-            present = {key: base_rewards[key] for key in items if key in base_rewards}
-            self._insert_features(connection, features, z, present)
-
-    def _insert_features(
-        self,
-        connection: sa.Connection,
-        features: str,
-        z: Mapping[str, NDArray[np.float32]],
-        base_rewards: Mapping[bytes, NDArray[np.float32]],
-    ) -> None:
-        common = {"tenant": self.tenant, "features": features}
-        if base_rewards:
-            connection.execute(
-                self._insert_into(ItemFeaturesRow).on_conflict_do_nothing(),
-                [{**common, "item_key": k, "base_rewards": _to_bytes(base_rewards[k])} for k in sorted(base_rewards)],
-            )
-        if z:
-            connection.execute(
-                self._insert_into(ComparisonFeaturesRow).on_conflict_do_nothing(),
-                [{**common, "event_id": event_id, "z": _to_bytes(value)} for event_id, value in sorted(z.items())],
-            )
+    def _contents(self, connection: sa.Connection, event_ids: Collection[str]) -> dict[str, bytes]:
+        """Content of the stored events among ``event_ids``; a comparison and a rating never share an id."""
+        known: dict[str, bytes] = {}
+        for table in (ComparisonRow, RatingRow):
+            query = sa.select(table.event_id, table.content).where(table.tenant == self.tenant)
+            known |= {row.event_id: row.content for row in self._select(connection, query, table.event_id, event_ids)}
+        return known
 
     def add_features(
         self,
@@ -209,8 +145,9 @@ class Store:
             items = self._select(connection, query, i.item_key, base_rewards)
             query = sa.select(c.event_id).where(c.tenant == self.tenant)
             events = self._select(connection, query, c.event_id, z)
-            self._insert_features(
+            insert_features(
                 connection,
+                self.tenant,
                 features,
                 {row.event_id: z[row.event_id] for row in events},
                 {row.item_key: base_rewards[row.item_key] for row in items},
@@ -232,7 +169,7 @@ class Store:
         query = sa.select(i.item_key, i.prompt, i.response, i.embedding).where(i.tenant == self.tenant)
         with self.database.transaction() as connection:
             rows = self._select(connection, query, i.item_key, keys)
-            return {row.item_key: Item(row.prompt, row.response, _embedding(row.embedding)) for row in rows}
+            return {row.item_key: Item(row.prompt, row.response, _vector(row.embedding)) for row in rows}
 
     def weights(self, user_id: str, fingerprint: str) -> tuple[int, StoredWeights | None]:
         """How much feedback a user has given (0: unknown user), and the stored weights, in one statement."""
@@ -260,8 +197,8 @@ class Store:
         return row.feedback, StoredWeights(weights, covariance, row.comparisons, row.seen, row.revision)
 
     def feedback(self, user_id: str, features: str) -> UserFeedback:
-        """All comparisons of a user, with ``z`` under ``features`` where it is stored."""
-        u, c, f = UserRow, ComparisonRow, ComparisonFeaturesRow
+        """All feedback of a user, with ``z`` and base rewards under ``features`` where they are stored."""
+        u, c, f, r, i = UserRow, ComparisonRow, ComparisonFeaturesRow, RatingRow, ItemFeaturesRow
         query = (
             sa.select(c.event_id, c.chosen, c.rejected, c.strength, c.tie, f.z)
             .join_from(
@@ -270,17 +207,28 @@ class Store:
             .where(c.tenant == self.tenant, c.user_id == user_id)
             .order_by(c.event_id)
         )
+        rated = (
+            sa.select(r.event_id, r.item_key, r.prompt_key, r.value, r.strength, r.created_at, i.base_rewards)
+            .join_from(
+                r, i, (i.tenant == r.tenant) & (i.item_key == r.item_key) & (i.features == features), isouter=True
+            )
+            .where(r.tenant == self.tenant, r.user_id == user_id)
+        )
         with self.database.transaction() as connection:
             # Read first: events that arrive in between make the weights look older than they are, never newer.
             count = connection.scalar(sa.select(u.feedback).where(u.tenant == self.tenant, u.user_id == user_id))
             rows = connection.execute(query).all()
+            ratings = [StoredRating(*row[:-1], _vector(row.base_rewards)) for row in connection.execute(rated)]
+        # Sorted here: databases order text each in a way of their own.
+        newest = {rating.item: rating for rating in sorted(ratings, key=lambda r: (r.created_at, r.event_id))}
         return UserFeedback(
             feedback=count or 0,
             event_ids=[row.event_id for row in rows],
             items=[(row.chosen, row.rejected) for row in rows],
-            z=[None if row.z is None else np.frombuffer(row.z, np.float32) for row in rows],
+            z=[_vector(row.z) for row in rows],
             strength=[row.strength for row in rows],
             tie=[row.tie for row in rows],
+            ratings=[newest[item] for item in sorted(newest)],
         )
 
     def save_weights(self, user_id: str, fingerprint: str, weights: StoredWeights) -> bool:
@@ -291,8 +239,8 @@ class Store:
         """
         w = UserWeightsRow
         values: dict[str, Any] = {
-            "weights": _to_bytes(weights.weights),
-            "covariance": _to_bytes(weights.covariance),
+            "weights": to_bytes(weights.weights),
+            "covariance": to_bytes(weights.covariance),
             "comparisons": weights.comparisons,
             "feedback": weights.feedback,
             "revision": weights.revision,
@@ -306,7 +254,7 @@ class Store:
         if weights.revision == 1:
             row = {**key, **values}
             columns = [sa.literal(value, w.__table__.c[name].type) for name, value in row.items()]
-            statement = self._insert_into(w).from_select(list(row), sa.select(*columns).where(current))
+            statement = insert_into(self.database.dialect, w).from_select(list(row), sa.select(*columns).where(current))
             statement = statement.on_conflict_do_nothing()
         else:
             statement = sa.update(w).filter_by(**key, revision=weights.revision - 1).where(current).values(**values)
@@ -324,12 +272,13 @@ class Store:
         """
 
         def work(connection: sa.Connection) -> dict[str, int]:
-            c = ComparisonRow
-            mine = sa.select(sa.func.max(c.created_at)).where(c.tenant == self.tenant, c.user_id == user_id)
             # A clock ahead of ours may have dated an event later than now; it must not come back either.
-            moment = max(connection.scalar(mine) or datetime.min.replace(tzinfo=UTC), datetime.now(UTC))
+            moment = datetime.now(UTC)
+            for table in (ComparisonRow, RatingRow):
+                mine = sa.select(sa.func.max(table.created_at)).filter_by(tenant=self.tenant, user_id=user_id)
+                moment = max(connection.scalar(mine) or moment, moment)
             counts = erase(connection, self.tenant, user_id)
-            stone = self._insert_into(TombstoneRow).values(
+            stone = insert_into(self.database.dialect, TombstoneRow).values(
                 tenant=self.tenant, user_id=user_id, event_id=uuid7(), forgotten_at=moment
             )
             connection.execute(
@@ -351,7 +300,7 @@ class Store:
                 return
         with self.database.transaction(write=True) as connection:
             connection.execute(
-                self._insert_into(BundleRow)
+                insert_into(self.database.dialect, BundleRow)
                 .values(
                     tenant=self.tenant,
                     fingerprint=fingerprint,
@@ -368,10 +317,6 @@ class Store:
         for part in batched(values, _KEYS_PER_QUERY):
             yield from connection.execute(query.where(column.in_(part)))
 
-    def _insert_into(self, table: type) -> Any:
-        """An INSERT that can say ON CONFLICT, which both databases spell alike but SQLAlchemy keeps apart."""
-        return (postgresql if self.database.dialect == "postgresql" else sqlite).insert(table)
-
 
 def batched(values: Iterable[_T], size: int) -> Iterator[list[_T]]:
     """Consecutive parts of at most ``size`` values."""
@@ -380,9 +325,5 @@ def batched(values: Iterable[_T], size: int) -> Iterator[list[_T]]:
         yield part
 
 
-def _embedding(data: bytes | None) -> NDArray[np.float32] | None:
+def _vector(data: bytes | None) -> NDArray[np.float32] | None:
     return None if data is None else np.frombuffer(data, np.float32)
-
-
-def _to_bytes(array: NDArray[Any] | None) -> bytes | None:
-    return None if array is None else array.tobytes()

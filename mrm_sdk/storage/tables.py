@@ -141,6 +141,32 @@ class ComparisonFeaturesRow(Base):
     z: Mapped[bytes] = mapped_column(LargeBinary)
 
 
+class RatingRow(Base):
+    """One user's number for one item; ``prompt_key`` is a hash of the prompt, within which ratings are compared."""
+
+    __tablename__ = "mrm_ratings"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["tenant", "user_id"], ["mrm_users.tenant", "mrm_users.user_id"], name="fk_mrm_ratings_user"
+        ),
+        ForeignKeyConstraint(
+            ["tenant", "item_key"], ["mrm_items.tenant", "mrm_items.item_key"], name="fk_mrm_ratings_item"
+        ),
+        Index("ix_mrm_ratings_user", "tenant", "user_id"),
+        Index("ix_mrm_ratings_item", "tenant", "item_key"),
+    )
+
+    tenant: Mapped[str] = mapped_column(TENANT, primary_key=True)
+    event_id: Mapped[str] = mapped_column(IDENTIFIER, primary_key=True)
+    user_id: Mapped[str] = mapped_column(IDENTIFIER)
+    item_key: Mapped[bytes] = mapped_column(LargeBinary(32))
+    prompt_key: Mapped[bytes] = mapped_column(LargeBinary(32))
+    value: Mapped[float] = mapped_column(Double)
+    strength: Mapped[float] = mapped_column(Double)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    content: Mapped[bytes] = mapped_column(LargeBinary(32))
+
+
 class UserWeightsRow(Base):
     """A user's weights under one bundle: derived state, made again whenever ``feedback`` has grown."""
 

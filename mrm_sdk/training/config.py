@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,28 +15,40 @@ class TrainingConfig:
 
     Args:
         method: the inner loop.
-        base_functions: K.
-        steps: meta-batches; with ``epochs`` set, as many as that many passes over the users take.
-        epochs: passes over the users.
-        users_per_batch: users in a meta-batch.
+        outer: the outer loop: ``em`` (empirical Bayes, with ``newton`` only) or ``adam`` (differentiates through the
+            inner loop, as published).
+        base_functions: K; ``None`` lets held-out users choose (``em`` only).
+        directions: em: most directions of the embeddings that tastes may lie in, R.
+        whitening: em: 0 keeps the scale of each direction, 1 makes all alike.
+        iterations: em: steps over users.
+        users_per_iteration: em: users drawn for a step.
+        steps: adam: meta-batches; with ``epochs`` set, as many as that many passes over the users take.
+        epochs: adam: passes over the users.
+        users_per_batch: adam: users in a meta-batch.
         learning_rate: of the outer Adam.
-        warmup: share of the steps in which the learning rate rises; it falls along a cosine afterwards.
-        gradient_clip: largest norm of the outer gradient.
-        inner_steps: Newton or Adam steps of the inner loop, differentiated through.
-        inner_learning_rate: of the inner Adam.
+        warmup: adam: share of the steps in which the learning rate rises; it falls along a cosine afterwards.
+        gradient_clip: adam: largest norm of the outer gradient.
+        inner_steps: adam: Newton or Adam steps of the inner loop, differentiated through.
+        inner_learning_rate: of the inner Adam (``gradient``).
         robust_ratio: RPO's share of users that count as hard.
-        robust_gamma: RPO's softness in nats; larger is closer to the plain mean.
-        embedding_scale: embeddings are multiplied by it; ``None`` centres them and scales to unit variance instead.
-        embedding_noise: noise added to embeddings in training, in units of their standard deviation; it keeps φ
-            smooth, so that texts never seen in training are scored well too.
-        random_shots: cut the support of each batch to a random number of shots.
+        robust_gamma: RPO's softness in nats; infinite is the plain mean.
+        embedding_scale: adam: embeddings are multiplied by it; ``None`` centres them and scales to unit variance.
+        embedding_noise: adam: noise added to embeddings in training, in units of their standard deviation.
+        random_shots: adam: cut the support of each batch to a random number of shots.
         max_pairs: most comparisons of one user and phase that are used.
-        validation_share: users set aside, never trained on, to choose the prior's strength.
+        folds: with fewer users than ``large``, cross-validation over this many folds chooses K and the prior's
+            strength; with more, the first fold alone is set aside.
+        large: from how many users on one fold is enough.
         seed: the only source of randomness.
     """
 
     method: Literal["newton", "gradient"] = "newton"
-    base_functions: int = 8
+    outer: Literal["em", "adam"] = "em"
+    base_functions: int | None = None
+    directions: int = 256
+    whitening: float = 0.5
+    iterations: int = 12
+    users_per_iteration: int = 1000
     steps: int = 800
     epochs: int | None = None
     users_per_batch: int = 256
@@ -45,12 +58,13 @@ class TrainingConfig:
     inner_steps: int = 3
     inner_learning_rate: float = 0.005
     robust_ratio: float = 0.5
-    robust_gamma: float = 3.0
+    robust_gamma: float = math.inf
     embedding_scale: float | None = None
-    embedding_noise: float = 0.3
+    embedding_noise: float = 0.0
     random_shots: bool = True
     max_pairs: int = 64
-    validation_share: float = 0.15
+    folds: int = 5
+    large: int = 500
     seed: int = 0
 
     @classmethod
@@ -67,6 +81,7 @@ class TrainingConfig:
         if name == "paper":
             return cls(
                 method="gradient",
+                outer="adam",
                 base_functions=2,
                 epochs=60,
                 users_per_batch=8,
@@ -75,7 +90,6 @@ class TrainingConfig:
                 inner_steps=1,
                 robust_gamma=0.5,
                 embedding_scale=1.0,
-                embedding_noise=0.0,
                 random_shots=False,
                 seed=seed,
             )

@@ -1,11 +1,11 @@
-"""A data set: who judged which items how, as columns; imports schemas and the row readers."""
+"""A data set: who judged which items how, as columns; imports schemas and the readers of rows."""
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -14,19 +14,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrm_sdk.errors import DatasetError, InvalidInputError, NotFoundError
+from mrm_sdk.feedback import Rating
 from mrm_sdk.schemas import Comparison, Item, Response
+from mrm_sdk.training.columns import QUERY, SUPPORT, Columns, Contents, halve, halve_by_hash, short_hash
+from mrm_sdk.training.items import Catalogue, read_items, sample_bytes, vectors
+from mrm_sdk.training.ratings import Ratings
+from mrm_sdk.training.readers import Reader, find_reader, recognise
+from mrm_sdk.training.readers.source import Reading, Source, open_source
 from mrm_sdk.training.rows import SUFFIXES, read_rows
 
-SUPPORT, QUERY = 0, 1
-_PHASES = {"support": SUPPORT, "query": QUERY}
+__all__ = ["QUERY", "SUPPORT", "Dataset", "Ratings", "Reading", "read_dataset"]
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Comparisons of many users, row by row in the order of the file.
+    """Comparisons of many users, row by row in the order of the file, and ratings where they were asked for.
 
     Args:
-        items: distinct items.
+        items: distinct items; with mapped embeddings, all of the items file, in its order.
         user_ids: distinct users, in order of appearance.
         user: index into ``user_ids`` of each comparison, [n].
         chosen: index into ``items``, [n].
@@ -36,10 +41,15 @@ class Dataset:
         phase: :data:`SUPPORT` or :data:`QUERY`, [n].
         event_ids: unique, given or derived from the content, n of them.
         created_at: where the file says when.
-        sha256: over the rows' content.
+        sha256: over the comparisons' content (over the ratings', where there are no comparisons); of mapped
+            embeddings, over a sample of their rows.
+        embeddings: mapped from ``embeddings.npy``, row i for ``items[i]``, [items, D] float16 or float32, and not
+            checked: :meth:`vectors` checks what it reads.
+        ratings: ``None`` where there are none, or they were not asked for.
+        reading: what became of the records of another program's format.
     """
 
-    items: list[Item]
+    items: Sequence[Item]
     user_ids: list[str]
     user: NDArray[np.int64]
     chosen: NDArray[np.int64]
@@ -47,12 +57,36 @@ class Dataset:
     tie: NDArray[np.bool_]
     strength: NDArray[np.float64]
     phase: NDArray[np.int64]
-    event_ids: list[str]
-    created_at: list[datetime | None]
+    event_ids: Sequence[str]
+    created_at: Sequence[datetime | None]
     sha256: str
+    embeddings: NDArray[Any] | None = None
+    ratings: Ratings | None = None
+    reading: Reading | None = None
 
     def __len__(self) -> int:
-        return len(self.event_ids)
+        return len(self.user)
+
+    @property
+    def dimension(self) -> int | None:
+        """D of the data set's own embeddings; ``None`` where an encoder is needed."""
+        if self.embeddings is not None:
+            return int(self.embeddings.shape[1])
+        own = self.items[0].embedding if self.items else None
+        return None if own is None else len(own)
+
+    def vectors(self, rows: Sequence[int] | NDArray[np.int64] | slice) -> NDArray[np.float32]:
+        """The own embeddings of some items, [rows, D] float32; only those rows are read from the disk.
+
+        Raises:
+            DatasetError: a row holds NaN or infinity, which the message names; or there are no own embeddings.
+        """
+        if self.embeddings is not None:
+            return vectors(self.embeddings, rows)
+        own = [self.items[i].embedding for i in np.arange(len(self.items))[rows]]
+        if any(embedding is None for embedding in own):
+            raise DatasetError("This data set brings no embeddings; an encoder makes them from its texts.")
+        return np.array(own, np.float32).reshape(len(own), self.dimension or 0)
 
     def comparisons(self, rows: Iterable[int] | None = None) -> Iterator[Comparison]:
         """Yields rows (all of them by default) as comparisons, as a client would record them."""
@@ -70,24 +104,82 @@ class Dataset:
                 **({} if when is None else {"created_at": when}),
             )
 
+    def feedback(self) -> Iterator[Comparison | Rating]:
+        """Yields everything that was said, as a client would record it: the comparisons, then the ratings."""
+        yield from self.comparisons()
+        ratings, repeats = self.ratings, Counter[str]()
+        if ratings is None:
+            return
+        for row in range(len(ratings)):
+            item, user_id = self.items[ratings.item[row]], self.user_ids[ratings.user[row]]
+            value = float(ratings.value[row])
+            when: dict[str, Any] = {"created_at": ratings.created_at[row]} if row in ratings.created_at else {}
+            content = hashlib.sha256(repr([user_id, item.key.hex(), value]).encode()).hexdigest()[:40]
+            repeats[content] += 1
+            yield Rating(
+                user_id=user_id,
+                prompt=item.prompt,
+                response=Response(text=item.text, embedding=item.embedding),
+                value=value,
+                event_id=ratings.event_ids.get(row, f"{content}-{repeats[content]}"),
+                **when,
+            )
+
+    def subset(self, rows: NDArray[np.int64]) -> Dataset:
+        """Some of the comparisons, in this order, with the users who made them; there are no ratings in it.
+
+        Items that nobody compares any more are left out, except where rows of mapped embeddings belong to them.
+        """
+        users, user = np.unique(self.user[rows], return_inverse=True)
+        columns = {name: getattr(self, name)[rows] for name in ("chosen", "rejected", "tie", "strength", "phase")}
+        items = self.items
+        if self.embeddings is None:
+            used, pairs = np.unique(np.stack([columns["chosen"], columns["rejected"]]), return_inverse=True)
+            columns["chosen"], columns["rejected"] = pairs.reshape(2, -1)
+            items = [self.items[i] for i in used]
+        digest = hashlib.sha256(self.sha256.encode() + np.asarray(rows, np.int64).tobytes())
+        return replace(
+            self,
+            **columns,
+            items=items,
+            user_ids=[self.user_ids[u] for u in users],
+            user=user,
+            event_ids=[self.event_ids[row] for row in rows],
+            created_at=[self.created_at[row] for row in rows],
+            sha256=digest.hexdigest(),
+            ratings=None,
+        )
+
     def describe(self) -> dict[str, Any]:
         """What a manifest or a report says of the data: counts and a hash, never content."""
-        return {
+        described = {
             "users": len(self.user_ids),
             "comparisons": len(self),
             "items": len(self.items),
             "ties": int(self.tie.sum()),
             "sha256": self.sha256,
         }
+        return described if self.ratings is None else {**described, "ratings": len(self.ratings)}
 
 
-def read_dataset(path: str | Path) -> Dataset:
-    """Reads ``comparisons.jsonl[.gz]``, or a folder with it, or one with ``items.jsonl`` and a table of comparisons.
+def read_dataset(path: str | Path, *, format: str | Reader = "auto", ratings: bool = False) -> Dataset:
+    """Reads a data set in one of our own forms, or in another program's.
+
+    Args:
+        path: ``comparisons.jsonl[.gz]``; a folder with it, or with ``items.jsonl`` and a table of comparisons or
+            ratings; a file or folder of another program's; or ``hub:owner/name[:config][@split]``.
+        format: a name out of :data:`~mrm_sdk.training.readers.READERS`, ``own``, a reader, or ``auto``: own forms, and
+            others where their file names or first record leave no doubt.
+        ratings: also read the folder's ratings; they are read anyhow where there are no comparisons.
 
     Raises:
         NotFoundError: there is nothing at ``path``.
         DatasetError: the content is wrong; the message names file and line.
+        ConfigurationError: there is no such format.
+        MissingDependencyError: an extra is not installed.
     """
+    if str(path).startswith("hub:"):
+        return _read_foreign(open_source(str(path)), find_reader(format, str(path)))
     path = Path(path)
     try:
         exists = path.exists()
@@ -97,144 +189,130 @@ def read_dataset(path: str | Path) -> Dataset:
         raise NotFoundError(f"There is no data set at {path}. Check the path.")
     if (path / "manifest.json").is_file():
         raise NotFoundError(f"{path} is a bundle, not a data set. Are the arguments swapped?")
+    if format == "auto":
+        format = recognise(path)
+    if format != "own":
+        return _read_foreign(open_source(path), find_reader(format, path.name))
+    return _read_own(path, ratings)
+
+
+def _read_own(path: Path, with_ratings: bool) -> Dataset:
     if not path.is_dir():
         if ".jsonl" in path.name:
-            return _build({}, path)
+            return _build(Columns(Catalogue({}, [], [], None)), path, None)
         raise DatasetError(f"{path} is none of comparisons.jsonl[.gz]; a table names items by id: give its folder.")
-    names = [f"comparisons{suffix}" for suffix in SUFFIXES]
-    found = [path / name for name in names if (path / name).is_file()]
-    if len(found) != 1:
-        raise DatasetError(f"{path} must hold one of {', '.join(names)}; it holds {len(found)} of them.")
+    comparisons, rated = (_only(path, kind) for kind in ("comparisons", "ratings"))
+    if comparisons is None and rated is None:
+        names = ", ".join(f"comparisons{suffix}" for suffix in SUFFIXES)
+        raise DatasetError(f"{path} must hold one of {names}; it holds 0 of them, and no ratings either.")
     items = next((path / name for name in ("items.jsonl", "items.jsonl.gz") if (path / name).is_file()), None)
-    if items is None and ".jsonl" not in found[0].name:
-        raise DatasetError(f"{found[0]} names items by id, but there is no items.jsonl beside it.")
-    return _build(_read_items(items) if items else {}, found[0])
+    for table in (comparisons, rated):
+        if items is None and table is not None and ".jsonl" not in table.name:
+            raise DatasetError(f"{table} names items by id, but there is no items.jsonl beside it.")
+    catalogue = read_items(items) if items else Catalogue({}, [], [], None)
+    return _build(Columns(catalogue), comparisons, rated if with_ratings or comparisons is None else None)
 
 
-def _read_items(path: Path) -> dict[str, Item]:
-    items: dict[str, Item] = {}
-    for place, row in read_rows(path):
-        if "item_id" not in row:
-            raise DatasetError(f"{place}: 'item_id' is missing")
-        key = str(row["item_id"])
-        if key in items:
-            raise DatasetError(f"{place}: item id {key!r} appears twice")
-        try:
-            response = Response(text=row.get("response"), embedding=row.get("embedding"))
-            items[key] = Item.of(row.get("prompt"), response)
-        except InvalidInputError as error:
-            raise DatasetError(f"{place}: {error}") from None
-    if not items:
-        raise DatasetError(f"{path} holds no items.")
-    return items
+def _only(folder: Path, kind: str) -> Path | None:
+    found = [path for suffix in SUFFIXES if (path := folder / f"{kind}{suffix}").is_file()]
+    if len(found) > 1:
+        names = ", ".join(f"{kind}{suffix}" for suffix in SUFFIXES)
+        raise DatasetError(f"{folder} must hold one of {names}; it holds {len(found)} of them.")
+    return found[0] if found else None
 
 
-class _Columns:
-    """Collects rows; items are told apart by content, whatever the file calls them."""
-
-    def __init__(self, named: Mapping[str, Item]) -> None:
-        self.named = named
-        self.items: list[Item] = []
-        self.users: dict[str, int] = {}
-        self.numbers: list[tuple[int, int, int, bool, float, int]] = []
-        self.event_ids: list[str] = []
-        self.created_at: list[datetime | None] = []
-        self._index: dict[bytes, int] = {}
-        self._repeats: Counter[str] = Counter()
-
-    def add(self, row: Mapping[str, Any]) -> None:
-        """Adds one row.
-
-        Raises:
-            InvalidInputError: a value is missing or wrong.
-        """
-        missing = {"user_id", "chosen", "rejected"} - row.keys()
-        if missing:
-            found = ", ".join(str(key)[:40] for key in list(row)[:8])
-            raise InvalidInputError(f"{', '.join(map(repr, sorted(missing)))} missing; found: {found}")
-        phase = row.get("phase")
-        if phase is not None and (not isinstance(phase, str) or phase not in _PHASES):
-            raise InvalidInputError(f"phase must be 'support' or 'query', not {str(phase)[:20]!r}")
-        values = {key: row[key] for key in ("tie", "strength", "created_at") if row.get(key) is not None}
-        values |= {key: str(row[key]) for key in ("user_id", "event_id") if row.get(key) is not None}
-        if self.named:
-            comparison = Comparison(chosen="", rejected="", **{"event_id": "-", **values})
-            chosen, rejected = self._by_name(row, "chosen"), self._by_name(row, "rejected")
-        else:
-            texts = {key: row.get(key) for key in ("prompt", "chosen", "rejected")}
-            comparison = Comparison(**{"event_id": "-", **values, **texts})
-            chosen = Item.of(comparison.prompt, comparison.chosen)
-            rejected = Item.of(comparison.prompt, comparison.rejected)
-        self.event_ids.append(values.get("event_id") or self._derive(comparison, chosen, rejected))
-        self.created_at.append(comparison.created_at if "created_at" in values else None)
-        user = self.users.setdefault(comparison.user_id, len(self.users))
-        items = self._number(chosen), self._number(rejected)
-        self.numbers.append((user, *items, comparison.tie, comparison.strength, _PHASES.get(str(phase), -1)))
-
-    def _by_name(self, row: Mapping[str, Any], field: str) -> Item:
-        item = self.named.get(str(row[field]))
-        if item is None:
-            raise InvalidInputError(f"{field}: unknown item id {str(row[field])[:40]!r}, which the items file lacks")
-        return item
-
-    def _number(self, item: Item) -> int:
-        index = self._index.setdefault(item.key, len(self.items))
-        if index == len(self.items):
-            self.items.append(item)
-        return index
-
-    def _derive(self, comparison: Comparison, chosen: Item, rejected: Item) -> str:
-        """An event id from the content, so that importing a file twice adds nothing."""
-        judged = [comparison.user_id, chosen.key.hex(), rejected.key.hex(), comparison.tie, comparison.strength]
-        content = hashlib.sha256(repr(judged).encode()).hexdigest()[:40]
-        self._repeats[content] += 1  # the same judgement made twice is two events
-        return f"{content}-{self._repeats[content]}"
+def _build(columns: Columns, comparisons: Path | None, rated: Path | None) -> Dataset:
+    if comparisons is not None:
+        _add_all(comparisons, columns.add)
+    contents = columns.contents()  # before ratings add users and items
+    if rated is not None:
+        _add_all(rated, columns.add_rating)
+    return _finish(columns, contents, str(comparisons or rated))
 
 
-def _build(named: Mapping[str, Item], path: Path) -> Dataset:
-    columns = _Columns(named)
+def _add_all(path: Path, add: Callable[[dict[str, Any]], None]) -> None:
     for place, row in read_rows(path):
         try:
-            columns.add(row)
+            add(row)
         except InvalidInputError as error:
             raise DatasetError(f"{place}: {error}") from None
-    if not columns.numbers:
-        raise DatasetError(f"{path} holds no comparisons.")
-    repeated = next((i for i, n in Counter(columns.event_ids).items() if n > 1), None)
+
+
+def _read_foreign(source: Source, reader: Reader) -> Dataset:
+    columns = Columns(Catalogue({}, [], [], None))
+    skipped: Counter[str] = Counter()
+    used = 0
+    for place, outcome in reader(source):
+        if isinstance(outcome, str):
+            skipped[outcome] += 1
+            continue
+        used += 1
+        try:
+            for row in outcome:
+                columns.add(row)
+        except InvalidInputError as error:
+            raise DatasetError(f"{place}: {error}") from None
+    reading = Reading(used + skipped.total(), used, dict(skipped.most_common()))
+    if not len(columns) and not len(columns.ratings):
+        raise DatasetError(f"{source.name} gives no comparisons. {reading}")
+    return replace(_finish(columns, columns.contents(), source.name), reading=reading)
+
+
+def _finish(columns: Columns, contents: Contents, name: str) -> Dataset:
+    if not len(columns) and not len(columns.ratings):
+        raise DatasetError(f"{name} holds no comparisons.")
+    event_ids = columns.event_ids(contents)
+    repeated = event_ids.repeated(columns.ratings.event_ids.values())
     if repeated is not None:
-        raise DatasetError(f"{path}: event id {repeated[:60]!r} appears twice")
-    sizes = {None if item.embedding is None else len(item.embedding) for item in columns.items}
-    if len(sizes) > 1:
-        raise DatasetError(f"{path}: all items must have embeddings of one size, or none; found sizes {sizes}")
-    user, chosen, rejected, tie, strength, phase = (np.array(c) for c in zip(*columns.numbers, strict=True))
-    digest = hashlib.sha256(b"".join(item.key for item in columns.items))
-    digest.update("\0".join(columns.users).encode())
-    for column in (user, chosen, rejected, tie, strength, phase):
-        digest.update(column.tobytes())
+        raise DatasetError(f"{name}: event id {repeated[:60]!r} appears twice")
+    users, items = list(columns.users), columns.items
+    if columns.embeddings is None:
+        sizes = {None if item.embedding is None else len(item.embedding) for item in items}
+        if len(sizes) > 1:
+            raise DatasetError(f"{name}: all items must have embeddings of one size, or none; found sizes {sizes}")
+    ratings = columns.ratings.columns() if len(columns.ratings) else None
+    if ratings is not None and not len(contents.user):
+        ratings = _halve_ratings(ratings, users, columns.keys)
+    created_at: list[datetime | None] = [None] * len(columns)
+    for row, when in columns.created_at.items():
+        created_at[row] = when
     return Dataset(
-        items=columns.items,
-        user_ids=list(columns.users),
-        user=user,
-        chosen=chosen,
-        rejected=rejected,
-        tie=tie,
-        strength=strength.astype(np.float64),
-        phase=_halve(user, phase, columns.event_ids),
-        event_ids=columns.event_ids,
-        created_at=columns.created_at,
-        sha256=digest.hexdigest(),
+        items=items,
+        user_ids=users,
+        user=contents.user,
+        chosen=contents.chosen,
+        rejected=contents.rejected,
+        tie=contents.tie,
+        strength=contents.strength,
+        phase=halve(contents, event_ids),
+        event_ids=event_ids,
+        created_at=created_at,
+        sha256=_digest(columns, contents, ratings),
+        embeddings=columns.embeddings,
+        ratings=ratings,
     )
 
 
-def _halve(user: NDArray[np.int64], phase: NDArray[np.int64], event_ids: list[str]) -> NDArray[np.int64]:
-    """Gives rows without a phase one: half of each user's are support, chosen by a hash of their ids."""
-    (rows,) = np.nonzero(phase < 0)
-    if not len(rows):
-        return phase
-    hashes = np.array([hashlib.sha256(event_ids[row].encode()).digest() for row in rows], dtype="S32")
-    order = rows[np.lexsort((hashes, user[rows]))]
-    _, start, count = np.unique(user[order], return_index=True, return_counts=True)
-    rank = np.arange(len(order)) - np.repeat(start, count)
-    phase = phase.copy()
-    phase[order] = np.where(rank < np.repeat(count // 2, count), SUPPORT, QUERY)
-    return phase
+def _digest(columns: Columns, contents: Contents, ratings: Ratings | None) -> str:
+    digest = hashlib.sha256(b"".join(contents.keys))
+    digest.update("\0".join(contents.user_ids).encode())
+    for column in (contents.user, contents.chosen, contents.rejected, contents.tie, contents.strength, contents.phase):
+        digest.update(column.tobytes())
+    if ratings is not None and not len(contents.user):
+        digest.update(b"".join(columns.keys) + "\0".join(columns.users).encode())
+        for column in (ratings.user, ratings.item, ratings.value, ratings.phase):
+            digest.update(column.tobytes())
+    if columns.embeddings is not None:
+        digest.update(sample_bytes(columns.embeddings))
+    return digest.hexdigest()
+
+
+def _halve_ratings(ratings: Ratings, user_ids: list[str], keys: Sequence[bytes]) -> Ratings:
+    """Gives ratings without a phase one: half of each user's items are support, so the halves share no item."""
+    (rows,) = np.nonzero(ratings.phase < 0)
+    user, item = ratings.user[rows], ratings.item[rows]
+    pairs = zip(user, item, strict=True)
+    hashes = np.fromiter((short_hash(f"{user_ids[u]}\0{keys[i].hex()}") for u, i in pairs), np.uint64, len(rows))
+    phase = ratings.phase.copy()
+    phase[rows] = halve_by_hash(user, hashes)
+    return replace(ratings, phase=phase)

@@ -33,6 +33,11 @@ class Packed(NamedTuple):
         z = chosen - rejected
         return Pairs(z, self.strength[:, phase].to(z), self.tie[:, phase].to(z))
 
+    def local(self) -> tuple[Packed, Tensor]:
+        """The same comparisons with items numbered anew, and which items those are, [used] int64."""
+        used, index = torch.unique(self.items, return_inverse=True)
+        return self._replace(items=index), used
+
     def users(self, index: Tensor) -> Packed:
         """Some of the users."""
         return Packed(*(field[index] for field in self))

@@ -7,17 +7,23 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mrm_sdk.core.inner_loop import gradient_descent, newton
 from mrm_sdk.core.losses import bradley_terry, weighted_mean
 from mrm_sdk.core.robust import robust_objective
-from mrm_sdk.errors import TrainingError
+from mrm_sdk.errors import ConfigurationError, TrainingError
+from mrm_sdk.training.basis import gather, moments
+from mrm_sdk.training.checkpoint import Checkpoint
 from mrm_sdk.training.config import TrainingConfig
 from mrm_sdk.training.datasets import QUERY, SUPPORT
 from mrm_sdk.training.episodes import Packed, draw
 from mrm_sdk.training.model import MetaModel
+
+_STEPS_BETWEEN_CHECKPOINTS = 50
 
 Progress = Callable[[str, int, int], None]
 """Called with a stage's name, how many of its units are done, and how many there are."""
@@ -79,7 +85,7 @@ def meta_step(
     Args:
         model: changed in place.
         packed: the meta-batch.
-        embeddings: of all items, [items, D].
+        embeddings: of the items that the meta-batch names, [items, D].
         config: inner loop and robust objective.
         optimiser: of the outer loop.
         scheduler: its learning rate.
@@ -88,13 +94,11 @@ def meta_step(
     Returns:
         What the step saw, before it changed the model.
     """
-    used, index = torch.unique(packed.items, return_inverse=True)
-    seen = embeddings[used]
     if config.embedding_noise:
-        seen = seen + config.embedding_noise / model.scale * torch.randn(seen.shape, generator=generator)
-    base_rewards = model(seen)
-    local = packed._replace(items=index)
-    losses = query_losses(local, base_rewards, adapt(model, local, base_rewards, config))
+        noise = torch.randn(embeddings.shape, generator=generator)
+        embeddings = embeddings + config.embedding_noise / model.scale * noise
+    base_rewards = model(embeddings)
+    losses = query_losses(packed, base_rewards, adapt(model, packed, base_rewards, config))
     objective = robust_objective(losses, ratio=config.robust_ratio, gamma=config.robust_gamma)
     optimiser.zero_grad()
     objective.backward()  # type: ignore[no-untyped-call]
@@ -106,46 +110,107 @@ def meta_step(
     return StepReport(losses.detach(), float(objective.detach()), float(norm), rate)
 
 
-def meta_train(packed: Packed, embeddings: Tensor, config: TrainingConfig, progress: Progress) -> MetaModel:
+def meta_train(
+    packed: Packed,
+    embeddings: NDArray[np.floating],
+    config: TrainingConfig,
+    progress: Progress,
+    checkpoint: Checkpoint | None = None,
+    stage: str = "final",
+) -> MetaModel:
     """Runs the outer loop over users.
 
     Args:
         packed: users for training, each with support and query.
-        embeddings: of all items, [items, D] float32.
+        embeddings: of all items, [items, D]; may be memory-mapped.
         config: everything else; its seed alone decides the result.
         progress: called after every step.
+        checkpoint: where to keep the state every now and then, and when interrupted, and to go on from.
+        stage: names the state in the checkpoint.
 
     Returns:
         The trained model.
 
     Raises:
         TrainingError: embeddings do not differ, or training diverged.
+        ConfigurationError: the number of base rewards is left open.
     """
+    if config.base_functions is None:
+        raise ConfigurationError("outer='adam' needs a number of base_functions.")
     generator = torch.Generator().manual_seed(config.seed)
     centre, scale = torch.zeros(embeddings.shape[1]), config.embedding_scale or 1.0
     if config.embedding_scale is None:
-        centre = embeddings.mean(0)
-        spread = float((embeddings - centre).double().pow(2).mean().sqrt())
-        if not spread > 1e-12 * max(1.0, float(centre.abs().max())):
-            raise TrainingError("All items have the same embedding, so nothing can be learned. Check the encoder.")
-        scale = 1 / spread
+        centre, scale = moments(embeddings)
     model = MetaModel(embeddings.shape[1], config.base_functions, centre=centre, scale=scale, generator=generator)
     users = len(packed.items)
     steps = config.steps if config.epochs is None else max(1, config.epochs * users // config.users_per_batch)
     optimiser, scheduler = outer_optimiser(model, config, steps)
-    with _one_thread():
-        for step in range(steps):
+    state = RunState(model, optimiser, scheduler, generator)
+    done = 0 if checkpoint is None else state.load(checkpoint.read(stage))
+    saved = done
+    try:
+        for step in range(done, steps):
             batch = draw(packed, config.users_per_batch, generator, random_shots=config.random_shots)
-            report = meta_step(model, batch, embeddings, config, optimiser, scheduler, generator)
+            local, rows = batch.local()
+            report = meta_step(model, local, gather(embeddings, rows), config, optimiser, scheduler, generator)
             if not math.isfinite(report.objective):
                 raise TrainingError(f"Training diverged at step {step + 1}: the objective is {report.objective}.")
-            progress("meta-training", step + 1, steps)
+            done = step + 1
+            if checkpoint is not None and done % _STEPS_BETWEEN_CHECKPOINTS == 0:
+                checkpoint.write(stage, state.tensors(done))
+                saved = done
+            progress("meta-training", done, steps)
+    finally:  # also when interrupted: a step that was done is not lost
+        if checkpoint is not None and done > saved and math.isfinite(report.objective):
+            checkpoint.write(stage, state.tensors(done))
     return model
 
 
+class RunState(NamedTuple):
+    """All that the outer loop's next step depends on."""
+
+    model: MetaModel
+    optimiser: torch.optim.Optimizer
+    scheduler: torch.optim.lr_scheduler.LambdaLR
+    generator: torch.Generator
+
+    def tensors(self, done: int) -> dict[str, Tensor]:
+        """The state after ``done`` steps, as a checkpoint holds it."""
+        out = {f"model.{name}": tensor.detach() for name, tensor in self.model.named_parameters()}
+        for index, slots in self.optimiser.state_dict()["state"].items():
+            out |= {f"adam.{index}.{name}": tensor for name, tensor in slots.items()}
+        return out | {"generator": self.generator.get_state(), "steps": torch.tensor(done)}
+
+    @torch.no_grad()
+    def load(self, tensors: dict[str, Tensor] | None) -> int:
+        """Takes the state from a checkpoint, and says how many steps it has seen."""
+        if tensors is None:
+            return 0
+        for name, parameter in self.model.named_parameters():
+            parameter.copy_(tensors[f"model.{name}"])
+        slots: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in tensors.items():
+            if name.startswith("adam."):
+                _, index, slot = name.split(".")
+                slots.setdefault(int(index), {})[slot] = tensor
+        done = int(tensors["steps"])
+        # The schedule first: its state carries no tensor, and the optimiser's groups carry the rate it gave.
+        self.scheduler.last_epoch = done
+        rates = [
+            base * function(done)
+            for base, function in zip(self.scheduler.base_lrs, self.scheduler.lr_lambdas, strict=True)
+        ]
+        state = self.optimiser.state_dict()
+        groups = [{**group, "lr": rate} for group, rate in zip(state["param_groups"], rates, strict=True)]
+        self.optimiser.load_state_dict({"state": slots, "param_groups": groups})
+        self.scheduler._last_lr = rates
+        self.generator.set_state(tensors["generator"])
+        return done
+
+
 @contextmanager
-def _one_thread() -> Iterator[None]:
-    """The tensors are small: threads gain nothing, and spin for each other where another process needs a core."""
+def one_thread() -> Iterator[None]:
+    """Batches of small matrices: threads gain nothing, and spin for each other where another process needs a core."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

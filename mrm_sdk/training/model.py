@@ -57,22 +57,12 @@ class MetaModel(nn.Module):
         return Prior(self.w0, lower @ lower.T, torch.exp(self.log_rho))
 
     @torch.no_grad()
-    def freeze(self, embeddings: Tensor, *, rescale: bool) -> tuple[BaseRewards, Prior]:
-        """φ and prior as a bundle stores them, with centring and scaling folded in, in double precision.
-
-        Args:
-            embeddings: of the training items, [items, D].
-            rescale: give every base reward unit variance over them, and move the scale into the prior. Rewards stay
-                the same, and float32 keeps more of their digits. Softmax weights (``gradient``) do not allow it.
+    def freeze(self) -> tuple[BaseRewards, Prior]:
+        """φ and prior of ``gradient`` as a bundle stores them, with centring and scaling folded in.
 
         Returns:
             The module [batch, D] -> [batch, K] in float32, and the prior in float64.
         """
         weight = self.weight.double() * self.scale.double()
-        w0, precision, rho = (tensor.detach().double() for tensor in self.prior())
-        if rescale:
-            spread = ((embeddings.double() - self.centre.double()) @ weight.T).std(0).clamp_min(1e-12)
-            weight, w0, precision = weight / spread.unsqueeze(-1), w0 * spread, precision / torch.outer(spread, spread)
-        bias = -(weight @ self.centre.double())
-        # Symmetric to the last bit, as loading demands.
-        return BaseRewards(weight.float(), bias.float()).eval(), Prior(w0, (precision + precision.T) / 2, rho)
+        prior = Prior(*(tensor.detach().double() for tensor in self.prior()))
+        return BaseRewards(weight.float(), (-(weight @ self.centre.double())).float()).eval(), prior

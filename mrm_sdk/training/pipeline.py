@@ -6,7 +6,6 @@ import hashlib
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,11 +21,11 @@ from mrm_sdk.encoders.onnx import OnnxEncoder
 from mrm_sdk.encoders.precomputed import PrecomputedEncoder
 from mrm_sdk.errors import ConfigurationError, TrainingError
 from mrm_sdk.settings import Settings
+from mrm_sdk.training.checkpoint import Checkpoint
 from mrm_sdk.training.config import TrainingConfig
 from mrm_sdk.training.datasets import QUERY, Dataset
-from mrm_sdk.training.episodes import pack
-from mrm_sdk.training.guard import choose_prior_strength
-from mrm_sdk.training.meta import Progress, meta_train
+from mrm_sdk.training.fitting import fit
+from mrm_sdk.training.meta import Progress
 from mrm_sdk.training.model import BaseRewards
 from mrm_sdk.training.onnx_export import export_base_rewards, export_encoder
 from mrm_sdk.version import __version__
@@ -53,12 +52,12 @@ def prepare_encoder(name: str, dataset: Dataset, settings: Settings, progress: P
         ConfigurationError: there is no such encoder, or the data set lacks the embeddings it needs.
         MissingDependencyError: its extra is not installed.
     """
-    own = dataset.items[0].embedding
+    own = dataset.dimension
     if name not in ("minilm", "precomputed"):
         raise ConfigurationError(f"There is no encoder {name!r}; use 'minilm' or 'precomputed'.")
     if own is not None:
         spec = EncoderSpec(
-            kind="precomputed", name="precomputed", dimension=len(own), fingerprint=digest(["precomputed", len(own)])
+            kind="precomputed", name="precomputed", dimension=own, fingerprint=digest(["precomputed", own])
         )
         return PreparedEncoder(PrecomputedEncoder(spec.dimension, spec.fingerprint), spec, None)
     if name == "precomputed":
@@ -81,8 +80,10 @@ def prepare_encoder(name: str, dataset: Dataset, settings: Settings, progress: P
     return PreparedEncoder(encoder, spec, (graph, tokenizer))
 
 
-def embed_items(encoder: Encoder, dataset: Dataset, progress: Progress) -> NDArray[np.float32]:
-    """Embeds every distinct item once: [items, D]."""
+def embed_items(encoder: Encoder, dataset: Dataset, progress: Progress) -> NDArray[np.floating]:
+    """Embeddings of all items, [items, D]: those of the data set, mapped where they are, else each encoded once."""
+    if dataset.embeddings is not None:
+        return dataset.embeddings
     size, out = 128, np.empty((len(dataset.items), encoder.dimension), np.float32)
     # Sorted by length, a chunk's batches hold little padding.
     order = sorted(range(len(out)), key=lambda i: len(dataset.items[i].text or ""))
@@ -102,6 +103,7 @@ def train_bundle(
     name: str | None = None,
     licence: str = "not stated",
     settings: Settings | None = None,
+    checkpoint: str | Path | None = None,
     progress: Progress = lambda stage, done, total: None,
 ) -> Manifest:
     """Meta-trains on a data set and writes a verified bundle.
@@ -114,6 +116,7 @@ def train_bundle(
         name: of the bundle; its folder's by default.
         licence: of the training data, as the manifest should state it.
         settings: of the encoder's session.
+        checkpoint: a folder to keep the training's state in, and to go on from where it holds one.
         progress: called with stage, done, total.
 
     Returns:
@@ -122,7 +125,7 @@ def train_bundle(
     Raises:
         TrainingError: too few users, or training cannot give a usable bundle.
         OutputError: ``out`` cannot be written.
-        ConfigurationError: no such encoder.
+        ConfigurationError: no such encoder, or the checkpoint is of another training.
         MissingDependencyError: an extra is not installed.
     """
     config, settings, out = config or TrainingConfig(), settings or Settings(), Path(out)
@@ -132,21 +135,10 @@ def train_bundle(
     embeddings = embed_items(prepared.encoder, dataset, progress)
 
     began = time.perf_counter()
-    rng = np.random.default_rng(config.seed)
-    shuffled = rng.permutation(users)
-    held_out = max(1, round(config.validation_share * len(users)))
-    packed = pack(dataset, np.sort(shuffled[held_out:]), limit=config.max_pairs, rng=rng)
-    model = meta_train(packed, torch.from_numpy(embeddings), config, progress)
-
-    module, prior = model.freeze(torch.from_numpy(embeddings), rescale=config.method == "newton")
-    metrics: dict[str, Any] = {}
-    if config.method == "newton":
-        base_rewards = module(torch.from_numpy(embeddings)).detach().double()
-        validation = pack(dataset, np.sort(shuffled[:held_out]), limit=config.max_pairs)
-        prior, metrics["prior_strength_query_loss"] = choose_prior_strength(prior, validation, base_rewards)
+    identity = [asdict(config), dataset.sha256, prepared.spec.fingerprint, __version__]
+    kept = None if checkpoint is None else Checkpoint(Path(checkpoint), identity)
+    module, prior, held_out, metrics = fit(dataset, users, embeddings, config, progress, kept)
     seconds = time.perf_counter() - began
-    if not all(bool(torch.isfinite(t).all()) for t in (*prior, *module.parameters())):
-        raise TrainingError("Training gave NaN or infinity; nothing was written. Check the embeddings' scale.")
 
     progress("exporting base rewards", 0, 1)
     graph = export_base_rewards(module)
@@ -166,8 +158,8 @@ def train_bundle(
         training={
             **asdict(config),
             "data": dataset.describe(),
-            "users_trained": len(users) - held_out,
-            "users_validation": held_out,
+            "users_trained": len(users),
+            "users_chosen_on": held_out,
             "seconds": round(seconds, 2),
         },
         metrics=metrics,
@@ -185,9 +177,9 @@ def _usable_users(dataset: Dataset) -> NDArray[np.int64]:
     return users
 
 
-def _verify(module: BaseRewards, graph: bytes, embeddings: NDArray[np.float32], settings: Settings) -> float:
+def _verify(module: BaseRewards, graph: bytes, embeddings: NDArray[np.floating], settings: Settings) -> float:
     """Runs the graph in ONNX Runtime on real embeddings and compares it with torch."""
-    sample = embeddings[:1024]
+    sample = np.array(embeddings[:1024], np.float32)
     session = GraphSession("base_rewards.onnx", lambda: graph, frozenset({"embedding"}), settings)
     expected = module(torch.from_numpy(sample)).detach().numpy()
     difference = float(np.abs(session.run({"embedding": sample}) - expected).max())

@@ -13,6 +13,8 @@ from typing import Any, TextIO, cast
 from mrm_sdk.errors import DatasetError, MissingDependencyError
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".csv", ".csv.gz", ".parquet")
+# What other programs write; a data set of our own is never called so.
+FOREIGN = (*SUFFIXES, ".json", ".json.gz")
 
 
 def read_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -29,7 +31,25 @@ def read_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         return _csv(path)
     if name.endswith((".jsonl", ".jsonl.gz")):
         return _jsonl(path)
-    raise DatasetError(f"{path} is none of {', '.join(SUFFIXES)}; convert it to one of them.")
+    if name.endswith((".json", ".json.gz")):
+        return _json(path)
+    raise DatasetError(f"{path} is none of {', '.join(FOREIGN)}; convert it to one of them.")
+
+
+def _json(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """One array of objects; some programs also call JSON Lines ``.json``."""
+    first = next((line.lstrip()[:1] for _, line in _lines(path) if line.strip()), "")
+    if first != "[":
+        yield from _jsonl(path)
+        return
+    try:
+        rows = json.loads("".join(line for _, line in _lines(path)))
+    except (ValueError, RecursionError) as error:
+        raise DatasetError(f"{path}: not JSON ({str(error)[:80]})") from None
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row, dict):
+            raise DatasetError(f"{path}, element {number}: a JSON object is wanted, not {type(row).__name__}")
+        yield f"{path}, element {number}", row
 
 
 def _jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

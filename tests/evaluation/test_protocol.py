@@ -8,18 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from mrm_sdk import Client
 from mrm_sdk.bundle import Bundle
 from mrm_sdk.client import open_encoder
-from mrm_sdk.core.batching import Pairs
-from mrm_sdk.errors import BundleMismatchError, ConfigurationError, DatasetError
-from mrm_sdk.evaluation.metrics import accuracy, worst_share
+from mrm_sdk.errors import BundleMismatchError, ConfigurationError, DatasetError, OutputError
 from mrm_sdk.evaluation.protocol import Report, evaluate
 from mrm_sdk.evaluation.report import figure, page, save, table
 from mrm_sdk.training.datasets import QUERY, SUPPORT, Dataset, read_dataset
 from tests.conftest import SHARED, Trained, mrm, write_embedded_dataset
+from tests.evaluation.methods import assert_self_contained
 
 
 def through_a_client(bundle: Bundle, dataset: Dataset, users: list[str], shots: int, folder: Path) -> list[float]:
@@ -89,17 +87,6 @@ def test_another_source_goes_through_the_same_commands(tmp_path: Path) -> None:
     assert 0.5 < zero["accuracy"] < five["accuracy"]  # on the training users themselves: only that it runs
 
 
-def test_accuracy_leaves_ties_out_and_halves_equality() -> None:
-    z = torch.tensor([[[1.0], [-1.0], [0.0], [9.0]], [[1.0], [1.0], [1.0], [1.0]]])
-    query = Pairs(z, torch.tensor([[1.0, 1, 1, 1], [1, 0, 0, 0]]), torch.tensor([[0.0, 0, 0, 1], [0, 0, 0, 0]]))
-    assert accuracy(query, torch.tensor([[1.0], [-1.0]])).tolist() == [0.5, 0.0]
-
-
-def test_worst_share() -> None:
-    assert worst_share(torch.arange(20.0), 0.1) == 0.5
-    assert worst_share(torch.tensor([3.0]), 0.1) == 3.0
-
-
 @pytest.fixture
 def report(embedded_bundle: Bundle, embedded_dataset: Dataset) -> Report:
     return evaluate(embedded_bundle, embedded_dataset, open_encoder(None, embedded_bundle), shots=(12, 0, 3, 3))
@@ -118,16 +105,39 @@ def test_one_user_has_no_control(embedded_bundle: Bundle, tmp_path: Path) -> Non
 
 
 def test_report_as_table_picture_and_page(report: Report, tmp_path: Path) -> None:
-    assert f"{report.at(12).accuracy:.4f}" in table(report)
+    text = table(report)
+    assert f"{report.at(12).accuracy:.4f}" in text
+    assert max(map(len, text.splitlines())) <= 108
     svg = figure(report, "A title & more")
     assert svg.count("<svg") == 1
     html = page(report, "A title & more", svg)
+    assert_self_contained(html)
+    assert html.count("<svg") == 2  # shots curve and reliability diagram
     assert "<title>A title &amp; more</title>" in html
-    assert "http" not in html.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
-        "http://creativecommons.org", ""
-    )  # nothing is loaded from elsewhere
+    for value in (report.at(12).worst_half, report.at(12).flipped, report.at(3).control):
+        assert f"<td>{value:.1%}" in html
+    gain = report.at(12).gain
+    assert f"<td>{100 * gain.difference:+.1f} ({100 * gain.low:+.1f} … {100 * gain.high:+.1f})" in html
+    assert report.bundle["fingerprint"] in html
     paths = save(report, tmp_path / "new" / "folder", "t")
     assert [path.name for path in paths] == ["accuracy.svg", "accuracy.html"]
+    assert paths[0].read_text() == figure(report, "t")
+    with pytest.raises(OutputError, match="Choose another place"):
+        save(report, paths[0], "t")
+
+
+def test_report_as_json(report: Report) -> None:
+    found = json.loads(json.dumps(report.as_json()))
+    assert [point["shots"] for point in found["results"]] == [0, 3, 12]
+    assert found["results"][2]["gain"]["difference"] == pytest.approx(report.at(12).accuracy - report.at(0).accuracy)
+    assert found["doubts"] == []
+    bins = found["reliability"]["bins"]
+    assert sum(entry["share"] for entry in bins) == pytest.approx(1)
+    assert sum(entry["share"] * entry["accuracy"] for entry in bins) == pytest.approx(report.at(12).accuracy)
+    error = sum(entry["share"] * abs(entry["accuracy"] - entry["confidence"]) for entry in bins)
+    assert error == pytest.approx(report.at(12).ece)
+    assert all(entry["from"] <= entry["confidence"] <= entry["to"] for entry in bins)
+    assert "u3" not in json.dumps(found)  # nobody is named
 
 
 def test_what_cannot_be_evaluated(embedded_bundle: Bundle, embedded_dataset: Dataset, tmp_path: Path) -> None:

@@ -5,16 +5,21 @@ from __future__ import annotations
 import json
 import logging
 import multiprocessing
+from collections.abc import Callable
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
+import numpy as np
 import pytest
 import sqlalchemy as sa
 from alembic import command
+from alembic.config import Config
 
 from mrm_sdk.bundle import Bundle
 from mrm_sdk.client import Client
 from mrm_sdk.errors import DatabaseError, SchemaAheadError, SchemaOutdatedError
+from mrm_sdk.feedback import Rating
+from mrm_sdk.schemas import Comparison, Response
 from mrm_sdk.settings import Settings
 from mrm_sdk.storage import Database, check, current, upgrade
 from mrm_sdk.storage.migrate import VERSION_TABLE, _migrations
@@ -82,6 +87,45 @@ def test_downgrade_leaves_the_version_table_only(empty: Database) -> None:
     assert current(empty) is None
     assert upgrade(empty) == (None, HEAD)
     assert check(empty) == []
+
+
+def test_ratings_come_and_go_beside_rows_that_stay(empty: Database, embedded_bundle: Bundle) -> None:
+    config, _ = _migrations()
+
+    def move(direction: Callable[[Config, str], None], revision: str) -> None:
+        with empty.transaction(write=True) as connection:
+            config.attributes["connection"] = connection
+            direction(config, revision)
+
+    sides = [Response(embedding=np.eye(6)[n]) for n in range(3)]
+    comparison = Comparison(user_id="ada", chosen=sides[0], rejected=sides[1])
+    upgrade(empty, "0001")
+    with pytest.raises(SchemaOutdatedError):
+        check(empty)
+    execute(empty, "INSERT INTO mrm_users VALUES ('default', 'bob', 7)")
+    move(command.upgrade, "0002")
+    assert check(empty) == []
+    with Client(empty.engine, bundle=embedded_bundle) as client:
+        client.record(comparison)
+        compared = client.personalize("ada").weights
+        client.record_many([Rating(user_id="ada", response=side, value=n) for n, side in enumerate(sides)])
+        assert not np.array_equal(client.personalize("ada").weights, compared)
+
+    move(command.downgrade, "0001")
+    assert tables(empty) == OURS - {"mrm_ratings"}
+    with empty.transaction() as connection:
+        counts = {name: f"SELECT count(*) FROM {name}" for name in ("mrm_users", "mrm_comparisons", "mrm_items")}
+        found = {name: connection.exec_driver_sql(query).scalar() for name, query in counts.items()}
+        features = connection.exec_driver_sql("SELECT count(*) FROM mrm_item_features").scalar()
+    # What was only rated goes with its rating: no user is left in whose name it could be forgotten.
+    assert (found, features) == ({"mrm_users": 2, "mrm_comparisons": 1, "mrm_items": 2}, 2)
+
+    upgrade(empty)
+    assert check(empty) == []
+    with Client(empty.engine, bundle=embedded_bundle) as client:
+        user = client.personalize("ada")  # weights that had seen the ratings are not taken for current
+        assert user.comparisons == 1
+        np.testing.assert_array_equal(user.weights, compared)
 
 
 def test_tables_of_a_newer_version(empty: Database, embedded_bundle: Bundle) -> None:

@@ -260,6 +260,7 @@ class TestForget:
             "mrm_item_features": 3,
             "mrm_comparisons": 2,
             "mrm_comparison_features": 2,
+            "mrm_ratings": 0,
             "mrm_user_weights": 1,
             "mrm_outbox": 1,
         }

@@ -1,0 +1,108 @@
+"""Ratings of one user as weighted comparisons; imports numpy, torch and this folder only.
+
+Two ratings of one prompt say which response is better, and by how much on the user's own scale. All pairs of n ratings
+would count each rating n − 1 times; weighing each pair 2/n, they count as much as n − 1 comparisons together.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mrm_sdk.core.batching import Pairs
+
+MOST_DISTANCES = 32
+"""Up to one more rating than this, a prompt gives all pairs; above, a rating meets at most twice as many others."""
+
+
+class RatedPairs(NamedTuple):
+    """Which ratings make comparisons, and how much each counts.
+
+    Args:
+        better: index of the higher rating of each pair, [pairs] int64.
+        worse: index of the lower one, [pairs] int64.
+        strength: how much the pair counts, [pairs] float64.
+    """
+
+    better: NDArray[np.int64]
+    worse: NDArray[np.int64]
+    strength: NDArray[np.float64]
+
+
+def rated_pairs(
+    values: NDArray[np.float64],
+    prompt: NDArray[np.int64],
+    strength: NDArray[np.float64],
+    *,
+    most_distances: int = MOST_DISTANCES,
+) -> RatedPairs:
+    """Turns a user's ratings into comparisons; only ratings of the same prompt meet, and equal ones say nothing.
+
+    A pair of a prompt with n ratings counts ``2/n · √(|Δ| / s) · √(strength · strength)``: ``Δ`` is the difference of
+    the two values and ``s`` the standard deviation of all values of the user, whatever their prompts, so that the scale
+    on which a user rates does not matter. The rule was measured against others in ``export/choose_ratings.py``.
+
+    Where a prompt has more than ``most_distances + 1`` ratings, each meets only those that lie certain numbers of
+    ranks away, ``most_distances`` of them and evenly spaced; a pair then counts ``(n − 1) / pairs`` in place of
+    ``2/n``, which is the same where all pairs are there. So n ratings make at most ``most_distances · n`` pairs.
+
+    Args:
+        values: of each rating, [n] float64, finite.
+        prompt: a number for each rating, equal where the prompt is, [n] int64.
+        strength: how much each rating counts, [n] float64, above 0.
+        most_distances: bounds the pairs of a prompt.
+
+    Returns:
+        The comparisons. The order of the ratings does not matter, except that equal values of one prompt keep theirs
+        where not all pairs are taken.
+    """
+    if len(values) < 2:
+        none = np.zeros(0, np.int64)
+        return RatedPairs(none, none, np.zeros(0))
+    # Scaled first: differences of huge values would overflow.
+    values = values / max(float(np.abs(values).max()), np.finfo(np.float64).tiny)
+    order = np.lexsort((values, prompt))
+    _, label, count = np.unique(prompt[order], return_inverse=True, return_counts=True)
+    last = (np.cumsum(count) - 1)[label]  # where each rating's prompt ends
+    gaps = (count - 1)[label]
+    distances = np.minimum(gaps, most_distances)
+    place = np.arange(len(order))
+    lower, upper = [place[:0]], [place[:0]]
+    for number in range(int(distances.max())):
+        step = (2 * number + 1) * gaps // (2 * np.maximum(distances, 1)) + 1
+        meets = (number < distances) & (place + step <= last)
+        lower.append(place[meets])
+        upper.append((place + step)[meets])
+    low, high = np.concatenate(lower), np.concatenate(upper)
+    share = (count - 1) / np.maximum(np.bincount(label[low], minlength=len(count)), 1)
+    worse, better = order[low], order[high]
+    difference = values[better] - values[worse]
+    (unequal,) = np.nonzero(difference > 0)
+    low, worse, better, difference = low[unequal], worse[unequal], better[unequal], difference[unequal]
+    weight = share[label[low]] * np.sqrt(difference / (values.std() or 1)) * np.sqrt(strength[better] * strength[worse])
+    return RatedPairs(better, worse, weight)
+
+
+def pairs_of_ratings(
+    values: NDArray[np.float64],
+    base_rewards: NDArray[np.float64],
+    prompt: NDArray[np.int64],
+    strength: NDArray[np.float64],
+) -> Pairs:
+    """The comparisons of :func:`rated_pairs` as the inner loop sees them, for one user.
+
+    Args:
+        values: [n].
+        base_rewards: of the rated items, [n, K].
+        prompt: [n].
+        strength: [n].
+
+    Returns:
+        [pairs, ...] float64; none of them is a tie.
+    """
+    better, worse, weight = rated_pairs(values, prompt, strength)
+    z = torch.from_numpy(base_rewards[better] - base_rewards[worse])
+    return Pairs(z, torch.from_numpy(weight), torch.zeros(len(weight), dtype=torch.float64))

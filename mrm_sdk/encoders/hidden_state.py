@@ -1,0 +1,139 @@
+"""A language model's last hidden state as embedding, as reward models use it; imports bundle's digests and schemas.
+
+Needs the extra ``[minilm]``, which brings transformers. Not for bundles to carry: a model of this kind fills a GPU.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mrm_sdk.bundle.manifest import digest
+from mrm_sdk.errors import ConfigurationError, EncoderError, MissingDependencyError
+
+if TYPE_CHECKING:
+    import torch
+
+DTYPES = ("bfloat16", "float16", "float32")
+_ROLE = re.compile(r"^(system|user|assistant): ", re.MULTILINE)
+_SAMPLED = 256
+
+
+class HiddenStateEncoder:
+    """Encodes a conversation as the hidden state of its last token, right before the reward model's score head.
+
+    The chat template is applied once and its text is tokenised without adding special tokens, so that a BOS which the
+    template writes stays the only one. A prompt of ``role: content`` lines, which is how a data set and a client hand
+    chat messages on, becomes these messages again; any other prompt is one message of the user.
+
+    Args:
+        model: name or folder of a sequence classifier whose backbone is a decoder, with a chat template.
+        device: ``cpu``, ``cuda``, or ``auto``: CUDA where there is one.
+        dtype: of the weights: ``bfloat16``, ``float16`` or ``float32``.
+        max_tokens: of longer conversations the first token and the end are kept, for the answer is at the end.
+        batch_size: conversations per forward pass; those of like length share one.
+
+    Raises:
+        ConfigurationError: the model cannot be loaded, or an argument is out of range.
+        MissingDependencyError: transformers is not installed.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        device: str = "auto",
+        dtype: str = "bfloat16",
+        max_tokens: int = 4096,
+        batch_size: int = 8,
+    ) -> None:
+        if dtype not in DTYPES or max_tokens < 2 or batch_size < 1:
+            raise ConfigurationError(f"dtype must be one of {', '.join(DTYPES)}, max_tokens 2 or more, batch_size 1.")
+        import torch
+
+        try:
+            from transformers import AutoModelForSequenceClassification, AutoTokenizer
+        except ImportError:
+            raise MissingDependencyError.of("transformers", "minilm", "Encoding with a language model") from None
+        try:
+            self._tokenizer = AutoTokenizer.from_pretrained(model)
+            loaded = AutoModelForSequenceClassification.from_pretrained(model, dtype=getattr(torch, dtype))
+            self._device = torch.device(device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
+            self.module = loaded.eval().to(self._device)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise ConfigurationError(f"{model} cannot be loaded on {device}: {str(error)[:300]}") from None
+        if not getattr(self._tokenizer, "chat_template", None):
+            raise ConfigurationError(f"The tokenizer of {model} has no chat template; choose a model for chats.")
+        self._backbone = getattr(self.module, self.module.base_model_prefix)
+        self._max_tokens, self._batch_size = max_tokens, batch_size
+        self.dimension = int(self.module.config.hidden_size)
+        self.fingerprint = digest(["hidden_state", dtype, max_tokens, self._tokenizer.chat_template, self._weights()])
+
+    def encode(self, texts: Sequence[tuple[str | None, str]]) -> NDArray[np.float32]:
+        """Encodes (prompt or ``None``, response) pairs: n of them -> [n, D].
+
+        Raises:
+            EncoderError: the chat template refuses a conversation.
+        """
+        tokens = [self.tokens(prompt, response) for prompt, response in texts]
+        out = np.empty((len(texts), self.dimension), np.float32)
+        order = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))
+        for start in range(0, len(order), self._batch_size):
+            rows = order[start : start + self._batch_size]
+            out[rows] = self._forward([tokens[row] for row in rows])
+        return out
+
+    def tokens(self, prompt: str | None, response: str) -> list[int]:
+        """Token ids of a conversation, at most ``max_tokens`` of them.
+
+        Raises:
+            EncoderError: the chat template refuses the conversation.
+        """
+        chat = [*messages_of(prompt), {"role": "assistant", "content": response}]
+        try:
+            text = self._tokenizer.apply_chat_template(chat, tokenize=False)
+        except Exception as error:  # templates are programs and raise what they like
+            raise EncoderError(f"The chat template refuses a conversation: {str(error)[:200]}") from error
+        ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids if len(ids) <= self._max_tokens else [ids[0], *ids[len(ids) - self._max_tokens + 1 :]]
+
+    def _forward(self, rows: list[list[int]]) -> NDArray[np.float32]:
+        import torch
+
+        # Padding stands behind the end, where a causal model cannot see it, whatever side the tokenizer prefers.
+        ids = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.int64)
+        mask = torch.zeros_like(ids)
+        for row, tokens in enumerate(rows):
+            ids[row, : len(tokens)] = torch.tensor(tokens)
+            mask[row, : len(tokens)] = 1
+        with torch.inference_mode():
+            hidden: torch.Tensor = self._backbone(
+                input_ids=ids.to(self._device), attention_mask=mask.to(self._device), use_cache=False
+            ).last_hidden_state
+            last = hidden[torch.arange(len(rows)), mask.sum(1) - 1]
+        vectors: NDArray[np.float32] = last.float().cpu().numpy()
+        return vectors
+
+    def _weights(self) -> str:
+        """A hash over a sample of every weight: it tells models apart without reading all of a large one."""
+        sampled = hashlib.sha256()
+        for name, parameter in self.module.state_dict().items():
+            flat = parameter.detach().reshape(-1)
+            step = max(1, len(flat) // _SAMPLED)
+            sampled.update(f"{name} {tuple(parameter.shape)}".encode())
+            sampled.update(flat[::step].float().cpu().numpy().tobytes())
+        return sampled.hexdigest()
+
+
+def messages_of(prompt: str | None) -> list[dict[str, Any]]:
+    """Chat messages of a prompt: those that its ``role: content`` lines tell, else one message of the user."""
+    starts = list(_ROLE.finditer(prompt or ""))
+    if prompt is None or not starts or starts[0].start() != 0:
+        return [{"role": "user", "content": prompt or ""}]
+    ends = [*(match.start() - 1 for match in starts[1:]), len(prompt)]
+    return [{"role": match[1], "content": prompt[match.end() : end]} for match, end in zip(starts, ends, strict=True)]

@@ -1,0 +1,118 @@
+"""Who is learned from and who is judged, settled before anything is fitted; imports data sets and measuring."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import NamedTuple, TypeVar, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mrm_sdk.errors import ConfigurationError, DatasetError
+from mrm_sdk.evaluation.measuring import judgeable
+from mrm_sdk.training.datasets import QUERY, Dataset
+
+_T = TypeVar("_T")
+
+
+class Split(NamedTuple):
+    """One fit and the users it is judged by.
+
+    Args:
+        training: a data set that holds the comparisons of the users to learn from, and nobody else's.
+        learners: indices into its ``user_ids``, ascending.
+        judged: a data set with the same items.
+        users: indices into its ``user_ids``, of those to judge.
+    """
+
+    training: Dataset
+    learners: NDArray[np.int64]
+    judged: Dataset
+    users: NDArray[np.int64]
+
+
+def fold_splits(dataset: Dataset, folds: int, seed: int) -> Iterator[Split]:
+    """Splits the users at random, so that each is judged once, by a fit to the users of the other folds.
+
+    Users with nothing to judge by are learned from in every fold where they can be.
+
+    Raises:
+        ConfigurationError: fewer than 2 folds, or more than there are users to judge.
+        DatasetError: there is nobody to judge.
+    """
+    users = judgeable(dataset)
+    if not 2 <= folds <= len(users):
+        raise ConfigurationError(
+            f"Folds must be 2 or more, and at most the {len(users)} users who can be judged; not {folds}."
+        )
+    learners = _learners(dataset)
+    shuffled = np.random.default_rng(seed).permutation(users)
+
+    def split(held_out: NDArray[np.int64]) -> Split:
+        others = np.setdiff1d(learners, held_out)
+        return Split(_only(dataset, others), others, dataset, held_out)
+
+    # One at a time: each holds a copy of most of the rows.
+    return (split(np.sort(shuffled[fold::folds])) for fold in range(folds))
+
+
+def unseen_split(dataset: Dataset, unseen: Dataset) -> Split:
+    """Learns from all users of one data set and judges all of another.
+
+    Raises:
+        DatasetError: a user is in both, there is nobody to judge, or the embeddings differ in size.
+    """
+    both = sorted(set(dataset.user_ids) & set(unseen.user_ids))
+    if both:
+        raise DatasetError(
+            f"{len(both)} users, as {both[0][:60]!r}, are in both data sets: who is judged must not be learned from. "
+            "Take them out of one, or give them ids that differ where they are other people."
+        )
+    if dataset.dimension != unseen.dimension:
+        sizes = f"{dataset.dimension} and {unseen.dimension}"
+        raise DatasetError(f"Embeddings of the two data sets must have one size, or none; found {sizes}.")
+    ours, theirs = dataset.items, unseen.items
+    shift = len(ours)
+    items = _Looked(shift + len(theirs), lambda i: ours[i] if i < shift else theirs[i - shift])
+    training = replace(dataset, items=items, embeddings=None)
+    judged = replace(
+        unseen, items=items, embeddings=None, chosen=unseen.chosen + shift, rejected=unseen.rejected + shift
+    )
+    return Split(training, _learners(dataset), judged, judgeable(unseen))
+
+
+def _learners(dataset: Dataset) -> NDArray[np.int64]:
+    """Users whom anything can be learned from: as in training, those with a query comparison."""
+    return np.unique(dataset.user[dataset.phase == QUERY])
+
+
+def _only(dataset: Dataset, users: NDArray[np.int64]) -> Dataset:
+    """The data set without what anybody else said; items and users keep their numbers."""
+    rows = np.flatnonzero(np.isin(dataset.user, users))
+    return replace(
+        dataset,
+        **{name: getattr(dataset, name)[rows] for name in ("user", "chosen", "rejected", "tie", "strength", "phase")},
+        event_ids=_Looked(len(rows), lambda i: dataset.event_ids[int(rows[i])]),
+        created_at=_Looked(len(rows), lambda i: dataset.created_at[int(rows[i])]),
+        ratings=None,
+    )
+
+
+class _Looked(Sequence[_T]):
+    """A sequence whose elements are looked up when asked for, since they may be costly to make and are seldom used."""
+
+    def __init__(self, length: int, look_up: Callable[[int], _T]) -> None:
+        self._length, self._look_up = length, look_up
+
+    def __len__(self) -> int:
+        return self._length
+
+    @overload
+    def __getitem__(self, index: int) -> _T: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[_T]: ...
+    def __getitem__(self, index: int | slice) -> _T | list[_T]:
+        if isinstance(index, slice):
+            return [self._look_up(i) for i in range(self._length)[index]]
+        return self._look_up(range(self._length)[index])

@@ -1,0 +1,170 @@
+"""Feedback beyond pairs: ratings, thumbs and rankings, frozen as comparisons are; imports errors and schemas."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from itertools import combinations
+from typing import Annotated, Any, TypeAlias
+
+from pydantic import BeforeValidator, Field, field_validator
+
+from mrm_sdk.schemas import (
+    MAX_ID_LENGTH,
+    Comparison,
+    Frozen,
+    Identifier,
+    Item,
+    Moment,
+    PromptField,
+    Response,
+    Side,
+    Strength,
+    uuid7,
+)
+
+MOST_RANKED = 50
+# Room for the number that each comparison of a ranking carries behind the ranking's own id.
+_MAX_RANKING_ID = MAX_ID_LENGTH - len(f"#{MOST_RANKED * (MOST_RANKED - 1) // 2}")
+
+
+class _Judgement(Frozen):
+    user_id: Identifier
+    prompt: PromptField = None
+    strength: Strength = 1.0
+    event_id: Identifier = Field(default_factory=uuid7)
+    created_at: Moment = Field(default_factory=lambda: datetime.now(UTC))
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("a number is wanted; a thumb up or down is a Thumb")
+    return value
+
+
+class Rating(_Judgement):
+    """One user's judgement of one response, as a number: the higher, the better.
+
+    Ratings become comparisons within a prompt (or among those with ``prompt=None``), each as far as the user's own
+    spread of values makes it count; so any scale will do, but one user's ratings must share it. Where a response is
+    rated again, the rating with the later ``created_at`` counts alone. One rating of a prompt compares nothing yet.
+
+    Args:
+        user_id: the host's own name of the user, at most 255 characters.
+        prompt: ``None``, a text, or chat messages ``[{"role", "content"}]``.
+        response: what was rated, a text or a :class:`~mrm_sdk.Response`.
+        value: stars, points or the like; any finite number.
+        strength: how much this judgement counts, 1 for an ordinary one, in (0, 100].
+        event_id: makes recording idempotent; a new UUIDv7 by default.
+        created_at: when the user judged, with a time zone, at most a day ahead of this clock; now by default.
+
+    Raises:
+        InvalidInputError: a field is missing, unknown or out of range.
+        EmbeddingError: an embedding is not one finite vector.
+    """
+
+    response: Side
+    value: Annotated[float, Field(allow_inf_nan=False), BeforeValidator(_number)]
+
+
+class Thumb(_Judgement):
+    """A thumb up or down: a :class:`Rating` of 1 or −1, with the same arguments, results and errors.
+
+    Args:
+        user_id: see :class:`Rating`, as for the rest.
+        prompt: see there.
+        response: what was judged.
+        up: whether the user liked it.
+        strength: see there.
+        event_id: see there.
+        created_at: see there.
+    """
+
+    response: Side
+    up: bool
+
+    def as_rating(self) -> Rating:
+        """Returns the rating that this is."""
+        return Rating(
+            user_id=self.user_id,
+            prompt=self.prompt,
+            response=self.response,
+            value=1.0 if self.up else -1.0,
+            strength=self.strength,
+            event_id=self.event_id,
+            created_at=self.created_at,
+        )
+
+
+def _in_order(value: Any) -> Any:
+    # Checked before the single responses are; a set would pass for a tuple, and has no order.
+    if isinstance(value, str) or not isinstance(value, Sequence) or not 2 <= len(value) <= MOST_RANKED:
+        raise ValueError(f"a list of 2 to {MOST_RANKED} responses is wanted, best first")
+    return value
+
+
+class Ranking(_Judgement):
+    """One user's order of several responses, stored as the comparisons that it consists of.
+
+    Args:
+        user_id: the host's own name of the user, at most 255 characters.
+        prompt: ``None``, a text, or chat messages ``[{"role", "content"}]``.
+        responses: best first, 2 to 50 different ones, each a text or a :class:`~mrm_sdk.Response`.
+        strength: how much this judgement counts, 1 for an ordinary one, in (0, 100].
+        event_id: makes recording idempotent, at most 250 characters; a new UUIDv7 by default.
+        created_at: when the user judged, with a time zone, at most a day ahead of this clock; now by default.
+
+    Raises:
+        InvalidInputError: a field is missing, unknown or out of range, or a response appears twice.
+        EmbeddingError: an embedding is not one finite vector.
+    """
+
+    responses: Annotated[tuple[Side, ...], BeforeValidator(_in_order)]
+
+    @field_validator("responses")
+    @classmethod
+    def _different(cls, responses: tuple[str | Response, ...]) -> tuple[str | Response, ...]:
+        first: dict[bytes, int] = {}
+        for place, response in enumerate(responses):
+            before = first.setdefault(Item.of(None, response).key, place)
+            if before != place:
+                raise ValueError(f"each response may appear once; those at {before} and {place} are the same")
+        return responses
+
+    @field_validator("event_id")
+    @classmethod
+    def _has_room(cls, event_id: str) -> str:
+        if len(event_id) > _MAX_RANKING_ID:
+            raise ValueError(f"the id of a ranking may have {_MAX_RANKING_ID} characters, for its comparisons add some")
+        return event_id
+
+    @property
+    def pairs(self) -> int:
+        """How many comparisons it makes: n (n − 1) / 2."""
+        return len(self.responses) * (len(self.responses) - 1) // 2
+
+    def comparisons(self) -> list[Comparison]:
+        """All pairs of the n responses, each of strength 2/n: together they count as n − 1 comparisons.
+
+        The first comparison carries the ranking's own event id, the others ``event_id#1``, ``event_id#2`` and so on.
+        """
+        return [
+            Comparison(
+                user_id=self.user_id,
+                prompt=self.prompt,
+                chosen=better,
+                rejected=worse,
+                strength=self.strength * 2 / len(self.responses),
+                event_id=part_id(self.event_id, number),
+                created_at=self.created_at,
+            )
+            for number, (better, worse) in enumerate(combinations(self.responses, 2))
+        ]
+
+
+def part_id(event_id: str, number: int) -> str:
+    """The event id of a ranking's comparison; the first keeps the ranking's own, so that no other event may have it."""
+    return f"{event_id}#{number}" if number else event_id
+
+
+Feedback: TypeAlias = Comparison | Rating | Thumb | Ranking

@@ -1,0 +1,128 @@
+"""Embeddings -> the directions in which they differ, in bounded memory; imports errors, numpy and torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mrm_sdk.errors import TrainingError
+
+_ROWS_AT_ONCE = 8192
+_SAMPLE = 16_384
+
+
+class Basis(NamedTuple):
+    """Features of an item: ``(embedding − centre) @ projection``.
+
+    Args:
+        centre: [D] float64.
+        projection: [D, R] float64.
+    """
+
+    centre: Tensor
+    projection: Tensor
+
+    def features(self, embeddings: NDArray[np.floating]) -> Tensor:
+        """[items, D] (may be memory-mapped) -> [items, R] float32."""
+        projection, centre = self.projection.float(), self.centre.float()
+        out = torch.empty(len(embeddings), projection.shape[1])
+        for start, rows in chunks(embeddings):
+            out[start : start + len(rows)] = (rows - centre) @ projection
+        return out
+
+
+def chunks(embeddings: NDArray[np.floating]) -> Iterator[tuple[int, Tensor]]:
+    """Yields ``(first row, rows as float32)``; of a memory-mapped array no more stays in memory than a chunk."""
+    mapped = getattr(embeddings, "_mmap", None)
+    for start in range(0, len(embeddings), _ROWS_AT_ONCE):
+        yield start, torch.from_numpy(np.array(embeddings[start : start + _ROWS_AT_ONCE], np.float32))
+        _release(mapped)
+
+
+def gather(embeddings: NDArray[np.floating], rows: Tensor) -> Tensor:
+    """Some rows as float32, [rows, D]; of a memory-mapped array nothing else is kept in memory."""
+    out = torch.from_numpy(np.array(embeddings[rows.numpy()], np.float32))
+    _release(getattr(embeddings, "_mmap", None))
+    return out
+
+
+def moments(embeddings: NDArray[np.floating]) -> tuple[Tensor, float]:
+    """Mean [D] of embeddings [items, D], and the factor that gives them unit variance on average.
+
+    Raises:
+        TrainingError: the embeddings do not differ, or are not finite.
+    """
+    total, square = torch.zeros(embeddings.shape[1], dtype=torch.float64), 0.0
+    for _, rows in chunks(embeddings):
+        total += rows.double().sum(0)
+    centre = total / len(embeddings)
+    for _, rows in chunks(embeddings):
+        square += float((rows.double() - centre).square().sum())
+    spread = (square / (len(embeddings) * embeddings.shape[1])) ** 0.5
+    _demand_spread(spread, float(centre.abs().max()))
+    return centre.float(), 1 / spread
+
+
+def _demand_spread(spread: float, size: float) -> None:
+    if not np.isfinite(spread):
+        raise TrainingError("Embeddings hold NaN or infinity; check the encoder, or the precision they were kept in.")
+    if not spread > 1e-6 * max(1e-12, size):
+        raise TrainingError("All items have the same embedding, so nothing can be learned. Check the encoder.")
+
+
+def principal_basis(
+    embeddings: NDArray[np.floating],
+    rows: NDArray[np.int64],
+    *,
+    limit: int,
+    whitening: float,
+    rng: np.random.Generator,
+) -> Basis:
+    """The directions in which embeddings differ most, each scaled by its standard deviation to ``−whitening``.
+
+    Args:
+        embeddings: of all items, [items, D].
+        rows: the items to look at; of very many a sample.
+        limit: R at most.
+        whitening: 0 keeps the encoder's own scale, 1 gives every direction the same variance.
+        rng: draws the sample.
+
+    Returns:
+        The basis; R is smaller than ``limit`` where embeddings differ in fewer directions.
+
+    Raises:
+        TrainingError: the embeddings do not differ, or are not finite.
+    """
+    if len(rows) > _SAMPLE:
+        rows = np.sort(rng.choice(rows, _SAMPLE, replace=False))
+    sample = torch.from_numpy(np.array(embeddings[rows], np.float32)).double()
+    _release(getattr(embeddings, "_mmap", None))
+    centre = sample.mean(0)
+    apart = sample - centre
+    scale = float(apart.pow(2).mean().sqrt())
+    _demand_spread(scale, float(sample.abs().max()))
+    size = min(limit, *apart.shape)
+    # Exact where it is cheap; else a random projection with power iterations, which finds the same leading directions.
+    if min(apart.shape) <= 2 * limit + 512:
+        _, spread, directions = torch.linalg.svd(apart / scale, full_matrices=False)
+    else:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(rng.integers(2**31)))
+            _, spread, turned = torch.svd_lowrank((apart / scale).float(), q=min(2 * limit, *apart.shape), niter=4)
+        spread, directions = spread.double(), turned.T.double()
+    kept = min(size, int((spread > 1e-4 * spread[0]).sum()))
+    weights = (spread[:kept] / spread[0]) ** -whitening
+    return Basis(centre, directions[:kept].T * weights / scale)
+
+
+def _release(mapped: object) -> None:
+    """Gives pages that were read back to the system: they are in the file, and would count as this process's memory."""
+    if mapped is not None and hasattr(mapped, "madvise"):
+        import mmap
+
+        mapped.madvise(mmap.MADV_DONTNEED)

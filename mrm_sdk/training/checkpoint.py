@@ -1,0 +1,82 @@
+"""What a long training has done so far, on disk, so that it goes on where it was stopped; imports safetensors."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from mrm_sdk.bundle.manifest import digest
+from mrm_sdk.errors import ConfigurationError, OutputError
+
+_IDENTITY = "checkpoint.json"
+
+
+class Checkpoint:
+    """A folder with one file of tensors per stage of a training; a file is replaced whole or not at all.
+
+    Args:
+        folder: is created; a checkpoint there is gone on with.
+        identity: everything that the training's result depends on: data, settings, seed.
+
+    Raises:
+        ConfigurationError: the folder holds something else, or the checkpoint of another training.
+        OutputError: it cannot be written.
+    """
+
+    def __init__(self, folder: Path, identity: Any) -> None:
+        self.folder = folder
+        claim = json.dumps({"training": digest(identity)})
+        path = folder / _IDENTITY
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            found = path.read_text(encoding="utf-8") if path.is_file() else None
+            if found is None and any(folder.iterdir()):
+                raise ConfigurationError(f"{folder} holds files that are no checkpoint; choose another folder.")
+            if found is not None and found != claim:
+                raise ConfigurationError(
+                    f"{folder} holds the checkpoint of another training: its data, settings or seed differ. "
+                    "Delete it, or choose another folder."
+                )
+            path.write_text(claim, encoding="utf-8")
+        except OSError as error:
+            raise OutputError(f"Cannot keep a checkpoint in {folder}: {error.strerror}.") from None
+
+    def read(self, stage: str) -> dict[str, Tensor] | None:
+        """What was written last for a stage; ``None`` where nothing was.
+
+        Raises:
+            ConfigurationError: the file is damaged.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import load
+
+        path = self._path(stage)
+        if not path.is_file():
+            return None
+        try:
+            return dict(load(path.read_bytes()))
+        except (SafetensorError, OSError) as error:
+            raise ConfigurationError(f"{path} is damaged ({error}); delete it to redo this part.") from None
+
+    def write(self, stage: str, tensors: dict[str, Tensor]) -> None:
+        """Replaces what is known of a stage.
+
+        Raises:
+            OutputError: the disk refused; what was written before is still there.
+        """
+        from safetensors.torch import save
+
+        path = self._path(stage)
+        new = path.with_suffix(".new")
+        try:
+            new.write_bytes(save({name: tensor.detach().contiguous() for name, tensor in tensors.items()}))
+            os.replace(new, path)
+        except OSError as error:
+            raise OutputError(f"Cannot keep a checkpoint in {self.folder}: {error.strerror}.") from None
+
+    def _path(self, stage: str) -> Path:
+        return self.folder / f"{stage}.safetensors"

@@ -1,0 +1,163 @@
+"""Empirical Bayes over users: how tastes vary, learned by expectation–maximisation; imports core, episodes and torch.
+
+The hierarchical view of MAML (Grant et al., arXiv 1801.08930): each user's weights are a draw from N(w0, Σ), a user's
+comparisons adapt them (the inner loop), and the outer loop moves w0 and Σ to where the comparisons of all users are
+most likely. An EM step needs no learning rate, and unlike a step down the query loss it weighs each user's weights by
+how well the comparisons determine them, which is why it does not overfit where users are few.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mrm_sdk.core.batching import Pairs
+from mrm_sdk.core.losses import bradley_terry, weighted_mean
+from mrm_sdk.core.robust import robust_weights
+from mrm_sdk.training.config import TrainingConfig
+from mrm_sdk.training.datasets import QUERY, SUPPORT
+from mrm_sdk.training.episodes import Packed
+
+_USERS_AT_ONCE = 128
+# Each EM step begins anew at the prior, and a posterior that is off by a little is put right by the next one.
+_STEPS_PER_ITERATION = 2
+_STEPS_WHEN_JUDGED = 5
+
+
+class Population(NamedTuple):
+    """What users share: weights ~ N(mean, covariance).
+
+    Args:
+        mean: w0, [R] float64.
+        covariance: Σ = Λ⁻¹, [R, R] float64.
+    """
+
+    mean: Tensor
+    covariance: Tensor
+
+
+class Posterior(NamedTuple):
+    """Users' weights given their comparisons, to second order, in coordinates where the prior's covariance is I.
+
+    Args:
+        offset: posterior mean − prior mean, [users, R].
+        explained: rows whose Gram matrix is the users' summed I − posterior covariance, [users, pairs, R].
+    """
+
+    offset: Tensor
+    explained: Tensor
+
+
+def initial_population(features: Tensor) -> Population:
+    """A mean of 0, and tastes alike in all directions, such that rewards of items [items, R] vary by 1 nat."""
+    size = features.shape[1]
+    variance = 1 / features.double().var(0).sum()
+    return Population(torch.zeros(size, dtype=torch.float64), torch.eye(size, dtype=torch.float64) * variance)
+
+
+def learn_population(
+    packed: Packed,
+    features: Tensor,
+    config: TrainingConfig,
+    *,
+    start: Population,
+    iterations: range,
+    progress: Callable[[int, Population], None],
+) -> Population:
+    """Runs EM steps over users; each draws up to ``config.users_per_iteration`` of them.
+
+    Args:
+        packed: users for training; both phases are evidence.
+        features: of all items, [items, R] float32.
+        config: robust objective, users per step, seed.
+        start: where to begin.
+        iterations: which steps to run; a step's number seeds its draw, so that a resumed run equals a whole one.
+        progress: called after each step with its number and what was learned so far.
+
+    Returns:
+        The population.
+    """
+    population = start
+    for iteration in iterations:
+        generator = torch.Generator().manual_seed(config.seed * 100_003 + iteration)
+        drawn = torch.randperm(len(packed.items), generator=generator)[: config.users_per_iteration]
+        population = _step(packed.users(drawn), features, population, config)
+        progress(iteration, population)
+    return population
+
+
+def _step(users: Packed, features: Tensor, population: Population, config: TrainingConfig) -> Population:
+    """One EM step; users count by how hard they are to learn (RPO), or alike where gamma is infinite."""
+    size = len(population.mean)
+    root = root_of(population.covariance)
+    mean = torch.linalg.solve_triangular(root, population.mean.unsqueeze(-1), upper=False).squeeze(-1)
+    white = root.float(), mean.float()
+    chunks = [users.users(part) for part in torch.split(torch.arange(len(users.items)), _USERS_AT_ONCE)]
+    weights = torch.ones(len(users.items))
+    if config.robust_gamma != float("inf"):
+        losses = torch.cat([_query_loss(chunk, features, *white) for chunk in chunks])
+        weights = robust_weights(losses, ratio=config.robust_ratio, gamma=config.robust_gamma)
+    offsets, explained = [], torch.zeros(size, size, dtype=torch.float64)
+    for chunk, weight in zip(chunks, torch.split(weights, _USERS_AT_ONCE), strict=True):
+        evidence = _pairs(chunk, (SUPPORT, QUERY), features, white[0])
+        posterior = adapt_white(evidence, white[1], steps=_STEPS_PER_ITERATION)
+        rows = (posterior.explained * weight.sqrt()[:, None, None]).reshape(-1, size)
+        explained += (rows.T @ rows).double()
+        offsets.append(posterior.offset)
+    offset, share = torch.cat(offsets).double(), (weights / weights.sum()).double().unsqueeze(-1)
+    shift = (share * offset).sum(0)
+    apart = (offset - shift) * share.sqrt()
+    second = torch.eye(size, dtype=torch.float64) - explained / len(users.items) + apart.T @ apart
+    covariance = root @ second @ root.T
+    return Population(root @ (mean + shift), (covariance + covariance.T) / 2)
+
+
+def adapt_white(pairs: Pairs, mean: Tensor, *, steps: int = _STEPS_WHEN_JUDGED) -> Posterior:
+    """Adapts users by Newton steps on J in the space of comparisons: users have fewer of them than directions.
+
+    Args:
+        pairs: comparisons in coordinates where Λ is I, [users, pairs, R].
+        mean: w0 in them, [R].
+        steps: of Newton's method, without damping.
+
+    Returns:
+        The Laplace posterior of each user (Rasmussen and Williams, Gaussian Processes, algorithm 3.1).
+    """
+    z, strength, tie = pairs
+    gram = z @ z.mT
+    margin = start = z @ mean
+    identity = torch.eye(z.shape[1])
+    for _ in range(steps):
+        lost = torch.sigmoid(-margin)
+        root = (strength * lost * (1 - lost)).sqrt()
+        factor = torch.linalg.cholesky(identity + root.unsqueeze(-1) * gram * root.unsqueeze(-2))
+        target = root**2 * (margin - start) + strength * (lost - tie / 2)
+        inner = (root * (gram @ target.unsqueeze(-1)).squeeze(-1)).unsqueeze(-1)
+        dual = target - root * torch.cholesky_solve(inner, factor).squeeze(-1)
+        margin = start + (gram @ dual.unsqueeze(-1)).squeeze(-1)
+    explained = torch.linalg.solve_triangular(factor, root.unsqueeze(-1) * z, upper=False)
+    return Posterior((z.mT @ dual.unsqueeze(-1)).squeeze(-1), explained)
+
+
+def _query_loss(users: Packed, features: Tensor, root: Tensor, mean: Tensor) -> Tensor:
+    """Loss of each user on the query after adapting to the support, [users]: what RPO calls hard."""
+    weights = mean + adapt_white(_pairs(users, (SUPPORT,), features, root), mean).offset
+    query = _pairs(users, (QUERY,), features, root)
+    return weighted_mean(bradley_terry((query.z @ weights.unsqueeze(-1)).squeeze(-1), query.tie), query.strength)
+
+
+def _pairs(users: Packed, phases: tuple[int, ...], features: Tensor, root: Tensor) -> Pairs:
+    parts = [users.pairs(phase, features) for phase in phases]
+    z, strength, tie = (torch.cat(fields, 1) for fields in zip(*parts, strict=True))
+    return Pairs(z @ root, strength, tie)
+
+
+def root_of(covariance: Tensor) -> Tensor:
+    """Cholesky factor, with a trace of noise for directions of which nothing is left."""
+    size = len(covariance)
+    noise = 1e-9 * covariance.diagonal().mean().clamp_min(1e-12)
+    root: Tensor = torch.linalg.cholesky(covariance + noise * torch.eye(size, dtype=covariance.dtype))
+    return root

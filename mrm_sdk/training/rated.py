@@ -1,0 +1,104 @@
+"""Ratings of a data set as comparisons, by the rule that a client's store follows; imports core and data sets."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mrm_sdk.core.ratings import rated_pairs
+from mrm_sdk.errors import DatasetError
+from mrm_sdk.training.columns import QUERY, SUPPORT
+from mrm_sdk.training.datasets import Dataset
+from mrm_sdk.training.ratings import Ratings
+
+
+def from_ratings(dataset: Dataset, *, limit: int | None = None, seed: int = 0) -> Dataset:
+    """Lets users' ratings take the place of their support comparisons.
+
+    Query comparisons stay, so that both kinds of feedback are judged alike; where the data set has none at all, the
+    ratings give them too. A rating whose phase is not stated is support if its item is among the user's support
+    comparisons and in none of the query. The latest rating of an item counts.
+
+    Args:
+        dataset: read with ``ratings=True``.
+        limit: most comparisons per user and phase; a sample then weighs as much as all of them would.
+        seed: of that sample.
+
+    Returns:
+        A data set without ratings, whose support comparisons carry the strengths of
+        :func:`~mrm_sdk.core.ratings.rated_pairs`.
+
+    Raises:
+        DatasetError: there are no ratings.
+    """
+    ratings = dataset.ratings
+    if ratings is None or not len(ratings):
+        raise DatasetError("This data set has no ratings; it needs a ratings.csv, or rows with rating or thumb.")
+    prompts: dict[str | None, int] = {}
+    seen = np.unique(ratings.item)
+    prompt = np.zeros(len(dataset.items), np.int64)
+    prompt[seen] = [prompts.setdefault(dataset.items[int(i)].prompt, len(prompts)) for i in seen]
+    phase = _phases(dataset, ratings)
+    wanted = (SUPPORT, QUERY) if not len(dataset) else (SUPPORT,)
+    rng = np.random.default_rng(seed)
+
+    # The last row of each user and item; rows then lie user by user and phase by phase.
+    order = np.lexsort((np.arange(len(ratings)), ratings.item, phase, ratings.user))
+    key = np.stack([ratings.user, phase, ratings.item])[:, order]
+    last = np.append((np.diff(key) != 0).any(0), True)
+    order = order[last]
+    group = ratings.user[order] * 3 + phase[order] + 1
+    starts = np.flatnonzero(np.append(True, np.diff(group) != 0))
+    columns: list[tuple[NDArray[np.int64], ...]] = []
+    strengths = []
+    for rows in np.split(order, starts[1:]):
+        if phase[rows[0]] not in wanted:
+            continue
+        items = ratings.item[rows]
+        better, worse, strength = rated_pairs(ratings.value[rows], prompt[items], np.ones(len(rows)))
+        if limit is not None and len(strength) > limit:
+            kept = np.sort(rng.choice(len(strength), limit, replace=False))
+            whole = strength.sum()
+            better, worse, strength = better[kept], worse[kept], strength[kept]
+            strength = strength * whole / strength.sum()
+        same = np.ones(len(strength), np.int64)
+        columns.append((same * ratings.user[rows[0]], items[better], items[worse], same * phase[rows[0]]))
+        strengths.append(strength)
+    kept = np.flatnonzero(dataset.phase == QUERY)
+    user, chosen, rejected, phases = (
+        np.concatenate([given[kept], *new])
+        for given, new in zip(
+            (dataset.user, dataset.chosen, dataset.rejected, dataset.phase),
+            zip(*columns, strict=True) if columns else [()] * 4,
+            strict=True,
+        )
+    )
+    added = len(user) - len(kept)
+    return replace(
+        dataset,
+        user=user,
+        chosen=chosen,
+        rejected=rejected,
+        phase=phases,
+        tie=np.append(dataset.tie[kept], np.zeros(added, bool)),
+        strength=np.concatenate([dataset.strength[kept], *strengths]),
+        event_ids=[f"rated-{row}" for row in range(len(user))],
+        created_at=[None] * len(user),
+        ratings=None,
+    )
+
+
+def _phases(dataset: Dataset, ratings: Ratings) -> NDArray[np.int64]:
+    """The phase of each rating: as stated, or that of the user's comparisons of the item; −1 where neither fits."""
+    size = len(dataset.items)
+    halves = []
+    for phase in (SUPPORT, QUERY):
+        rows = dataset.phase == phase
+        user = dataset.user[rows]
+        pairs = np.concatenate([user * size + dataset.chosen[rows], user * size + dataset.rejected[rows]])
+        halves.append(np.isin(ratings.user * size + ratings.item, pairs))
+    support, query = halves
+    derived = np.where(support & ~query, SUPPORT, np.where(query & ~support, QUERY, -1))
+    return np.where(ratings.phase >= 0, ratings.phase, derived)
