@@ -4,7 +4,7 @@ Needs the extras ``[cpu,train,minilm]`` and the ``train`` folder of the Jester d
 (docs/how.md). Adapts held-out people to their ratings of the jokes of their support comparisons and judges them on
 their query comparisons, which hold other jokes; prints one row per rule, the mean accuracy over seeds::
 
-    python export/choose_ratings.py path/to/jester/train [--seeds 3] [--steps 800]
+    python export/choose_ratings.py path/to/jester/train [--seeds 3] [--iterations 12]
 """
 
 import argparse
@@ -25,8 +25,7 @@ from mrm_sdk.settings import Settings
 from mrm_sdk.training.config import TrainingConfig
 from mrm_sdk.training.datasets import QUERY, SUPPORT, Dataset, read_dataset
 from mrm_sdk.training.episodes import pack
-from mrm_sdk.training.guard import choose_prior_strength
-from mrm_sdk.training.meta import meta_train
+from mrm_sdk.training.fitting import fit
 from mrm_sdk.training.pipeline import embed_items, prepare_encoder
 
 ALL = 10_000
@@ -55,16 +54,13 @@ class Judged(NamedTuple):
         return self.accuracy(newton_serving(pad(users), self.prior, max_steps=50, tolerance=1e-9))
 
 
-def train(data: Dataset, embeddings: Tensor, seed: int, steps: int) -> Judged:
-    """Trains on 70 % of the people, chooses the prior's strength on 10 %, and leaves the rest to be judged."""
-    config, rng = TrainingConfig(seed=seed, steps=steps), np.random.default_rng(seed)
+def train(data: Dataset, embeddings: Tensor, seed: int, iterations: int) -> Judged:
+    """Trains on 80 % of the people and leaves the rest to be judged."""
+    config, rng = TrainingConfig(seed=seed, iterations=iterations), np.random.default_rng(seed)
     people = rng.permutation(np.unique(data.user[data.phase == QUERY]))
-    parts = np.split(people, [len(people) * 20 // 100, len(people) * 30 // 100])
-    aside, validation, others = (np.sort(part) for part in parts)
-    model = meta_train(pack(data, others, limit=config.max_pairs, rng=rng), embeddings, config, quiet)
-    module, prior = model.freeze(embeddings, rescale=True)
-    base_rewards = module(embeddings).detach().double()
-    prior, _ = choose_prior_strength(prior, pack(data, validation), base_rewards)
+    aside, others = (np.sort(part) for part in np.split(people, [len(people) * 20 // 100]))
+    trained = fit(data, others, embeddings.numpy(), config, quiet)
+    prior, base_rewards = trained.prior, trained.module(embeddings).detach().double()
 
     met = np.zeros((2, len(data.user_ids), len(data.items)), bool)
     for side in (data.chosen, data.rejected):
@@ -216,14 +212,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=800)
+    parser.add_argument("--iterations", type=int, default=12)
     options = parser.parse_args()
     torch.set_num_threads(1)
 
     data = read_dataset(options.data, ratings=True)
     encoder = prepare_encoder("minilm", data, Settings(), quiet).encoder
     embeddings = torch.from_numpy(embed_items(encoder, data, quiet))
-    judged = [train(data, embeddings, seed, options.steps) for seed in range(options.seeds)]
+    judged = [train(data, embeddings, seed, options.iterations) for seed in range(options.seeds)]
 
     def after(shots: int) -> Measure:
         return lambda one: [

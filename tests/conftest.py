@@ -95,7 +95,7 @@ def embedded_dataset(embedded: Path) -> Dataset:
 def embedded_bundle(embedded_dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """A bundle for embeddings of 6 numbers, K = 3."""
     path = tmp_path_factory.mktemp("bundles") / "embedded"
-    train_bundle(embedded_dataset, path, config=TrainingConfig(base_functions=3, steps=60))
+    train_bundle(embedded_dataset, path, config=TrainingConfig(base_functions=3))
     return Bundle(path)
 
 
@@ -103,7 +103,7 @@ def embedded_bundle(embedded_dataset: Dataset, tmp_path_factory: pytest.TempPath
 def other_bundle(embedded_dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """Another bundle for the same embeddings: other base rewards, other prior."""
     path = tmp_path_factory.mktemp("bundles") / "other"
-    train_bundle(embedded_dataset, path, config=TrainingConfig(base_functions=4, steps=30, seed=7))
+    train_bundle(embedded_dataset, path, config=TrainingConfig(base_functions=4, iterations=3, seed=7))
     return Bundle(path)
 
 

@@ -125,16 +125,28 @@ def test_recipes(tmp_path: Path) -> None:
 
 
 @pytest.mark.shared
+def test_recipe_for_few_people(tmp_path: Path) -> None:
+    out = run(ROOT / "export" / "minilm_llmfao.py", SHARED / "llmfao", tmp_path / "b", cwd=tmp_path)
+    assert "newton" in out
+    assert (tmp_path / "b" / "manifest.json").is_file()
+
+
+@pytest.mark.shared
 def test_the_experiment_behind_the_defaults_runs(tmp_path: Path) -> None:
     script = ROOT / "export" / "choose_settings.py"
-    out = run(script, SHARED / "jester" / "train", "--seeds", 1, "--steps", 4, cwd=tmp_path)
-    assert len(re.findall(r"(?: \d\.\d{4}){6}$", out, re.MULTILINE)) == 6
+    names = "default;Λ diagonal;hidden layer;adam;adam, 3 seeds as one"
+    data = [SHARED / "jester" / "train", SHARED / "llmfao" / "train"]
+    out = run(script, *data, "--quick", "--only", names, cwd=tmp_path)
+    rows = re.findall(
+        r"^(\S.*?) +\|(?: \d\.\d{4}){6} +\d+ \|(?: \d\.\d{4}){6} +\d+ \|(?: \d\.\d{4}){5} +\d+$", out, re.MULTILINE
+    )
+    assert rows == names.split(";")
 
 
 @pytest.mark.shared
 def test_the_experiment_behind_the_rules_for_ratings_runs(tmp_path: Path) -> None:
     script = ROOT / "export" / "choose_ratings.py"
-    out = run(script, SHARED / "jester" / "train", "--seeds", 1, "--steps", 4, cwd=tmp_path)
+    out = run(script, SHARED / "jester" / "train", "--seeds", 1, "--iterations", 1, cwd=tmp_path)
     rows = re.findall(r"^\S.*?((?: +0\.\d{4})+)$", out, re.MULTILINE)
     assert [len(row.split()) for row in rows] == [1] * 4 + [5] * 11 + [6] * 6
 

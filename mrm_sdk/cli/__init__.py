@@ -1,6 +1,6 @@
 """The command ``mrm``: results on stdout, progress on stderr and only on a terminal.
 
-Exit code 0: success; 1: the work failed; 2: the call was wrong.
+Exit code 0: success; 1: the work failed; 2: the call was wrong; 130: interrupted.
 """
 
 from __future__ import annotations
@@ -8,6 +8,8 @@ from __future__ import annotations
 import sys
 
 from mrm_sdk.errors import MrmError
+
+INTERRUPTED = "interrupted; what was stored before stays, anything else was left as it was"
 
 
 def main() -> None:
@@ -20,7 +22,7 @@ def main() -> None:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        print("interrupted; what was stored before stays, anything else was left as it was", file=sys.stderr)  # noqa: T201
+        print(INTERRUPTED, file=sys.stderr)  # noqa: T201
         sys.exit(130)
     except BrokenPipeError:  # the reader of our output has gone, as in `mrm … | head`
         sys.stderr.close()

@@ -8,12 +8,27 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
+from mrm_sdk.cli import INTERRUPTED
 from mrm_sdk.errors import ConfigurationError, OutputError
 from mrm_sdk.version import __version__
 
+
+class _Commands(TyperGroup):
+    """All commands; Ctrl-C ends each with a line and exit code 130, where typer would say nothing."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as stop:
+            print(str(stop) or INTERRUPTED, file=sys.stderr)  # noqa: T201
+            raise typer.Exit(130) from None
+
+
 app = typer.Typer(
     name="mrm",
+    cls=_Commands,
     help="A reward model for every user of your application.",
     no_args_is_help=True,
     add_completion=False,
@@ -82,23 +97,28 @@ def train(
     from mrm_sdk.training.config import TrainingConfig
 
     config = TrainingConfig.preset(preset, seed=seed)
-    with progress() as report:
-        report("reading", 0, 1)
-        # Before torch is loaded: what is wrong with a file is said at once.
-        data = read(dataset, data_format, feedback, limit=config.max_pairs)
-        report("reading", 1, 1)
-        from mrm_sdk.training.pipeline import train_bundle
+    try:
+        with progress() as report:
+            report("reading", 0, 1)
+            # Before torch is loaded: what is wrong with a file is said at once.
+            data = read(dataset, data_format, feedback, limit=config.max_pairs)
+            report("reading", 1, 1)
+            from mrm_sdk.training.pipeline import train_bundle
 
-        manifest = train_bundle(
-            data,
-            out,
-            encoder=encoder,
-            config=config,
-            name=name,
-            licence=licence,
-            checkpoint=checkpoint,
-            progress=report,
-        )
+            manifest = train_bundle(
+                data,
+                out,
+                encoder=encoder,
+                config=config,
+                name=name,
+                licence=licence,
+                checkpoint=checkpoint,
+                progress=report,
+            )
+    except KeyboardInterrupt:
+        if checkpoint is None:
+            raise
+        raise KeyboardInterrupt(f"interrupted; the same command goes on from {checkpoint}") from None
     if as_json:
         echo(manifest.model_dump_json(indent=2))
         return
@@ -133,7 +153,9 @@ def evaluate(
             raise OutputError(f"{folder} is no folder; choose another place.")
     loaded = Bundle(bundle)
     with progress() as report:
+        report("reading", 0, 1)
         data = read(dataset, data_format, feedback)
+        report("reading", 1, 1)
         if feedback == "ratings":
             numbers = [0, len(data)]  # a part of the pairs that ratings make is no number of ratings: none, or all
         result = run(loaded, data, open_encoder(None, loaded), shots=numbers, progress=report)

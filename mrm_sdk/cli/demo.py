@@ -48,7 +48,7 @@ def run(out: Path, seed: int) -> None:
         data = judge(
             people, questions, support=trained_on, query=trained_on, support_pairs=30, query_pairs=30, seed=seed
         )
-        config = replace(TrainingConfig.preset("newton", seed=seed), steps=400)
+        config = replace(TrainingConfig.preset("newton", seed=seed), iterations=8)
         texts = TRAINED_PROMPTS * 4
         console.print(f"[bold]1.[/] Meta-training on {TRAINED_USERS:,} synthetic people and {texts} answers …")
         manifest = train_bundle(data, out / "bundle", config=config, licence="MIT", progress=report)

@@ -1,4 +1,4 @@
-"""Progress bars on stderr, on a terminal only."""
+"""Progress bars on stderr, on a terminal only; imports rich where there is one."""
 
 from __future__ import annotations
 
@@ -8,27 +8,65 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from rich.progress import Task
+    from rich.text import Text
+
     from mrm_sdk.training.meta import Progress
 
 
 @contextmanager
 def progress() -> Iterator[Progress]:
-    """Yields a function that shows how far each stage is; where nobody watches, it does nothing."""
+    """Yields a function that shows how far each stage is, how fast it goes on, and how long it will take.
+
+    Where nobody watches, the function does nothing.
+    """
     if not sys.stderr.isatty():
         yield lambda stage, done, total: None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        TaskID,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+    from rich.text import Text
 
-    columns = (TextColumn("{task.description:22}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+    class Rate(ProgressColumn):
+        """Units per second."""
+
+        def render(self, task: Task) -> Text:
+            return Text(rate(task.finished_speed or task.speed), style="progress.data.speed")
+
+    columns = (
+        TextColumn("{task.description:22}"),
+        BarColumn(bar_width=None),
+        MofNCompleteColumn(),
+        Rate(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True, expand=True) as bars:
         tasks: dict[str, TaskID] = {}
+        seen: dict[str, int] = {}
 
         def report(stage: str, done: int, total: int) -> None:
             # One step that has not been done yet says nothing of how far it is: the bar then only moves.
             known = None if (done, total) == (0, 1) else total
             if stage not in tasks:
                 tasks[stage] = bars.add_task(stage, total=known)
+            elif done < seen[stage]:  # the stage runs once more, as on each fold
+                bars.reset(tasks[stage], total=known)
+            seen[stage] = done
             bars.update(tasks[stage], completed=done, total=known)
 
         yield report
+
+
+def rate(per_second: float | None) -> str:
+    """A speed, as ``13/s``; nothing where it is not known yet."""
+    if not per_second:
+        return ""
+    return f"{per_second:,.0f}/s" if per_second >= 10 else f"{per_second:.1f}/s"

@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from mrm_sdk.bundle.loading import Bundle
+from mrm_sdk.core.batching import Pairs
 from mrm_sdk.encoders import Encoder
 from mrm_sdk.errors import BundleMismatchError, ConfigurationError
 from mrm_sdk.evaluation.bootstrap import Interval, paired_intervals
@@ -29,6 +31,7 @@ from mrm_sdk.training.meta import Progress
 from mrm_sdk.training.pipeline import embed_items
 
 SHOTS = (0, 2, 5, 10, 20, 40, 60)
+_CELLS = 2**20
 
 
 @dataclass(frozen=True)
@@ -262,8 +265,18 @@ def evaluate(
             f"The data set's embeddings have {dataset.dimension} numbers, the bundle's have {encoder.dimension}."
         )
     # In single precision, unlike other methods' features: a host's differences are taken, and stored, in it.
-    rows = chunks(embed_items(encoder, dataset, progress))
-    base_rewards = np.concatenate([bundle.base_rewards(part.numpy()) for _, part in rows])
-    fitted = Fitted(torch.from_numpy(base_rewards), lambda pairs: bundle.adapt(pairs)[0])
+    embeddings, parts = embed_items(encoder, dataset, progress), []
+    for start, rows in chunks(embeddings):
+        parts.append(bundle.base_rewards(rows.numpy()))
+        progress("rewarding items", start + len(rows), len(embeddings))
+    base_rewards = np.concatenate(parts)
+    # A Newton step holds a matrix [K, K] for each user, which is more than short histories take themselves.
+    at_once = max(1, _CELLS // base_rewards.shape[1] ** 2)
+
+    def adapt(pairs: Pairs) -> Tensor:
+        parts = zip(*(torch.split(field, at_once) for field in pairs), strict=True)
+        return torch.cat([bundle.adapt(Pairs(*part))[0] for part in parts])
+
+    fitted = Fitted(torch.from_numpy(base_rewards), adapt)
     about = {"name": bundle.manifest.name, "fingerprint": bundle.fingerprint}
     return judge(fitted, dataset, shots=shots, about=about, progress=progress)

@@ -13,7 +13,10 @@ from torch import Tensor
 from mrm_sdk.errors import TrainingError
 
 _ROWS_AT_ONCE = 8192
-_SAMPLE = 16_384
+_SAMPLE = 8192
+_NOT_FINITE = "Embeddings hold NaN or infinity; check the encoder, or the precision they were kept in."
+# Scaled up from less, float32 would overflow.
+_LEAST_SPREAD = 1e-30
 
 
 class Basis(NamedTuple):
@@ -28,11 +31,18 @@ class Basis(NamedTuple):
     projection: Tensor
 
     def features(self, embeddings: NDArray[np.floating]) -> Tensor:
-        """[items, D] (may be memory-mapped) -> [items, R] float32."""
+        """[items, D] (may be memory-mapped) -> [items, R] float32.
+
+        Raises:
+            TrainingError: an embedding is not finite.
+        """
         projection, centre = self.projection.float(), self.centre.float()
         out = torch.empty(len(embeddings), projection.shape[1])
         for start, rows in chunks(embeddings):
-            out[start : start + len(rows)] = (rows - centre) @ projection
+            part = (rows - centre) @ projection
+            if not bool(torch.isfinite(part).all()):
+                raise TrainingError(_NOT_FINITE)
+            out[start : start + len(rows)] = part
         return out
 
 
@@ -70,8 +80,8 @@ def moments(embeddings: NDArray[np.floating]) -> tuple[Tensor, float]:
 
 def _demand_spread(spread: float, size: float) -> None:
     if not np.isfinite(spread):
-        raise TrainingError("Embeddings hold NaN or infinity; check the encoder, or the precision they were kept in.")
-    if not spread > 1e-6 * max(1e-12, size):
+        raise TrainingError(_NOT_FINITE)
+    if not spread > max(1e-6 * size, _LEAST_SPREAD):
         raise TrainingError("All items have the same embedding, so nothing can be learned. Check the encoder.")
 
 
@@ -113,7 +123,7 @@ def principal_basis(
     else:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(rng.integers(2**31)))
-            _, spread, turned = torch.svd_lowrank((apart / scale).float(), q=min(2 * limit, *apart.shape), niter=4)
+            _, spread, turned = torch.svd_lowrank((apart / scale).float(), q=min(limit + 64, *apart.shape), niter=2)
         spread, directions = spread.double(), turned.T.double()
     kept = min(size, int((spread > 1e-4 * spread[0]).sum()))
     weights = (spread[:kept] / spread[0]) ** -whitening

@@ -13,6 +13,7 @@ from mrm_sdk.bundle.manifest import digest
 from mrm_sdk.errors import ConfigurationError, OutputError
 
 _IDENTITY = "checkpoint.json"
+_UNFINISHED = ".new"
 
 
 class Checkpoint:
@@ -33,15 +34,16 @@ class Checkpoint:
         path = folder / _IDENTITY
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            found = path.read_text(encoding="utf-8") if path.is_file() else None
-            if found is None and any(folder.iterdir()):
+            found = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None
+            if found is None and any(path.suffix != _UNFINISHED for path in folder.iterdir()):
                 raise ConfigurationError(f"{folder} holds files that are no checkpoint; choose another folder.")
             if found is not None and found != claim:
                 raise ConfigurationError(
                     f"{folder} holds the checkpoint of another training: its data, settings or seed differ. "
                     "Delete it, or choose another folder."
                 )
-            path.write_text(claim, encoding="utf-8")
+            if found is None:
+                _replace(path, claim.encode())
         except OSError as error:
             raise OutputError(f"Cannot keep a checkpoint in {folder}: {error.strerror}.") from None
 
@@ -70,13 +72,16 @@ class Checkpoint:
         """
         from safetensors.torch import save
 
-        path = self._path(stage)
-        new = path.with_suffix(".new")
         try:
-            new.write_bytes(save({name: tensor.detach().contiguous() for name, tensor in tensors.items()}))
-            os.replace(new, path)
+            _replace(self._path(stage), save({name: tensor.detach().contiguous() for name, tensor in tensors.items()}))
         except OSError as error:
             raise OutputError(f"Cannot keep a checkpoint in {self.folder}: {error.strerror}.") from None
 
     def _path(self, stage: str) -> Path:
         return self.folder / f"{stage}.safetensors"
+
+
+def _replace(path: Path, content: bytes) -> None:
+    new = path.with_suffix(_UNFINISHED)
+    new.write_bytes(content)
+    os.replace(new, path)

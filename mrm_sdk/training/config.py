@@ -44,11 +44,11 @@ class TrainingConfig:
 
     method: Literal["newton", "gradient"] = "newton"
     outer: Literal["em", "adam"] = "em"
-    base_functions: int | None = None
+    base_functions: int | None = 16
     directions: int = 256
     whitening: float = 0.5
     iterations: int = 12
-    users_per_iteration: int = 1000
+    users_per_iteration: int = 768
     steps: int = 800
     epochs: int | None = None
     users_per_batch: int = 256
@@ -67,6 +67,22 @@ class TrainingConfig:
     large: int = 500
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        """Checks what would end in a wrong result, or in an error of the libraries below.
+
+        Raises:
+            ConfigurationError: a setting is out of bounds.
+        """
+        if not 0 <= self.seed < 2**63:
+            raise ConfigurationError(f"A seed must be 0 or more, and below 2^63; not {self.seed}.")
+        counts = ("base_functions", "directions", "iterations", "users_per_iteration", "steps", "epochs")
+        for name in (*counts, "users_per_batch", "inner_steps", "max_pairs", "folds", "large"):
+            value, least = getattr(self, name), 2 if name == "folds" else 1
+            if value is not None and value < least:
+                raise ConfigurationError(f"{name} must be {least} or more, not {value}.")
+        if not 0 < self.robust_ratio <= 1 or math.isnan(self.robust_gamma):
+            raise ConfigurationError("robust_ratio must be above 0 and at most 1, and robust_gamma a number.")
+
     @classmethod
     def preset(cls, name: str, *, seed: int = 0) -> TrainingConfig:
         """``newton`` (default), or ``paper``: the published method's settings.
@@ -74,8 +90,6 @@ class TrainingConfig:
         Raises:
             ConfigurationError: there is no such preset, or the seed is negative.
         """
-        if not 0 <= seed < 2**63:
-            raise ConfigurationError(f"A seed must be 0 or more, and below 2^63; not {seed}.")
         if name == "newton":
             return cls(seed=seed)
         if name == "paper":

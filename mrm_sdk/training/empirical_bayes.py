@@ -23,8 +23,11 @@ from mrm_sdk.training.episodes import Packed
 
 _USERS_AT_ONCE = 128
 # Each EM step begins anew at the prior, and a posterior that is off by a little is put right by the next one.
-_STEPS_PER_ITERATION = 2
-_STEPS_WHEN_JUDGED = 5
+_STEPS_PER_ITERATION = 3
+_STEPS_WHEN_JUDGED = 6
+_LARGEST_STEP = 4.0
+# A comparison that counts more than this leaves float32 too few digits to factor its user's matrix.
+_LARGEST_CURVATURE = 1e5
 
 
 class Population(NamedTuple):
@@ -82,7 +85,7 @@ def learn_population(
     """
     population = start
     for iteration in iterations:
-        generator = torch.Generator().manual_seed(config.seed * 100_003 + iteration)
+        generator = torch.Generator().manual_seed((config.seed * 100_003 + iteration) % 2**63)
         drawn = torch.randperm(len(packed.items), generator=generator)[: config.users_per_iteration]
         population = _step(packed.users(drawn), features, population, config)
         progress(iteration, population)
@@ -121,23 +124,30 @@ def adapt_white(pairs: Pairs, mean: Tensor, *, steps: int = _STEPS_WHEN_JUDGED) 
     Args:
         pairs: comparisons in coordinates where Λ is I, [users, pairs, R].
         mean: w0 in them, [R].
-        steps: of Newton's method, without damping.
+        steps: of Newton's method; none moves a margin by more than 4 nats, or it could overshoot where users never err.
 
     Returns:
         The Laplace posterior of each user (Rasmussen and Williams, Gaussian Processes, algorithm 3.1).
     """
+    if float((pairs.strength * pairs.z.square().sum(-1)).max()) > _LARGEST_CURVATURE and pairs.z.dtype == torch.float32:
+        exact = adapt_white(Pairs(*(field.double() for field in pairs)), mean.double(), steps=steps)
+        return Posterior(*(field.float() for field in exact))
     z, strength, tie = pairs
     gram = z @ z.mT
     margin = start = z @ mean
-    identity = torch.eye(z.shape[1])
+    dual = torch.zeros_like(margin)
+    identity = torch.eye(z.shape[1], dtype=z.dtype)
     for _ in range(steps):
         lost = torch.sigmoid(-margin)
         root = (strength * lost * (1 - lost)).sqrt()
         factor = torch.linalg.cholesky(identity + root.unsqueeze(-1) * gram * root.unsqueeze(-2))
         target = root**2 * (margin - start) + strength * (lost - tie / 2)
         inner = (root * (gram @ target.unsqueeze(-1)).squeeze(-1)).unsqueeze(-1)
-        dual = target - root * torch.cholesky_solve(inner, factor).squeeze(-1)
-        margin = start + (gram @ dual.unsqueeze(-1)).squeeze(-1)
+        wanted = target - root * torch.cholesky_solve(inner, factor).squeeze(-1)
+        move = start + (gram @ wanted.unsqueeze(-1)).squeeze(-1) - margin
+        largest = torch.where(strength > 0, move, 0.0).abs().amax(-1, keepdim=True)
+        part = _LARGEST_STEP / largest.clamp_min(_LARGEST_STEP)
+        dual, margin = dual + part * (wanted - dual), margin + part * move
     explained = torch.linalg.solve_triangular(factor, root.unsqueeze(-1) * z, upper=False)
     return Posterior((z.mT @ dual.unsqueeze(-1)).squeeze(-1), explained)
 

@@ -26,6 +26,8 @@ from mrm_sdk.training.reduction import freeze, reduce
 _SAMPLE = 4096
 _SET_ASIDE = 0.15
 _MOST_SET_ASIDE = 1000
+MIN_USERS = 4
+"""Two folds, of which either shows how two people differ."""
 
 
 class Trained(NamedTuple):
@@ -72,9 +74,11 @@ def fit(
         Base rewards and prior.
 
     Raises:
-        TrainingError: embeddings do not differ or are not finite, or training diverged.
+        TrainingError: too few users, embeddings do not differ or are not finite, or training diverged.
         ConfigurationError: the settings contradict each other.
     """
+    if len(users) < MIN_USERS:
+        raise TrainingError(f"Meta-training needs at least {MIN_USERS} users, not {len(users)}. Add users.")
     rng = np.random.default_rng(config.seed)
     shuffled = rng.permutation(users)
     with one_thread():
@@ -171,9 +175,10 @@ def _learner(
     basis = principal_basis(embeddings, seen, limit=config.directions, whitening=config.whitening, rng=rng)
     features = basis.features(embeddings)
     progress("directions of the embeddings", 1, 1)
+    some = torch.from_numpy(seen)[_some(len(seen))]
 
     def by_expectation(packed: Packed, stage: str) -> _Learned:
-        population, done = initial_population(features[seen]), 0
+        population, done = initial_population(features[some]), 0
         kept = None if checkpoint is None else checkpoint.read(stage)
         if kept is not None:
             population, done = Population(kept["mean"], kept["covariance"]), int(kept["iterations"])

@@ -80,7 +80,7 @@ def try_out(population: Population, users: Packed, features: Tensor, sample: Ten
             chunk = users.users(part)
             support, query = (chunk.pairs(p, features) for p in (SUPPORT, QUERY))
             given = int((support.strength > 0).any(0).sum())
-            shots = sorted({min(n, given) for n in SHOTS})
+            shots = sorted({max(1, min(n, given)) for n in SHOTS})  # of users without support the one is padding
             for strength in STRENGTHS:
                 scale = (reduced.directions / strength**0.5).float()
                 mean = (reduced.mean * strength**0.5).float()

@@ -125,7 +125,7 @@ def meta_train(
         embeddings: of all items, [items, D]; may be memory-mapped.
         config: everything else; its seed alone decides the result.
         progress: called after every step.
-        checkpoint: where to keep the state every now and then, and when interrupted, and to go on from.
+        checkpoint: where to keep the state every now and then, and to go on from.
         stage: names the state in the checkpoint.
 
     Returns:
@@ -138,31 +138,26 @@ def meta_train(
     if config.base_functions is None:
         raise ConfigurationError("outer='adam' needs a number of base_functions.")
     generator = torch.Generator().manual_seed(config.seed)
-    centre, scale = torch.zeros(embeddings.shape[1]), config.embedding_scale or 1.0
-    if config.embedding_scale is None:
-        centre, scale = moments(embeddings)
+    centre, scale = moments(embeddings)  # also where they stay as they are: it says what is wrong with them
+    if config.embedding_scale is not None:
+        centre, scale = torch.zeros_like(centre), config.embedding_scale
     model = MetaModel(embeddings.shape[1], config.base_functions, centre=centre, scale=scale, generator=generator)
     users = len(packed.items)
     steps = config.steps if config.epochs is None else max(1, config.epochs * users // config.users_per_batch)
     optimiser, scheduler = outer_optimiser(model, config, steps)
     state = RunState(model, optimiser, scheduler, generator)
     done = 0 if checkpoint is None else state.load(checkpoint.read(stage))
-    saved = done
-    try:
-        for step in range(done, steps):
-            batch = draw(packed, config.users_per_batch, generator, random_shots=config.random_shots)
-            local, rows = batch.local()
-            report = meta_step(model, local, gather(embeddings, rows), config, optimiser, scheduler, generator)
-            if not math.isfinite(report.objective):
-                raise TrainingError(f"Training diverged at step {step + 1}: the objective is {report.objective}.")
-            done = step + 1
-            if checkpoint is not None and done % _STEPS_BETWEEN_CHECKPOINTS == 0:
-                checkpoint.write(stage, state.tensors(done))
-                saved = done
-            progress("meta-training", done, steps)
-    finally:  # also when interrupted: a step that was done is not lost
-        if checkpoint is not None and done > saved and math.isfinite(report.objective):
+    for step in range(done, steps):
+        batch = draw(packed, config.users_per_batch, generator, random_shots=config.random_shots)
+        local, rows = batch.local()
+        report = meta_step(model, local, gather(embeddings, rows), config, optimiser, scheduler, generator)
+        if not math.isfinite(report.objective):
+            raise TrainingError(f"Training diverged at step {step + 1}: the objective is {report.objective}.")
+        done = step + 1
+        # Not when interrupted: that can be in the middle of a step, whose half would be done twice.
+        if checkpoint is not None and (done % _STEPS_BETWEEN_CHECKPOINTS == 0 or done == steps):
             checkpoint.write(stage, state.tensors(done))
+        progress("meta-training", done, steps)
     return model
 
 

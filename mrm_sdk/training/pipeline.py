@@ -24,13 +24,12 @@ from mrm_sdk.settings import Settings
 from mrm_sdk.training.checkpoint import Checkpoint
 from mrm_sdk.training.config import TrainingConfig
 from mrm_sdk.training.datasets import QUERY, Dataset
-from mrm_sdk.training.fitting import fit
+from mrm_sdk.training.fitting import MIN_USERS, fit
 from mrm_sdk.training.meta import Progress
 from mrm_sdk.training.model import BaseRewards
 from mrm_sdk.training.onnx_export import export_base_rewards, export_encoder
 from mrm_sdk.version import __version__
 
-MIN_USERS = 4
 PARITY = 1e-5
 # Ordinary users converge in 4 to 6 steps; the rest is for contradictory or extreme feedback.
 SERVING_STEPS = 50
@@ -125,18 +124,22 @@ def train_bundle(
     Raises:
         TrainingError: too few users, or training cannot give a usable bundle.
         OutputError: ``out`` cannot be written.
-        ConfigurationError: no such encoder, or the checkpoint is of another training.
+        ConfigurationError: no such encoder, or the checkpoint is of another training, or in the bundle's folder.
         MissingDependencyError: an extra is not installed.
     """
     config, settings, out = config or TrainingConfig(), settings or Settings(), Path(out)
     check_output(out)
     users = _usable_users(dataset)
     prepared = prepare_encoder(encoder, dataset, settings, progress)
+    kept = None
+    if checkpoint is not None:
+        if out.resolve() in (Path(checkpoint).resolve(), *Path(checkpoint).resolve().parents):
+            raise ConfigurationError(f"{out} will hold the bundle alone; choose another folder for the checkpoint.")
+        identity = [asdict(config), dataset.sha256, _columns_hash(dataset), prepared.spec.fingerprint, __version__]
+        kept = Checkpoint(Path(checkpoint), identity)
     embeddings = embed_items(prepared.encoder, dataset, progress)
 
     began = time.perf_counter()
-    identity = [asdict(config), dataset.sha256, prepared.spec.fingerprint, __version__]
-    kept = None if checkpoint is None else Checkpoint(Path(checkpoint), identity)
     module, prior, held_out, metrics = fit(dataset, users, embeddings, config, progress, kept)
     seconds = time.perf_counter() - began
 
@@ -175,6 +178,12 @@ def _usable_users(dataset: Dataset) -> NDArray[np.int64]:
             f"this data set has {len(users)}. Add users, or rows of phase query; or adapt with an existing bundle."
         )
     return users
+
+
+def _columns_hash(dataset: Dataset) -> str:
+    """Of the comparisons as they are: those that ratings gave keep the hash of the file."""
+    columns = (dataset.user, dataset.chosen, dataset.rejected, dataset.tie, dataset.strength, dataset.phase)
+    return hashlib.sha256(b"".join(column.tobytes() for column in columns)).hexdigest()
 
 
 def _verify(module: BaseRewards, graph: bytes, embeddings: NDArray[np.floating], settings: Settings) -> float:

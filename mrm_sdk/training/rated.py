@@ -19,7 +19,7 @@ def from_ratings(dataset: Dataset, *, limit: int | None = None, seed: int = 0) -
 
     Query comparisons stay, so that both kinds of feedback are judged alike; where the data set has none at all, the
     ratings give them too. A rating whose phase is not stated is support if its item is among the user's support
-    comparisons and in none of the query. The latest rating of an item counts.
+    comparisons and in none of the query. The latest rating of an item counts; of those without a time, the last.
 
     Args:
         dataset: read with ``ratings=True``.
@@ -44,8 +44,11 @@ def from_ratings(dataset: Dataset, *, limit: int | None = None, seed: int = 0) -
     wanted = (SUPPORT, QUERY) if not len(dataset) else (SUPPORT,)
     rng = np.random.default_rng(seed)
 
-    # The last row of each user and item; rows then lie user by user and phase by phase.
-    order = np.lexsort((np.arange(len(ratings)), ratings.item, phase, ratings.user))
+    # The latest rating of each user and item; rows then lie user by user and phase by phase.
+    when = np.full(len(ratings), np.inf)  # a client records what has no time as said now
+    for row, moment in ratings.created_at.items():
+        when[row] = moment.timestamp()
+    order = np.lexsort((np.arange(len(ratings)), when, ratings.item, phase, ratings.user))
     key = np.stack([ratings.user, phase, ratings.item])[:, order]
     last = np.append((np.diff(key) != 0).any(0), True)
     order = order[last]

@@ -49,9 +49,11 @@ def reduce(population: Population, features: Tensor, base_functions: int) -> Red
     _, vectors = torch.linalg.eigh(white.T @ white)
     turn = vectors.flip(1)
     if base_functions < turn.shape[1]:
-        turn = turn[:, : base_functions - 1]
+        turn, spare = turn[:, : base_functions - 1], turn[:, base_functions - 1]
         rest = mean - turn @ (turn.T @ mean)
-        turn = torch.cat([turn, (rest / rest.norm().clamp_min(1e-12)).unsqueeze(-1)], 1)
+        # Of a mean that is 0, or lies in the directions already, only rounding is left.
+        last = rest / rest.norm() if rest.norm() > 1e-9 * mean.norm() else spare
+        turn = torch.cat([turn, last.unsqueeze(-1)], 1)
     # Eigenvectors come with either sign; this one makes the average user's weights positive.
     turn = turn * torch.where(turn.T @ mean < 0, -1.0, 1.0)
     return Reduced(root @ turn, turn.T @ mean)

@@ -81,3 +81,13 @@ def test_the_same_seed_draws_the_same_batches() -> None:
     batches = [draw(packed, 8, torch.Generator().manual_seed(5)) for _ in range(2)]
     for first, second in zip(*batches, strict=True):
         assert torch.equal(first, second)
+
+
+def test_a_batch_numbers_its_own_items_anew() -> None:
+    packed = pack(small([(4, 4)] * 10), np.arange(10)).users(torch.tensor([7, 2]))
+    local, rows = packed.local()
+    assert len(rows) == 32 == len(set(rows.tolist()))  # padding would name item 0 as well
+    rewards = torch.randn(160, 3, generator=torch.Generator().manual_seed(0))
+    for phase in (SUPPORT, QUERY):
+        for ours, theirs in zip(local.pairs(phase, rewards[rows]), packed.pairs(phase, rewards), strict=True):
+            assert torch.equal(ours, theirs)

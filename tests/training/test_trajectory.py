@@ -79,8 +79,8 @@ def test_the_released_trajectory_is_reproduced(case: dict[str, Any]) -> None:
     assert steps == len(case["steps"])
     for number, expected in enumerate(case["steps"]):
         start = number * batch % case["config"]["users"]
-        users = torch.arange(start, start + batch)
-        report = meta_step(model, packed.users(users), embeddings, config, optimiser, scheduler)
+        local, rows = packed.users(torch.arange(start, start + batch)).local()
+        report = meta_step(model, local, embeddings[rows], config, optimiser, scheduler)
         assert report.losses.tolist() == pytest.approx(expected["query_losses"], abs=2e-5)
         assert report.objective == pytest.approx(expected["objective"], abs=2e-5)
         assert report.gradient_norm == pytest.approx(expected["grad_norm"], abs=2e-4)

@@ -1,0 +1,109 @@
+"""From R directions to K base rewards: what is kept, and that a bundle's scale shows nowhere."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from mrm_sdk.core.batching import Pairs
+from mrm_sdk.core.inner_loop import Prior, newton_serving
+from mrm_sdk.training.basis import Basis, principal_basis
+from mrm_sdk.training.empirical_bayes import Population
+from mrm_sdk.training.reduction import freeze, reduce
+
+ITEMS, DIMENSION, R = 50, 9, 6
+
+
+def learned(seed: int = 0) -> tuple[np.ndarray, Basis, torch.Tensor, Population]:
+    generator = torch.Generator().manual_seed(seed)
+    embeddings = torch.randn(ITEMS, DIMENSION, generator=generator).numpy() + 2
+    basis = principal_basis(embeddings, np.arange(ITEMS), limit=R, whitening=0.5, rng=np.random.default_rng(0))
+    root = torch.randn(R, R, generator=generator, dtype=torch.float64)
+    mean = torch.randn(R, generator=generator, dtype=torch.float64)
+    return embeddings, basis, basis.features(embeddings), Population(mean, root @ root.T + 0.1 * torch.eye(R))
+
+
+def adapted(rewards: torch.Tensor, prior: Prior) -> torch.Tensor:
+    """Scores of all items by four users who are adapted to seven comparisons: [users, items]."""
+    generator = torch.Generator().manual_seed(5)
+    chosen, rejected = (torch.randint(0, ITEMS, (4, 7), generator=generator) for _ in range(2))
+    strength = torch.rand(4, 7, generator=generator, dtype=torch.float64) + 0.5
+    tie = (torch.rand(4, 7, generator=generator) < 0.2).double()
+    pairs = Pairs(rewards[chosen] - rewards[rejected], strength, tie)
+    weights = newton_serving(pairs, prior, max_steps=50, tolerance=1e-12)
+    scores = weights @ rewards.T
+    return scores - scores[:, :1]  # a constant added to all scores of a user ranks nothing
+
+
+def test_with_all_directions_nothing_changes() -> None:
+    _, _, features, population = learned()
+    reduced = reduce(population, features, R)
+    assert reduced.directions.shape == (R, R)
+    double = features.double()
+    whole = Prior(population.mean, torch.linalg.inv(population.covariance), torch.ones((), dtype=torch.float64))
+    expected = adapted(double, whole)
+    torch.testing.assert_close(adapted(double @ reduced.directions, reduced.prior(1.0)), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("size", range(1, R + 1))
+def test_the_average_user_is_served_as_before(size: int) -> None:
+    _, _, features, population = learned()
+    reduced = reduce(population, features, size)
+    assert reduced.directions.shape == (R, size)
+    assert bool((reduced.mean >= 0).all())
+    torch.testing.assert_close(reduced.directions @ reduced.mean, population.mean, atol=1e-6, rtol=0)
+
+
+def test_users_differ_most_in_the_directions_that_are_kept() -> None:
+    _, _, features, population = learned()
+    double = features.double() - features.double().mean(0)
+
+    def explained(directions: torch.Tensor) -> float:
+        return float((double @ directions).square().sum())
+
+    kept = [explained(reduce(population, features, size).directions) for size in range(1, R + 1)]
+    assert kept == sorted(kept)
+    whole = explained(torch.linalg.cholesky(population.covariance))
+    assert kept[-1] == pytest.approx(whole, rel=1e-6)
+    # The last of four is the rest of the mean; the first three alone are the best that three can be.
+    best = torch.linalg.eigvalsh(double @ population.covariance @ double.T).flip(0)[:3].sum()
+    assert explained(reduce(population, features, 4).directions[:, :3]) == pytest.approx(float(best), rel=1e-6)
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_mean_that_leaves_no_rest_makes_no_empty_base_reward(inside: bool) -> None:
+    _, basis, features, population = learned()
+    leading = reduce(population, features, 3).directions[:, :2]
+    mean = leading @ torch.ones(2, dtype=torch.float64) if inside else torch.zeros(R, dtype=torch.float64)
+    population = population._replace(mean=mean)
+    reduced = reduce(population, features, 3)
+    torch.testing.assert_close(reduced.directions @ reduced.mean, mean, atol=1e-6, rtol=0)
+    _, prior = freeze(basis, reduced, 1.0, features)
+    assert float(torch.linalg.cond(prior.precision)) < 1e4
+
+
+@pytest.mark.parametrize("size", [R, 3, 1])
+@pytest.mark.parametrize("strength", [0.5, 1.0, 16.0])
+def test_what_a_bundle_stores_adapts_the_same(size: int, strength: float) -> None:
+    embeddings, basis, features, population = learned()
+    reduced = reduce(population, features, size)
+    module, prior = freeze(basis, reduced, strength, features)
+    with torch.no_grad():
+        stored = module(torch.from_numpy(embeddings)).double()
+    assert module.weight.dtype == torch.float32
+    assert not module.training
+    torch.testing.assert_close(stored.std(0), torch.ones(size, dtype=torch.float64), atol=1e-4, rtol=0)
+    expected = adapted(features.double() @ reduced.directions, reduced.prior(strength))
+    torch.testing.assert_close(adapted(stored, prior), expected, atol=1e-4, rtol=0)
+
+
+def test_the_sample_that_scales_may_be_any() -> None:
+    embeddings, basis, features, population = learned()
+    reduced = reduce(population, features, 3)
+    stored = []
+    for sample in (features, features[:10] * 7):
+        module, prior = freeze(basis, reduced, 2.0, sample)
+        with torch.no_grad():
+            stored.append(adapted(module(torch.from_numpy(embeddings)).double(), prior))
+    torch.testing.assert_close(stored[0], stored[1], atol=1e-4, rtol=0)
