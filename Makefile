@@ -11,6 +11,7 @@ help:
 	@echo "make demo    install, train on synthetic people, personalize, draw a picture"
 	@echo "make test    install what tests need, check the code, run all tests"
 	@echo "make bench   measure; tables on the terminal, JSON under tests/benchmarks/results"
+	@echo "             (and what takes minutes and 4 GB of disk: $(BIN)/python -m tests.benchmarks memory)"
 	@echo "make clean   remove what the other commands made"
 
 demo: $(VENV)/.run

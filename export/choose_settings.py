@@ -34,7 +34,7 @@ from mrm_sdk.training.fitted import Fitted
 from mrm_sdk.training.pipeline import embed_items, prepare_encoder
 
 # As the default was before: one share of users set aside, however few there are.
-FORMER = {"outer": "adam", "base_functions": 8, "robust_gamma": 3.0, "embedding_noise": 0.3, "large": 0}
+FORMER = {"outer": "adam", "base_functions": 8, "robust_gamma": 3.0, "embedding_noise": 0.3, "large": 1}
 TRIED: dict[str, dict[str, object]] = {
     "default": {},
     "K 4": {"base_functions": 4},

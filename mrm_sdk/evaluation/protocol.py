@@ -268,7 +268,7 @@ def evaluate(
     embeddings, parts = embed_items(encoder, dataset, progress), []
     for start, rows in chunks(embeddings):
         parts.append(bundle.base_rewards(rows.numpy()))
-        progress("rewarding items", start + len(rows), len(embeddings))
+        progress("base rewards of items", start + len(rows), len(embeddings))
     base_rewards = np.concatenate(parts)
     # A Newton step holds a matrix [K, K] for each user, which is more than short histories take themselves.
     at_once = max(1, _CELLS // base_rewards.shape[1] ** 2)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -189,3 +190,12 @@ def test_without_an_onnx_runtime_the_extra_is_named(embedded_bundle: Bundle, mon
         session = GraphSession("x.onnx", lambda: graph, frozenset({"embedding"}), Settings())
         with pytest.raises(MissingDependencyError, match=r"pip install 'mrm-sdk\[gpu\]'"):
             session.run({"embedding": np.zeros((1, 6), np.float32)})
+
+
+def test_shipped_graphs_tell_nothing_of_the_machine(embedded_bundle: Bundle, text_bundle: Bundle) -> None:
+    for bundle in (embedded_bundle, text_bundle):
+        for path in bundle.path.glob("*.onnx"):
+            data = path.read_bytes()
+            for trace in (b"site-packages", b"stack_trace", b"modeling_", str(Path.home()).encode() + b"/"):
+                assert trace not in data
+            onnx.checker.check_model(onnx.load(path))

@@ -28,7 +28,8 @@ def test_unknown_presets_and_seeds(name: str, seed: int) -> None:
     [
         {"base_functions": 0}, {"base_functions": -2}, {"iterations": 0}, {"directions": 0}, {"steps": 0},
         {"epochs": 0}, {"users_per_iteration": 0}, {"users_per_batch": 0}, {"inner_steps": 0}, {"max_pairs": 0},
-        {"seed": -1}, {"seed": 2**63}, {"folds": 1}, {"robust_ratio": 0.0}, {"robust_ratio": 1.5}, {"robust_gamma": math.nan},
+        {"seed": -1}, {"seed": 2**63}, {"folds": 1},
+        {"robust_ratio": 0.0}, {"robust_ratio": 1.5}, {"robust_gamma": math.nan},
     ],
 )  # fmt: skip
 def test_what_is_out_of_bounds_is_told(wrong: dict[str, Any]) -> None:

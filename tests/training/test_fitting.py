@@ -146,7 +146,7 @@ def test_held_out_users_choose_among_several_sizes() -> None:
     assert all(np.isfinite(v) for row in trained.metrics["held_out_query_loss"].values() for v in row.values())
 
 
-@pytest.mark.parametrize("config", [TrainingConfig(), replace(ADAM, steps=200)], ids=["em", "adam"])
+@pytest.mark.parametrize("config", [TrainingConfig(), replace(ADAM, steps=100)], ids=["em", "adam"])
 def test_the_inner_loop_learns_people(config: TrainingConfig) -> None:
     trained = learn(people(40, noise=0.3), config)
     assert trained.metrics["chosen"]["held_out_gain"] > 0.05

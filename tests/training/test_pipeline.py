@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 import torch
 
@@ -62,15 +61,6 @@ def test_centring_and_scaling_are_folded_into_what_is_stored() -> None:
     module, prior = model.freeze()
     torch.testing.assert_close(module(embeddings), model(embeddings), atol=1e-4, rtol=0)
     assert torch.equal(prior.w0, model.w0.detach().double())
-
-
-def test_shipped_graphs_tell_nothing_of_the_machine(embedded_bundle: Bundle, text_bundle: Bundle) -> None:
-    for bundle in (embedded_bundle, text_bundle):
-        for path in bundle.path.glob("*.onnx"):
-            data = path.read_bytes()
-            for trace in (b"site-packages", b"stack_trace", b"modeling_", str(Path.home()).encode() + b"/"):
-                assert trace not in data
-            onnx.checker.check_model(onnx.load(path))
 
 
 def test_the_published_method_trains_too(embedded_dataset: Dataset, tmp_path: Path) -> None:
