@@ -14,9 +14,9 @@ INTERRUPTED = "interrupted; what was stored before stays, anything else was left
 
 def main() -> None:
     """Runs ``mrm`` and turns errors of this package into one line and an exit code."""
-    from mrm_sdk.cli.app import app
-
     try:
+        from mrm_sdk.cli.app import app  # takes a moment, in which it may be interrupted
+
         app()
     except MrmError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
