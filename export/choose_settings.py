@@ -51,7 +51,7 @@ TRIED: dict[str, dict[str, object]] = {
     "RPO γ 0.1, ratio 0.2": {"robust_gamma": 0.1, "robust_ratio": 0.2},
     "iterations 6": {"iterations": 6},
     "iterations 24": {"iterations": 24},
-    "last 4 steps averaged": {},
+    "last step alone": {},
     "whitening 0": {"whitening": 0.0},
     "whitening 1": {"whitening": 1.0},
     "directions 64": {"directions": 64},
@@ -119,7 +119,8 @@ def fit(name: str, data: Data, users: NDArray[np.int64], config: TrainingConfig)
         hidden = np.maximum((embeddings - embeddings.mean(0)) @ layer, 0)
         embeddings = np.concatenate([embeddings, hidden * (embeddings.std() / hidden.std())], 1)
     seeds = (0, 1, 2) if name.endswith("as one") else (0,)
-    fitting.learn_population = {"Λ diagonal": diagonal, "last 4 steps averaged": averaged}.get(name, learn_population)
+    fitting.learn_population = diagonal if name == "Λ diagonal" else learn_population
+    fitting.AVERAGED = 1 if name == "last step alone" else 4
     features, priors = [], []
     for seed in seeds:
         trained = fitting.fit(data.training, users, embeddings, replace(config, seed=config.seed + 100 * seed), silent)
@@ -143,18 +144,6 @@ def diagonal(packed, features, config, *, start, iterations, progress) -> Popula
         start = learn_population(packed, features, config, start=start, iterations=step, progress=progress)
         start = Population(start.mean, torch.diag(torch.diagonal(start.covariance)))
     return start
-
-
-def averaged(packed, features, config, *, start, iterations, progress) -> Population:  # noqa: ANN001
-    """EM whose result is the mean of its last four steps."""
-    last: list[Population] = []
-
-    def keep(iteration: int, population: Population) -> None:
-        progress(iteration, population)
-        last.append(population)
-
-    learn_population(packed, features, config, start=start, iterations=iterations, progress=keep)
-    return Population(*(torch.stack(field).mean(0) for field in zip(*last[-4:], strict=True)))
 
 
 def measure(name: str, data: Data, config: TrainingConfig) -> list[float]:

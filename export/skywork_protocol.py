@@ -43,7 +43,7 @@ def options(description: str | None, data: str) -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--max-tokens", type=int, default=4096)
     parser.add_argument("--preset", default="newton", help="newton or paper")
-    parser.add_argument("--steps", type=int, help="fewer meta-batches than the preset's, to try the recipe out")
+    parser.add_argument("--steps", type=int, help="fewer steps over users than the preset's, to try the recipe out")
     parser.add_argument("--seed", type=int, default=0, help="of the users' split and of training")
     return parser.parse_args()
 
@@ -83,6 +83,8 @@ def run(
     seen, unseen = halves
     config = TrainingConfig.preset(chosen.preset, seed=chosen.seed)
     config = replace(config, max_pairs=max(config.max_pairs, seen_pairs or 0), steps=chosen.steps or config.steps)
+    if chosen.steps is not None:
+        config = replace(config, iterations=chosen.steps, epochs=None)
     train_bundle(seen, chosen.out / "bundle", config=config, licence=licence)
     print(table(evaluate(Bundle(chosen.out / "bundle"), unseen, encoder, shots=shots)))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -125,7 +126,13 @@ def train(
     training = manifest.training
     echo(f"bundle       {out}")
     echo(f"fingerprint  {manifest.fingerprint}")
-    echo(f"users        {training['users_trained']}, of whom {training['users_chosen_on']} were set aside to choose on")
+    chosen = manifest.metrics.get("chosen")
+    everybody = training["users_chosen_on"] == training["users_trained"]
+    how = "; settings chosen by cross-validation" if everybody else ""
+    how = how or (f"; settings chosen on {training['users_chosen_on']} set aside at first" if chosen else "")
+    echo(f"users        {training['users_trained']}{how}")
+    if chosen and chosen["prior_strength"] >= 1e6:
+        echo("Adapting did not help users who were set aside: this bundle gives everybody the average user's reward.")
     echo(f"meta-training took {training['seconds']:.1f} s ({preset}, K = {manifest.base_functions}, seed {seed})")
 
 
@@ -133,7 +140,9 @@ def train(
 def evaluate(
     bundle: Annotated[Path, typer.Argument(help="The bundle's folder.", show_default=False)],
     dataset: Dataset,
-    shots: Annotated[str, typer.Option(help="Numbers of comparisons to adapt to.")] = "0,2,5,10,20,40,60",
+    shots: Annotated[
+        str | None, typer.Option(help="Numbers of comparisons to adapt to: 0,2,5,10,20,40,60.", show_default=False)
+    ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the report here, as JSON.")] = None,
     picture: Annotated[Path | None, typer.Option(help="Also write accuracy.svg and accuracy.html here.")] = None,
     data_format: Format = "auto",
@@ -144,27 +153,33 @@ def evaluate(
     from mrm_sdk.cli.progress import progress
     from mrm_sdk.cli.reading import read
     from mrm_sdk.client import open_encoder
+    from mrm_sdk.evaluation.figures import require_matplotlib
+    from mrm_sdk.evaluation.page import write
+    from mrm_sdk.evaluation.protocol import SHOTS
     from mrm_sdk.evaluation.protocol import evaluate as run
     from mrm_sdk.evaluation.report import save, table
 
-    numbers = _numbers(shots, "--shots")
+    numbers: Sequence[int] = SHOTS if shots is None else _numbers(shots, "--shots")
+    if feedback == "ratings":
+        if shots is not None:
+            raise ConfigurationError(
+                "A part of the pairs that ratings make is no number of ratings: leave --shots out."
+            )
+        numbers = (0, sys.maxsize)
     for folder in (json_file.parent if json_file else None, picture):
         if folder is not None and folder.exists() and not folder.is_dir():
             raise OutputError(f"{folder} is no folder; choose another place.")
+    if picture is not None:
+        require_matplotlib()
     loaded = Bundle(bundle)
     with progress() as report:
         report("reading", 0, 1)
         data = read(dataset, data_format, feedback)
         report("reading", 1, 1)
-        if feedback == "ratings":
-            numbers = [0, len(data)]  # a part of the pairs that ratings make is no number of ratings: none, or all
         result = run(loaded, data, open_encoder(None, loaded), shots=numbers, progress=report)
-    if json_file is not None:
-        try:
-            json_file.write_text(json.dumps(result.as_json(), indent=2) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise OutputError(f"Cannot write {json_file}: {error.strerror}.") from None
     echo(table(result))
+    if json_file is not None:
+        write(json_file, json.dumps(result.as_json(), indent=2) + "\n")
     if loaded.manifest.training.get("data", {}).get("sha256") == data.sha256:
         echo("\nThese are the users that the bundle was trained on: the figures flatter it. Judge it on others.")
     if picture is not None:

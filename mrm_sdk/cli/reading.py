@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from mrm_sdk.errors import ConfigurationError
+from mrm_sdk.errors import ConfigurationError, DatasetError
 from mrm_sdk.training.datasets import Dataset, read_dataset
 
 
@@ -20,14 +20,32 @@ def read(dataset: Path, data_format: str, feedback: str = "comparisons", *, limi
 
     Raises:
         ConfigurationError: there is no such feedback.
+        DatasetError: it holds ratings only, and comparisons are wanted.
     """
     if feedback not in ("comparisons", "ratings"):
         raise ConfigurationError(f"--feedback is 'comparisons' or 'ratings', not {feedback!r}.")
-    data = read_dataset(dataset, format=data_format, ratings=feedback == "ratings")
-    if data.reading is not None:
-        print(data.reading, file=sys.stderr)  # noqa: T201
+    data = read_all(dataset, data_format, ratings=feedback == "ratings")
     if feedback == "ratings":
         from mrm_sdk.training.rated import from_ratings  # loads torch
 
-        data = from_ratings(data, limit=limit)
+        return from_ratings(data, limit=limit)
+    if data.ratings is not None:
+        if not len(data):
+            raise DatasetError("It holds ratings only: use --feedback ratings. (mrm compare needs comparisons.)")
+        left_out = f"{len(data.ratings)} ratings are left out; train and evaluate use them with --feedback ratings"
+        print(left_out, file=sys.stderr)  # noqa: T201
+    return data
+
+
+def read_all(dataset: Path, data_format: str, *, ratings: bool = False) -> Dataset:
+    """Reads comparisons, and the ratings among them; what became of another program's records is said on stderr.
+
+    Args:
+        dataset: where it is.
+        data_format: see :func:`~mrm_sdk.training.datasets.read_dataset`.
+        ratings: also those that lie beside comparisons in a file of their own.
+    """
+    data = read_dataset(dataset, format=data_format, ratings=ratings)
+    if data.reading is not None:
+        print(data.reading, file=sys.stderr)  # noqa: T201
     return data

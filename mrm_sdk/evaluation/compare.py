@@ -140,7 +140,8 @@ def compare(
     splits(seeds[0])  # what is wrong with them is said before the encoder runs
     prepared = prepare_encoder(encoder, dataset, settings or Settings(), progress)
     parts = (dataset,) if unseen is None else (dataset, unseen)
-    embeddings = torch.from_numpy(np.concatenate([embed_items(prepared.encoder, part, progress) for part in parts]))
+    vectors = [embed_items(prepared.encoder, part, progress) for part in parts]
+    embeddings = torch.from_numpy(np.concatenate(vectors).astype(np.float32))
 
     began = time.perf_counter()
     judged = dataset if unseen is None else unseen

@@ -111,7 +111,7 @@ def _axes(width: float, height: float, title: str) -> tuple[Any, Any]:
     axes = drawing.subplots()
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.set_title(title, loc="left", fontsize=11)
+    axes.set_title(title, loc="left", fontsize=11, parse_math=False)
     return drawing, axes
 
 

@@ -13,6 +13,7 @@ from mrm_sdk.bundle.manifest import digest
 from mrm_sdk.errors import ConfigurationError, OutputError
 
 _IDENTITY = "checkpoint.json"
+FORMAT = 1
 _UNFINISHED = ".new"
 
 
@@ -30,7 +31,7 @@ class Checkpoint:
 
     def __init__(self, folder: Path, identity: Any) -> None:
         self.folder = folder
-        claim = json.dumps({"training": digest(identity)})
+        claim = json.dumps({"format": FORMAT, "training": digest(identity)})
         path = folder / _IDENTITY
         try:
             folder.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrm_sdk.errors import InvalidInputError
-from mrm_sdk.feedback import MOST_RANKED, Rating, part_id
+from mrm_sdk.feedback import MOST_RANKED, Ranking, Rating, part_id
 from mrm_sdk.schemas import MAX_ID_LENGTH, Comparison, Item, Response, identifier
 from mrm_sdk.training.items import Catalogue, is_plain
 from mrm_sdk.training.ratings import RatingColumns
@@ -158,11 +158,13 @@ class Columns:
             response = row["response"]
             item = self._number(Item.of(row.get("prompt"), Response(**response) if _is_named(response) else response))
         event_id = identifier("event_id", str(row["event_id"])) if row.get("event_id") is not None else None
-        when = None
-        if row.get("created_at") is not None:
-            when = Rating(user_id=user_id, response="", value=value, created_at=row["created_at"]).created_at
+        when, strength = None, 1.0
+        extras = {key: row[key] for key in ("created_at", "strength") if row.get(key) is not None}
+        if extras:
+            checked = Rating(user_id=user_id, response="", value=value, **extras)
+            when, strength = checked.created_at if "created_at" in extras else None, checked.strength
         user = self.users.setdefault(user_id, len(self.users))
-        self.ratings.add(user, item, value, _phase(row), event_id, when)
+        self.ratings.add(user, item, value, strength, _phase(row), event_id, when)
 
     def contents(self) -> Contents:
         """All rows so far; phases that were not given are −1, groups that were not are 0."""
@@ -287,18 +289,20 @@ def short_hash(text: str) -> int:
 
 
 def _pairs(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """All pairs of a ranking; a ranking of n counts as much as n − 1 comparisons do."""
+    """All pairs of a ranking; a ranking of n counts as much as n − 1 comparisons of its strength do."""
     ranking = row["ranking"]
     if not isinstance(ranking, list) or not 2 <= len(ranking) <= MOST_RANKED:
         raise InvalidInputError(f"ranking must be a list of 2 to {MOST_RANKED} responses, best first")
     if len({str(response) for response in ranking}) < len(ranking):
         raise InvalidInputError("ranking names a response twice")
-    event_id = row.get("event_id")
+    event_id, strength = row.get("event_id"), 1.0
+    if row.get("strength") is not None:
+        strength = Ranking(user_id="-", responses=("a", "b"), strength=row["strength"]).strength
     # The pairs of one ranking say much the same: they are never split between support and query.
     group = next((str(row[key]) for key in ("group", "event_id") if row.get(key) is not None), None)
     group = group or repr([str(row.get("user_id")), row.get("prompt"), ranking])
     common = {key: row[key] for key in ("user_id", "prompt", "phase", "created_at") if key in row}
-    common |= {"group": group, "strength": 2 / len(ranking)}
+    common |= {"group": group, "strength": strength * 2 / len(ranking)}
     for number, (better, worse) in enumerate(combinations(ranking, 2)):
         named = {} if event_id is None else {"event_id": part_id(str(event_id), number)}
         yield {**common, **named, "chosen": better, "rejected": worse}

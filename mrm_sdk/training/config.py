@@ -34,7 +34,7 @@ class TrainingConfig:
         robust_gamma: RPO's softness in nats; infinite is the plain mean.
         embedding_scale: adam: embeddings are multiplied by it; ``None`` centres them and scales to unit variance.
         embedding_noise: adam: noise added to embeddings in training, in units of their standard deviation.
-        random_shots: adam: cut the support of each batch to a random number of shots.
+        random_shots: adam: halves swap roles at random, and each batch's support is cut to a random number of shots.
         max_pairs: most comparisons of one user and phase that are used.
         folds: with fewer users than ``large``, cross-validation over this many folds chooses K and the prior's
             strength; with more, the first fold alone is set aside.
@@ -80,6 +80,13 @@ class TrainingConfig:
             value, least = getattr(self, name), 2 if name == "folds" else 1
             if value is not None and value < least:
                 raise ConfigurationError(f"{name} must be {least} or more, not {value}.")
+        if self.method not in ("newton", "gradient") or self.outer not in ("em", "adam"):
+            raise ConfigurationError("method is 'newton' or 'gradient', and outer 'em' or 'adam'.")
+        rates = (self.learning_rate, self.inner_learning_rate, self.gradient_clip)
+        if not all(0 < rate < math.inf for rate in rates) or not 0 <= self.warmup < 1 or not 0 <= self.whitening <= 1:
+            raise ConfigurationError(
+                "Learning rates and gradient_clip must be above 0; warmup and whitening in [0, 1]."
+            )
         if not 0 < self.robust_ratio <= 1 or math.isnan(self.robust_gamma):
             raise ConfigurationError("robust_ratio must be above 0 and at most 1, and robust_gamma a number.")
 

@@ -112,15 +112,16 @@ class Dataset:
             return
         for row in range(len(ratings)):
             item, user_id = self.items[ratings.item[row]], self.user_ids[ratings.user[row]]
-            value = float(ratings.value[row])
+            value, strength = float(ratings.value[row]), float(ratings.strength[row])
             when: dict[str, Any] = {"created_at": ratings.created_at[row]} if row in ratings.created_at else {}
-            content = hashlib.sha256(repr([user_id, item.key.hex(), value]).encode()).hexdigest()[:40]
+            content = hashlib.sha256(repr([user_id, item.key.hex(), value, strength]).encode()).hexdigest()[:40]
             repeats[content] += 1
             yield Rating(
                 user_id=user_id,
                 prompt=item.prompt,
                 response=Response(text=item.text, embedding=item.embedding),
                 value=value,
+                strength=strength,
                 event_id=ratings.event_ids.get(row, f"{content}-{repeats[content]}"),
                 **when,
             )
@@ -300,7 +301,7 @@ def _digest(columns: Columns, contents: Contents, ratings: Ratings | None) -> st
         digest.update(column.tobytes())
     if ratings is not None and not len(contents.user):
         digest.update(b"".join(columns.keys) + "\0".join(columns.users).encode())
-        for column in (ratings.user, ratings.item, ratings.value, ratings.phase):
+        for column in (ratings.user, ratings.item, ratings.value, ratings.strength, ratings.phase):
             digest.update(column.tobytes())
     if columns.embeddings is not None:
         digest.update(sample_bytes(columns.embeddings))

@@ -83,9 +83,12 @@ def draw(packed: Packed, users: int, generator: torch.Generator, *, random_shots
         packed: all users for training.
         users: how many to draw, without replacement.
         generator: the only source of randomness.
-        random_shots: cut the support of the whole batch to the same random number of shots.
+        random_shots: let halves swap roles, and cut the support of the whole batch to the same random number of shots;
+            without, only the users are drawn, as published.
     """
     batch = packed.users(torch.randperm(len(packed.items), generator=generator)[:users])
+    if not random_shots:
+        return batch
     size = len(batch.items)
     # Halves swap roles at random, except where the swapped query would be empty.
     swap = torch.rand(size, generator=generator) < 0.5
@@ -93,9 +96,6 @@ def draw(packed: Packed, users: int, generator: torch.Generator, *, random_shots
     swap |= ~(batch.strength[:, 1] > 0).any(-1)
     order = torch.stack([swap.long(), 1 - swap.long()], -1)
     batch = Packed(*(field[torch.arange(size).unsqueeze(-1), order] for field in batch))
-    if not random_shots:
-        return batch
-
     width = batch.strength.shape[-1]
     shots = int(torch.randint(0, width + 1, (), generator=generator))
     keys = torch.rand(size, width, generator=generator)

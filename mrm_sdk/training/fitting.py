@@ -23,6 +23,8 @@ from mrm_sdk.training.meta import Progress, meta_train, one_thread
 from mrm_sdk.training.model import BaseRewards
 from mrm_sdk.training.reduction import freeze, reduce
 
+# The result is the mean of the last EM steps: each draws other users, and none of the draws should decide.
+AVERAGED = 4
 _SAMPLE = 4096
 _SET_ASIDE = 0.15
 _MOST_SET_ASIDE = 1000
@@ -179,21 +181,26 @@ def _learner(
 
     def by_expectation(packed: Packed, stage: str) -> _Learned:
         population, done = initial_population(features[some]), 0
+        total = Population(torch.zeros_like(population.mean), torch.zeros_like(population.covariance))
         kept = None if checkpoint is None else checkpoint.read(stage)
         if kept is not None:
-            population, done = Population(kept["mean"], kept["covariance"]), int(kept["iterations"])
+            done = int(kept["iterations"])
+            population = Population(kept["mean"], kept["covariance"])
+            total = Population(kept["total_mean"], kept["total_covariance"])
 
         def report(iteration: int, so_far: Population) -> None:
+            nonlocal total
+            if iteration >= config.iterations - AVERAGED:
+                total = Population(total.mean + so_far.mean, total.covariance + so_far.covariance)
             if checkpoint is not None:
-                done = torch.tensor(iteration + 1)
-                checkpoint.write(stage, {**so_far._asdict(), "iterations": done})
+                sums = {"total_mean": total.mean, "total_covariance": total.covariance}
+                checkpoint.write(stage, {**so_far._asdict(), **sums, "iterations": torch.tensor(iteration + 1)})
             progress("meta-training", iteration + 1, config.iterations)
 
         iterations = range(done, config.iterations)
-        population = learn_population(
-            packed, features, config, start=population, iterations=iterations, progress=report
-        )
-        return _Learned(basis, features, population)
+        learn_population(packed, features, config, start=population, iterations=iterations, progress=report)
+        count = min(AVERAGED, config.iterations)
+        return _Learned(basis, features, Population(total.mean / count, total.covariance / count))
 
     return by_expectation
 

@@ -160,6 +160,7 @@ def train_bundle(
         encoder_files=prepared.files,
         training={
             **asdict(config),
+            "robust_gamma": str(config.robust_gamma),  # JSON knows no infinity
             "data": dataset.describe(),
             "users_trained": len(users),
             "users_chosen_on": held_out,

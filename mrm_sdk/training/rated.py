@@ -18,8 +18,9 @@ def from_ratings(dataset: Dataset, *, limit: int | None = None, seed: int = 0) -
     """Lets users' ratings take the place of their support comparisons.
 
     Query comparisons stay, so that both kinds of feedback are judged alike; where the data set has none at all, the
-    ratings give them too. A rating whose phase is not stated is support if its item is among the user's support
-    comparisons and in none of the query. The latest rating of an item counts; of those without a time, the last.
+    ratings give them too. A rating whose phase is not stated is support if its item is in none of the user's query
+    comparisons; so items that the user never compared are support, too. The latest rating of an item counts; of those
+    without a time, the last.
 
     Args:
         dataset: read with ``ratings=True``.
@@ -31,7 +32,7 @@ def from_ratings(dataset: Dataset, *, limit: int | None = None, seed: int = 0) -
         :func:`~mrm_sdk.core.ratings.rated_pairs`.
 
     Raises:
-        DatasetError: there are no ratings.
+        DatasetError: there are no ratings, or no two of them that make a support comparison.
     """
     ratings = dataset.ratings
     if ratings is None or not len(ratings):
@@ -60,7 +61,7 @@ def from_ratings(dataset: Dataset, *, limit: int | None = None, seed: int = 0) -
         if phase[rows[0]] not in wanted:
             continue
         items = ratings.item[rows]
-        better, worse, strength = rated_pairs(ratings.value[rows], prompt[items], np.ones(len(rows)))
+        better, worse, strength = rated_pairs(ratings.value[rows], prompt[items], ratings.strength[rows])
         if limit is not None and len(strength) > limit:
             kept = np.sort(rng.choice(len(strength), limit, replace=False))
             whole = strength.sum()
@@ -69,6 +70,11 @@ def from_ratings(dataset: Dataset, *, limit: int | None = None, seed: int = 0) -
         same = np.ones(len(strength), np.int64)
         columns.append((same * ratings.user[rows[0]], items[better], items[worse], same * phase[rows[0]]))
         strengths.append(strength)
+    if not any((given == SUPPORT).any() for *_, given in columns):
+        raise DatasetError(
+            "These ratings give no support comparison: a user must have rated two responses to one prompt differently, "
+            "neither of them stated as query nor in a query comparison of the user. Add ratings, or check their phases."
+        )
     kept = np.flatnonzero(dataset.phase == QUERY)
     user, chosen, rejected, phases = (
         np.concatenate([given[kept], *new])
@@ -94,7 +100,7 @@ def from_ratings(dataset: Dataset, *, limit: int | None = None, seed: int = 0) -
 
 
 def _phases(dataset: Dataset, ratings: Ratings) -> NDArray[np.int64]:
-    """The phase of each rating: as stated, or that of the user's comparisons of the item; −1 where neither fits."""
+    """The phase of each rating: as stated, or by the user's comparisons of the item; −1 where both phases have it."""
     size = len(dataset.items)
     halves = []
     for phase in (SUPPORT, QUERY):
@@ -103,5 +109,6 @@ def _phases(dataset: Dataset, ratings: Ratings) -> NDArray[np.int64]:
         pairs = np.concatenate([user * size + dataset.chosen[rows], user * size + dataset.rejected[rows]])
         halves.append(np.isin(ratings.user * size + ratings.item, pairs))
     support, query = halves
-    derived = np.where(support & ~query, SUPPORT, np.where(query & ~support, QUERY, -1))
+    # What no query comparison holds cannot leak into the query, whether it was compared or not.
+    derived = np.where(~query, SUPPORT, np.where(~support, QUERY, -1))
     return np.where(ratings.phase >= 0, ratings.phase, derived)

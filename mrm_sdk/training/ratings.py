@@ -28,6 +28,7 @@ class Ratings:
         phase: support (0) or query (1), as given, or split so that they share no item of a user; −1: not known, [m].
         event_ids: those that were given, by row.
         created_at: likewise.
+        strength: how much each counts, above 0 and up to 100; 1 by default, [m] float64.
     """
 
     user: NDArray[np.int64]
@@ -36,6 +37,10 @@ class Ratings:
     phase: NDArray[np.int64]
     event_ids: Mapping[int, str] = field(default_factory=dict)
     created_at: Mapping[int, datetime] = field(default_factory=dict)
+    strength: NDArray[np.float64] = field(default_factory=lambda: np.ones(1))
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "strength", np.broadcast_to(self.strength, self.user.shape))
 
     def __len__(self) -> int:
         return len(self.user)
@@ -48,12 +53,20 @@ class RatingColumns:
         self.event_ids: dict[int, str] = {}
         self._created_at: dict[int, datetime] = {}
         self._user, self._item, self._phase, self._value = array("q"), array("q"), array("q"), array("d")
+        self._strength = array("d")
 
     def __len__(self) -> int:
         return len(self._user)
 
     def add(
-        self, user: int, item: int, value: float, phase: int, event_id: str | None, created_at: datetime | None
+        self,
+        user: int,
+        item: int,
+        value: float,
+        strength: float,
+        phase: int,
+        event_id: str | None,
+        created_at: datetime | None,
     ) -> None:
         """Adds one rating whose parts were checked."""
         if event_id is not None:
@@ -63,6 +76,7 @@ class RatingColumns:
         self._user.append(user)
         self._item.append(item)
         self._value.append(value)
+        self._strength.append(strength)
         self._phase.append(phase)
 
     @staticmethod
@@ -95,4 +109,5 @@ class RatingColumns:
             np.array(self._phase, np.int64),
             self.event_ids,
             self._created_at,
+            np.array(self._strength, np.float64),
         )

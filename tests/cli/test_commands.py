@@ -66,6 +66,15 @@ def test_import_twice_adds_nothing_and_features_come_later(
         assert late.personalize("u3").weights.tolist() == early.personalize("u3").weights.tolist()
 
 
+def test_import_leaves_out_ratings_beside_comparisons(tmp_path: Path) -> None:
+    folder = write_embedded_dataset(tmp_path / "d", users=4, pairs=1)
+    alone = mrm("import", folder, "--database", f"sqlite:///{tmp_path / 'a.db'}")
+    (folder / "ratings.csv").write_text("user_id,item_id,rating\nu0,i0,1\n")
+    both = mrm("import", folder, "--database", f"sqlite:///{tmp_path / 'b.db'}")
+    assert (both.code, both.out, alone.err) == (0, alone.out, "")
+    assert both.err == "ratings.csv is left out: the comparisons beside it are usually made from it\n"
+
+
 def test_import_says_what_it_refused(embedded: Path, embedded_bundle: Bundle, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'a.db'}"
     wide = write_embedded_dataset(tmp_path / "wide", dimension=7, users=4, pairs=1)

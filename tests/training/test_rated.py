@@ -74,7 +74,8 @@ def test_nothing_of_the_query_leaks() -> None:
     assert adapted
     assert not judged & adapted
     support = (base.user == 0) & (base.phase == SUPPORT)
-    assert adapted <= set(base.chosen[support]) | set(base.rejected[support])
+    compared = {*base.chosen[base.user == 0], *base.rejected[base.user == 0]}
+    assert adapted <= set(base.chosen[support]) | set(base.rejected[support]) | (set(range(40)) - compared)
     kept = base.phase == QUERY
     for name in ("user", "chosen", "rejected", "strength", "tie"):
         assert np.array_equal(getattr(data, name)[query], getattr(base, name)[kept])
@@ -88,6 +89,31 @@ def test_ratings_stated_as_query_are_left_out_where_comparisons_judge() -> None:
     assert list(pairs(from_ratings(rated(said, base=people(3))))) == [(6, 5)]
     alone = from_ratings(rated(said))
     assert (list(pairs(alone)), list(pairs(alone, phase=QUERY))) == ([(6, 5)], [(8, 7)])
+
+
+def test_ratings_of_items_that_nobody_compared_are_support() -> None:
+    base = people(3)
+    base = base.subset(np.flatnonzero(base.user > 0))  # so the last user here compares others' items only
+    base = replace(base, user_ids=[*base.user_ids, "new"])
+    data = from_ratings(rated([(2, 5, 1, NOT_STATED), (2, 6, 2, NOT_STATED)], base=base))
+    assert list(pairs(data, user=2)) == [(6, 5)]
+
+
+def test_strengths_of_ratings_count() -> None:
+    said = [(0, 5, 1, SUPPORT), (0, 6, 2, SUPPORT)]
+    data = from_ratings(rated(said, strength=np.array([4.0, 9.0])))
+    assert pairs(data)[6, 5] == pytest.approx(6 * pairs(from_ratings(rated(said)))[6, 5])
+
+
+def test_ratings_that_give_no_support_are_told() -> None:
+    base = people(3)
+    judged = base.chosen[(base.user == 0) & (base.phase == QUERY)][:2]
+    for said in (
+        [(0, int(i), float(n), QUERY) for n, i in enumerate(judged)],
+        [(0, 5, 3, SUPPORT), (0, 6, 3, SUPPORT)],
+    ):
+        with pytest.raises(DatasetError, match=r"give no support comparison: .* Add ratings"):
+            from_ratings(rated(said, base=base))
 
 
 def test_a_limit_keeps_the_total_weight() -> None:
@@ -156,6 +182,19 @@ def test_no_such_feedback(command: str, folder: Path, embedded_bundle: Any, tmp_
     run = mrm(command, *arguments, "--feedback", "thumbs")
     assert run.code == 2
     assert run.err.startswith("error: --feedback is 'comparisons' or 'ratings', not 'thumbs'")
+
+
+def test_ratings_that_are_not_used_are_told(tmp_path: Path) -> None:
+    said = [{"user_id": "u", "response": f"r{n}", "rating": n} for n in range(2)]
+    row = {"user_id": "u", "chosen": "a", "rejected": "b"}
+    path = tmp_path / "a.jsonl"
+    for lines, message in (
+        ([row, *said], "2 ratings are left out; train and evaluate use them with --feedback ratings"),
+        (said, "It holds ratings only: use --feedback ratings."),
+    ):
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        run = mrm("train", path, "--out", tmp_path / "b")
+        assert (run.code, message in run.err) == (1, True)
 
 
 def test_feedback_that_is_not_there(embedded: Path, tmp_path: Path) -> None:

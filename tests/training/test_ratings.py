@@ -106,6 +106,14 @@ def test_rankings_are_all_their_pairs(tmp_path: Path) -> None:
     assert data.phase[0] != data.phase[6]
 
 
+def test_strengths_are_those_of_a_client(tmp_path: Path) -> None:
+    said = {"user_id": "u", "strength": 3}
+    rows = [{**said, "ranking": ["a", "b", "c", "d"]}, {**said, "response": "a", "rating": 1},
+            {**said, "response": "b", "thumb": True}, {"user_id": "u", "response": "c", "rating": 1}]  # fmt: skip
+    given = list(read_dataset(write_lines(tmp_path / "a.jsonl", rows)).feedback())
+    assert [event.strength for event in given] == [1.5] * 6 + [3, 3, 1]
+
+
 def test_groups_are_never_split(tmp_path: Path) -> None:
     rows = [{**ROW, "chosen": f"{g}{n}", "group": f"g{g}"} for g in range(6) for n in range(g + 1)]
     data = read_dataset(write_lines(tmp_path / "a.jsonl", rows))
@@ -126,6 +134,8 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"user_id": "u", "response": "r", "rating": 1, "phase": "late"}, "line 1: phase must be"),
     ({"user_id": "u", "response": "r", "rating": 1, "event_id": ""}, "line 1: event_id must be a text"),
     ({"user_id": "u", "response": "r", "rating": 1, "created_at": "soon"}, "line 1: .*created_at"),
+    ({"user_id": "u", "response": "r", "rating": 1, "strength": 0}, "line 1: .*strength"),
+    ({"user_id": "u", "ranking": ["a", "b"], "strength": 101}, "line 1: .*strength"),
     ({"user_id": "u", "ranking": ["a"]}, "line 1: ranking must be a list of 2 to 50"),
     ({"user_id": "u", "ranking": ["a", "b", "a"]}, "line 1: ranking names a response twice"),
     ({"user_id": "u", "ranking": ["a", 3]}, "line 1: .*rejected"),

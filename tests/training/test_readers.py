@@ -166,6 +166,15 @@ def test_trl_forms(tmp_path: Path, row: dict[str, Any], wanted: list[tuple[Any, 
     assert said(data) == [("7", *one) for one in wanted]
 
 
+def test_trl_does_not_say_a_prompt_twice(tmp_path: Path) -> None:
+    sides = {"chosen": chat("p", "a"), "rejected": chat("p", "b")}
+    rows = [{"user_id": "u", "prompt": prompt, **sides} for prompt in ("p", chat("p"), "other")]
+    data = read_dataset(write_lines(tmp_path / "a.jsonl", rows), format="trl")
+    prompts = [data.items[i].prompt for i in data.chosen]
+    assert prompts[:2] == ["user: p"] * 2
+    assert "other" in str(prompts[2])
+
+
 def test_trl_margins_labels_and_our_own_columns(tmp_path: Path) -> None:
     rows = [
         {**ROW, "margin": 2.5, "event_id": "e", "phase": "query"},

@@ -1,7 +1,8 @@
 """TRL's preference and unpaired data with a column ``user_id``, and our own columns; imports the fields.
 
-Texts or chat messages, with a prompt of their own or one that both sides begin with. A list of texts as ``rejected``
-is as many comparisons. ``margin`` becomes the strength, 0 a tie. ``completion`` with ``label`` becomes a thumb.
+Texts or chat messages, with a prompt of their own, which both sides may repeat, or one that both begin with. A list
+of texts as ``rejected`` is as many comparisons. ``margin`` becomes the strength, 0 a tie. ``completion`` with ``label``
+becomes a thumb.
 """
 
 from __future__ import annotations
@@ -69,7 +70,9 @@ def _completed(record: Row, key: str) -> tuple[Any, str]:
     before = said[:-1]
     if prompt is not None and not is_chat(prompt):
         prompt = [{"role": "user", "content": need(record, "prompt")}]
-    return [*(prompt or []), *before] or None, said[-1]["content"]
+    asked = messages({"prompt": prompt}, "prompt") if prompt else []
+    # Full chats begin with the prompt: it is not said twice.
+    return (before if before[: len(asked)] == asked else [*asked, *before]) or None, said[-1]["content"]
 
 
 def _shared(record: Row) -> tuple[Any, str, str]:
