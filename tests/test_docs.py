@@ -134,12 +134,9 @@ def test_recipe_for_few_people(tmp_path: Path) -> None:
 @pytest.mark.shared
 def test_the_experiment_behind_the_defaults_runs(tmp_path: Path) -> None:
     script = ROOT / "export" / "choose_settings.py"
-    names = "default;Λ diagonal;hidden layer;adam;adam, 3 seeds as one"
-    data = [SHARED / "jester" / "train", SHARED / "llmfao" / "train"]
-    out = run(script, *data, "--quick", "--only", names, cwd=tmp_path)
-    rows = re.findall(
-        r"^(\S.*?) +\|(?: \d\.\d{4}){6} +\d+ \|(?: \d\.\d{4}){6} +\d+ \|(?: \d\.\d{4}){5} +\d+$", out, re.MULTILINE
-    )
+    names = "adam, 3 seeds as one;Λ diagonal;hidden layer"
+    out = run(script, SHARED / "jester" / "train", "--quick", "--only", names, cwd=tmp_path)
+    rows = re.findall(r"^(\S.*?) +\|(?: \d\.\d{4}){6} +\d+ \|(?: \d\.\d{4}){5} +\d+$", out, re.MULTILINE)
     assert rows == names.split(";")
 
 
