@@ -211,7 +211,8 @@ def test_read_only_paths(embedded: Path, embedded_bundle: Bundle) -> None:
     assert_error(mrm("train", embedded, "--out", "/proc/mrm/b"), 2, "Cannot write to /proc/mrm")
     assert_error(mrm("demo", "--out", "/proc/mrm"), 2, "Cannot write to /proc/mrm")
     run = mrm("evaluate", embedded_bundle.path, embedded, "--shots", "0", "--json", "/proc/mrm.json")
-    assert_error(run, 2, "Cannot write /proc/mrm.json")
+    assert (run.code, "Cannot write" in run.err, "/proc/mrm.json" in run.err) == (2, True, True)
+    assert "worst tenth" in run.out  # what took long to find out is not lost
     run = mrm("db", "upgrade", "--database", "sqlite:////proc/mrm.db")
     assert_error(run, 1, "unavailable")
 
