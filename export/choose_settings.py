@@ -13,12 +13,14 @@ import argparse
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from mrm_sdk.core.inner_loop import Prior, newton_serving
 from mrm_sdk.evaluation.protocol import judge
@@ -30,6 +32,7 @@ from mrm_sdk.training import fitting
 from mrm_sdk.training.config import TrainingConfig
 from mrm_sdk.training.datasets import Dataset, read_dataset
 from mrm_sdk.training.empirical_bayes import Population, learn_population
+from mrm_sdk.training.episodes import Packed
 from mrm_sdk.training.fitted import Fitted
 from mrm_sdk.training.pipeline import embed_items, prepare_encoder
 
@@ -133,11 +136,18 @@ def fit(name: str, data: Data, users: NDArray[np.int64], config: TrainingConfig)
         torch.block_diag(*(p.precision / p.rho for p in priors)) * len(seeds),
         torch.ones((), dtype=torch.float64),
     )
-    adapt: Callable = lambda pairs: newton_serving(pairs, prior, max_steps=50, tolerance=1e-9)  # noqa: E731
-    return Fitted(torch.cat(features, 1), adapt)
+    return Fitted(torch.cat(features, 1), partial(newton_serving, prior=prior, max_steps=50, tolerance=1e-9))
 
 
-def diagonal(packed, features, config, *, start, iterations, progress) -> Population:  # noqa: ANN001
+def diagonal(
+    packed: Packed,
+    features: Tensor,
+    config: TrainingConfig,
+    *,
+    start: Population,
+    iterations: range,
+    progress: Callable[[int, Population], None],
+) -> Population:
     """EM in which directions of the embeddings stay independent."""
     for number in iterations:
         step = range(number, number + 1)

@@ -45,7 +45,7 @@ def downgrade() -> None:
     op.drop_table("mrm_ratings")
     for table in ("mrm_item_features", "mrm_items"):
         compared = " AND ".join(
-            f"NOT EXISTS (SELECT 1 FROM mrm_comparisons AS c WHERE c.tenant = {table}.tenant "  # noqa: S608
+            f"NOT EXISTS (SELECT 1 FROM mrm_comparisons AS c WHERE c.tenant = {table}.tenant "  # noqa: S608  # both names stand above
             f"AND c.{side} = {table}.item_key)"
             for side in ("chosen", "rejected")
         )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 
+from mrm_sdk.cli.output import say
 from mrm_sdk.errors import MrmError
 
 INTERRUPTED = "interrupted; what was stored before stays, anything else was left as it was"
@@ -19,10 +20,10 @@ def main() -> None:
 
         app()
     except MrmError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        say(f"error: {error}")
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        print(INTERRUPTED, file=sys.stderr)  # noqa: T201
+        say(INTERRUPTED)
         sys.exit(130)
     except BrokenPipeError:  # the reader of our output has gone, as in `mrm … | head`
         sys.stderr.close()

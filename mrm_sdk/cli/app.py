@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from mrm_sdk.cli import INTERRUPTED
+from mrm_sdk.cli.output import echo, echo_json, say
 from mrm_sdk.errors import ConfigurationError, OutputError
 from mrm_sdk.version import __version__
 
@@ -23,7 +24,7 @@ class _Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as stop:
-            print(str(stop) or INTERRUPTED, file=sys.stderr)  # noqa: T201
+            say(str(stop) or INTERRUPTED)
             raise typer.Exit(130) from None
 
 
@@ -46,16 +47,6 @@ Format = Annotated[str, typer.Option("--format", help="auto, own, or another pro
 Feedback = Annotated[str, typer.Option(help="comparisons, or ratings: what users adapt to.")]
 Seed = Annotated[int, typer.Option(help="The only source of randomness.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
-
-
-def echo(text: str) -> None:
-    """Prints a result."""
-    print(text, file=sys.stdout, flush=True)  # noqa: T201
-
-
-def echo_json(value: Any) -> None:
-    """Prints a result for programs."""
-    echo(json.dumps(value, indent=2))
 
 
 @app.callback(invoke_without_command=True)
@@ -104,6 +95,7 @@ def train(
             # Before torch is loaded: what is wrong with a file is said at once.
             data = read(dataset, data_format, feedback, limit=config.max_pairs)
             report("reading", 1, 1)
+            from mrm_sdk.training.guard import UNADAPTED
             from mrm_sdk.training.pipeline import train_bundle
 
             manifest = train_bundle(
@@ -127,11 +119,10 @@ def train(
     echo(f"bundle       {out}")
     echo(f"fingerprint  {manifest.fingerprint}")
     chosen = manifest.metrics.get("chosen")
-    everybody = training["users_chosen_on"] == training["users_trained"]
-    how = "; settings chosen by cross-validation" if everybody else ""
-    how = how or (f"; settings chosen on {training['users_chosen_on']} set aside at first" if chosen else "")
-    echo(f"users        {training['users_trained']}{how}")
-    if chosen and chosen["prior_strength"] >= 1e6:
+    users, aside = training["users_trained"], training["users_chosen_on"]
+    how = "by cross-validation" if aside == users else f"on {aside} set aside at first"
+    echo(f"users        {users}" + (f"; settings chosen {how}" if chosen else ""))
+    if chosen and chosen["prior_strength"] == UNADAPTED:
         echo("Adapting did not help users who were set aside: this bundle gives everybody the average user's reward.")
     echo(f"meta-training took {training['seconds']:.1f} s ({preset}, K = {manifest.base_functions}, seed {seed})")
 

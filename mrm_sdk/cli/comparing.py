@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from mrm_sdk.cli.output import echo
 from mrm_sdk.cli.progress import progress
 from mrm_sdk.cli.reading import read
 from mrm_sdk.errors import ConfigurationError, OutputError
@@ -53,7 +54,7 @@ def run(
             data, chosen, unseen=others, folds=folds, seeds=seeds, shots=shots, encoder=encoder, progress=report
         )
     # Before anything is written: no full disk shall cost the result.
-    print(table(standings), flush=True)  # noqa: T201
+    echo(table(standings))
     if json_file is not None:
         write(json_file, json.dumps(standings.as_json(), indent=2) + "\n")
     if report_file is not None:

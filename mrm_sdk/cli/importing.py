@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from mrm_sdk.cli.output import say
 from mrm_sdk.cli.progress import progress
 from mrm_sdk.cli.reading import read_all
 from mrm_sdk.errors import ConfigurationError
@@ -32,7 +32,7 @@ def run(dataset: Path, database: str, tenant: str, bundle: Path | None, data_for
         beside = next((path for suffix in SUFFIXES if (path := dataset / f"ratings{suffix}").is_file()), None)
         if beside is not None and len(data):
             left_out = f"{beside.name} is left out: the comparisons beside it are usually made from it"
-            print(left_out, file=sys.stderr)  # noqa: T201
+            say(left_out)
 
         def counted(step: int = 500) -> Iterator[Feedback]:
             total = len(data) + len(data.ratings or ())

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
+from mrm_sdk.cli.output import say
 from mrm_sdk.errors import ConfigurationError, DatasetError
 from mrm_sdk.training.datasets import Dataset, read_dataset
 
@@ -33,7 +33,7 @@ def read(dataset: Path, data_format: str, feedback: str = "comparisons", *, limi
         if not len(data):
             raise DatasetError("It holds ratings only: use --feedback ratings. (mrm compare needs comparisons.)")
         left_out = f"{len(data.ratings)} ratings are left out; train and evaluate use them with --feedback ratings"
-        print(left_out, file=sys.stderr)  # noqa: T201
+        say(left_out)
     return data
 
 
@@ -47,5 +47,5 @@ def read_all(dataset: Path, data_format: str, *, ratings: bool = False) -> Datas
     """
     data = read_dataset(dataset, format=data_format, ratings=ratings)
     if data.reading is not None:
-        print(data.reading, file=sys.stderr)  # noqa: T201
+        say(data.reading)
     return data

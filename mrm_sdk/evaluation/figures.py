@@ -37,7 +37,7 @@ def require_matplotlib() -> None:
         MissingDependencyError: matplotlib is not installed.
     """
     try:
-        import matplotlib.figure  # noqa: F401
+        import matplotlib.figure  # noqa: F401  whether it can be imported is the question
     except ImportError:
         raise MissingDependencyError.of("matplotlib", "train", "Drawing the picture") from None
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mrm_sdk.core.batching import Pairs
 from mrm_sdk.core.losses import bradley_terry, weighted_mean
+from mrm_sdk.core.ranking import decided, mean_decided, right
 
 BINS = 15
 
@@ -26,7 +27,7 @@ def accuracy(query: Pairs, weights: Tensor) -> Tensor:
     Returns:
         [..., users], in [0, 1]; NaN for a user without a decided comparison.
     """
-    return _mean(_right(_margins(query, weights)), query)
+    return mean_decided(right(_margins(query, weights)), query)
 
 
 def loss(query: Pairs, weights: Tensor) -> Tensor:
@@ -39,7 +40,7 @@ def brier(query: Pairs, weights: Tensor) -> Tensor:
 
     It is the same whichever response of a pair is named first; always saying ½ gives ¼.
     """
-    return _mean(torch.sigmoid(-_margins(query, weights)).square(), query)
+    return mean_decided(torch.sigmoid(-_margins(query, weights)).square(), query)
 
 
 def reliability(query: Pairs, weights: Tensor) -> Tensor:
@@ -54,11 +55,11 @@ def reliability(query: Pairs, weights: Tensor) -> Tensor:
     """
     margin = _margins(query, weights)
     confidence = torch.sigmoid(margin.abs())
-    decided = _decided(query).to(margin)
-    share = (decided / decided.sum(-1, keepdim=True).clamp_min(1)).expand_as(margin)
+    counted = decided(query).to(margin)
+    share = (counted / counted.sum(-1, keepdim=True).clamp_min(1)).expand_as(margin)
     at = ((confidence - 0.5) * 2 * BINS).long().clamp(0, BINS - 1).flatten(-2)
     sums = [torch.zeros(*at.shape[:-1], BINS).to(margin).scatter_add_(-1, at, (value * share).flatten(-2))
-            for value in (torch.ones_like(margin), confidence, _right(margin))]  # fmt: skip
+            for value in (torch.ones_like(margin), confidence, right(margin))]  # fmt: skip
     return torch.stack(sums, -2)
 
 
@@ -85,16 +86,3 @@ def worst_share(values: Tensor, share: float) -> float:
 
 def _margins(pairs: Pairs, weights: Tensor) -> Tensor:
     return torch.einsum("upk,...uk->...up", pairs.z, weights)
-
-
-def _right(margin: Tensor) -> Tensor:
-    return (margin > 0).to(margin) + (margin == 0).to(margin) / 2
-
-
-def _decided(query: Pairs) -> Tensor:
-    return (query.strength > 0) & (query.tie == 0)
-
-
-def _mean(values: Tensor, query: Pairs) -> Tensor:
-    decided = _decided(query)
-    return (values * decided).sum(-1) / decided.sum(-1)

@@ -11,17 +11,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mrm_sdk.core.batching import Pairs
 from mrm_sdk.core.losses import bradley_terry, weighted_mean
 from mrm_sdk.core.posterior import moderated
+from mrm_sdk.core.ranking import mean_decided, right
 from mrm_sdk.training.datasets import QUERY, SUPPORT
 from mrm_sdk.training.empirical_bayes import Population, adapt_white
 from mrm_sdk.training.episodes import Packed
 from mrm_sdk.training.reduction import reduce
 
 SIZES = (4, 8, 16, 32, 64)
-# The last one leaves everybody where the average user is: adapting never costs the average user anything.
-STRENGTHS = (0.5, 0.7, 1.0, 1.4, 2.0, 4.0, 16.0, 1e6)
+# This strength leaves everybody where the average user is: adapting never costs the average user anything.
+UNADAPTED = 1e6
+STRENGTHS = (0.5, 0.7, 1.0, 1.4, 2.0, 4.0, 16.0, UNADAPTED)
 SHOTS = (2, 10, 40)
 _USERS_AT_ONCE = 128
 
@@ -85,16 +86,16 @@ def try_out(population: Population, users: Packed, features: Tensor, sample: Ten
                 scale = (reduced.directions / strength**0.5).float()
                 mean = (reduced.mean * strength**0.5).float()
                 judged = query.z @ scale
-                loss, right = torch.zeros(len(part)), torch.zeros(len(part))
+                loss, ranked = torch.zeros(len(part)), torch.zeros(len(part))
                 for n in shots:
                     posterior = adapt_white(support._replace(z=support.z @ scale).first(n), mean)
                     weights = mean + posterior.offset
                     margin = (judged @ weights.unsqueeze(-1)).squeeze(-1)
-                    right += _accuracy(margin, query) / len(shots)
+                    ranked += mean_decided(right(margin), query) / len(shots)
                     known = (judged @ posterior.explained.mT).square().sum(-1)
                     margin = moderated(margin, judged.square().sum(-1) - known)
                     loss += weighted_mean(bradley_terry(margin, query.tie), query.strength) / len(shots)
-                parts[strength].append(Judged(loss, right))
+                parts[strength].append(Judged(loss, ranked))
         for strength, found in parts.items():
             trials[size, strength] = Judged(*(torch.cat(field) for field in zip(*found, strict=True)))
     return trials
@@ -115,7 +116,7 @@ def choose(folds: Sequence[Trials]) -> Choice:
     }
     loss = {key: float(trial.loss.mean()) for key, trial in trials.items()}
     gain = {
-        (size, strength): (trial.accuracy - trials[size, STRENGTHS[-1]].accuracy).nan_to_num()
+        (size, strength): (trial.accuracy - trials[size, UNADAPTED].accuracy).nan_to_num()
         for (size, strength), trial in trials.items()
     }
     best = max(gain.values(), key=lambda values: float(values.mean()))
@@ -124,14 +125,8 @@ def choose(folds: Sequence[Trials]) -> Choice:
     for (k, s), mean in loss.items():
         curve.setdefault(str(k), {})[f"{s:g}"] = mean
     mean_gain = float(gain[size, strength].mean())
-    return Choice(size, strength if mean_gain >= 0 else STRENGTHS[-1], mean_gain, curve)
+    return Choice(size, strength if mean_gain >= 0 else UNADAPTED, mean_gain, curve)
 
 
 def _close(behind: Tensor) -> bool:
     return bool(behind.mean() <= behind.std(correction=0) / len(behind) ** 0.5)
-
-
-def _accuracy(margin: Tensor, query: Pairs) -> Tensor:
-    decided = (query.strength > 0) & (query.tie == 0)
-    right = (margin > 0).to(margin) + (margin == 0).to(margin) / 2
-    return (right * decided).sum(-1) / decided.sum(-1)

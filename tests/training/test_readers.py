@@ -175,6 +175,14 @@ def test_trl_does_not_say_a_prompt_twice(tmp_path: Path) -> None:
     assert "other" in str(prompts[2])
 
 
+def test_trl_does_not_say_a_prompt_twice_after_a_system_message(tmp_path: Path) -> None:
+    system = {"role": "system", "content": "s"}
+    sides = {"chosen": [system, *chat("p", "a")], "rejected": [system, *chat("p", "b")]}
+    rows = [{"user_id": "u", "prompt": prompt, **sides} for prompt in ("p", chat("p"), [system, *chat("p")])]
+    data = read_dataset(write_lines(tmp_path / "a.jsonl", rows), format="trl")
+    assert [data.items[i].prompt for i in data.chosen] == ["system: s\nuser: p"] * 3
+
+
 def test_trl_margins_labels_and_our_own_columns(tmp_path: Path) -> None:
     rows = [
         {**ROW, "margin": 2.5, "event_id": "e", "phase": "query"},

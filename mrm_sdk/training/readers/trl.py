@@ -71,8 +71,10 @@ def _completed(record: Row, key: str) -> tuple[Any, str]:
     if prompt is not None and not is_chat(prompt):
         prompt = [{"role": "user", "content": need(record, "prompt")}]
     asked = messages({"prompt": prompt}, "prompt") if prompt else []
-    # Full chats begin with the prompt: it is not said twice.
-    return (before if before[: len(asked)] == asked else [*asked, *before]) or None, said[-1]["content"]
+    # Full chats begin with the prompt, perhaps after a system message of their own: it is not said twice.
+    start = next((i for i, message in enumerate(before) if message["role"] != "system"), 0)
+    repeated = asked in (before[: len(asked)], before[start : start + len(asked)])
+    return (before if repeated else [*asked, *before]) or None, said[-1]["content"]
 
 
 def _shared(record: Row) -> tuple[Any, str, str]:

@@ -1,0 +1,22 @@
+"""Where a command writes: results on stdout, anything said beside them on stderr; imports the standard library."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+
+def echo(text: str) -> None:
+    """Prints a result."""
+    print(text, file=sys.stdout, flush=True)  # noqa: T201  the one place where results leave
+
+
+def echo_json(value: Any) -> None:
+    """Prints a result for programs."""
+    echo(json.dumps(value, indent=2))
+
+
+def say(text: object) -> None:
+    """Says what is no result."""
+    print(text, file=sys.stderr)  # noqa: T201  and the one place for the rest
