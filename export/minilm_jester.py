@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from mrm_sdk import Bundle
-from mrm_sdk.client import open_encoder
+from mrm_sdk.encoders import open_encoder
 from mrm_sdk.evaluation.protocol import evaluate
 from mrm_sdk.evaluation.report import save, table
 from mrm_sdk.training.config import TrainingConfig

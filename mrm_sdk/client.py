@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrm_sdk.bundle.loading import Bundle
-from mrm_sdk.encoders import Encoder, OnnxEncoder, PrecomputedEncoder
+from mrm_sdk.encoders import Encoder, open_encoder
 from mrm_sdk.engine import RewardEngine
 from mrm_sdk.errors import BundleMismatchError, ClientClosedError, ConfigurationError, InvalidInputError
 from mrm_sdk.feedback import Feedback
@@ -197,31 +197,3 @@ class Client:
                     fingerprint=manifest.fingerprint, features=manifest.features, name=manifest.name[:255]
                 )
                 self._ready = True
-
-
-def open_encoder(encoder: Encoder | None, bundle: Bundle) -> Encoder:
-    """Returns the encoder to use with a bundle: its own, or the host's if it fits.
-
-    Raises:
-        BundleMismatchError: the host's encoder is not the one the bundle was trained with.
-        ConfigurationError: what the host gave is no encoder.
-    """
-    spec = bundle.manifest.encoder
-    if encoder is None:
-        return OnnxEncoder.of(bundle) if spec.kind == "onnx" else PrecomputedEncoder(spec.dimension, spec.fingerprint)
-    if not all(hasattr(encoder, name) for name in ("dimension", "fingerprint", "encode")):
-        raise ConfigurationError(
-            f"An encoder has dimension, fingerprint and encode, which {type(encoder).__name__} lacks; "
-            "see mrm_sdk.encoders.Encoder."
-        )
-    if encoder.dimension != spec.dimension:
-        raise BundleMismatchError(
-            f"The encoder gives {encoder.dimension} numbers, the bundle was trained on {spec.dimension}."
-        )
-    # A bundle trained on embeddings alone cannot know which encoder made them: there the host's word counts.
-    if spec.kind == "onnx" and encoder.fingerprint != spec.fingerprint:
-        raise BundleMismatchError(
-            "The encoder is not the one that the bundle was trained with: its fingerprint differs. "
-            "Leave encoder=None to use the bundle's own, or train a bundle with this encoder."
-        )
-    return encoder

@@ -19,10 +19,10 @@ import torch
 from numpy.typing import NDArray
 
 from mrm_sdk.bundle.loading import Bundle
-from mrm_sdk.bundle.manifest import digest
+from mrm_sdk.bundle.specification import digest
 from mrm_sdk.core.batching import Pairs, pad
 from mrm_sdk.core.ratings import pairs_of_ratings
-from mrm_sdk.encoders import Encoder, check, embed
+from mrm_sdk.encoders import Encoder, base_rewards, check
 from mrm_sdk.errors import ContentionError, EmbeddingError, EncoderError, InvalidInputError, MrmError
 from mrm_sdk.feedback import Feedback
 from mrm_sdk.schemas import Item, UserReward
@@ -222,7 +222,7 @@ class RewardEngine:
             found |= self._store.base_rewards(self._features, missing)
             new = [key for key in missing if key not in found]
             if new:
-                computed = self._bundle.base_rewards(embed(self._encoder, [wanted[key] for key in new]))
+                computed = base_rewards(self._encoder, self._bundle, [wanted[key] for key in new])
                 # Copies: a view would keep the whole batch alive for as long as one of its rows is cached.
                 found |= zip(new, (row.copy() for row in computed), strict=True)
             with self._cache_lock:

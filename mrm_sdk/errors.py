@@ -16,7 +16,8 @@
     │   ├── BundleDamagedError           its bytes are not the bytes that were shipped
     │   └── BundleMismatchError          it does not fit: format, encoder, or vectors of another bundle
     ├── EncoderError                     text could not be turned into embeddings
-    ├── ProviderError                    the execution provider that was asked for did not start
+    ├── ProviderError                    the execution provider that was asked for did not start, or gave up
+    │   └── OutOfMemoryError             a graph's batch does not fit into the device's memory, however small
     ├── DatabaseError                    the database refused
     │   ├── DatabaseUnavailableError     it cannot be reached, opened or written
     │   ├── ContentionError              other processes keep changing the same rows: try again
@@ -105,6 +106,10 @@ class EncoderError(MrmError):
 
 class ProviderError(MrmError):
     """The execution provider that was asked for did not start."""
+
+
+class OutOfMemoryError(ProviderError):
+    """Not even a single row fits into the memory of the device that runs a graph."""
 
 
 class DatabaseError(MrmError):

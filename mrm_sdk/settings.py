@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from mrm_sdk.errors import ConfigurationError
@@ -19,10 +19,20 @@ class Settings(BaseSettings):
         busy_timeout: seconds that SQLite waits for another writer before it gives up.
         cache_items: how many items' base rewards are kept in memory, least recently used first out.
         chunk_size: how many comparisons one transaction of ``record_many`` holds.
-        encode_batch_size: how many texts one run of the encoder's graph takes.
-        providers: ``"auto"`` (CUDA where it starts, else CPU), ``"cpu"`` or ``"cuda"``.
+        encode_tokens: tokens, padding included, that one run of the encoder's graph takes; 0: 1,024 on a CPU, where
+            small batches stay in the cache, else 32,768.
+        encoder_url: where the server of a bundle with a remote encoder is.
+        encoder_api_key: its key, if it wants one.
+        providers: what ONNX Runtime runs graphs on: ``"auto"`` (CUDA where it starts, else the CPU), ``"cpu"``,
+            ``"cuda"``, or, for those who have a build with it, ``"tensorrt"``, ``"openvino"``, ``"coreml"``,
+            ``"directml"``.
         strict_providers: raise ``ProviderError`` where the provider asked for did not start, instead of warning.
-        threads: CPU threads of one ONNX Runtime session; 0 lets ONNX Runtime choose.
+        device_id: which of several GPUs.
+        gpu_mem_limit: bytes of GPU memory that one session may take; 0: no limit.
+        arena_extend_strategy: how a session's GPU memory grows: ``"power_of_two"`` (fewer, larger steps) or
+            ``"as_requested"``.
+        threads: CPU threads that encode and evaluate base rewards; 0: as many as this process may use (its affinity
+            and its container's quota).
 
     Raises:
         ConfigurationError: a value is out of range, or no such field exists.
@@ -34,9 +44,14 @@ class Settings(BaseSettings):
     busy_timeout: float = Field(default=30.0, ge=0, le=3600)
     cache_items: int = Field(default=50_000, ge=0)
     chunk_size: int = Field(default=1_000, ge=1, le=10_000)
-    encode_batch_size: int = Field(default=32, ge=1, le=4096)
-    providers: Literal["auto", "cpu", "cuda"] = "auto"
+    encode_tokens: int = Field(default=0, ge=0, le=4_194_304)
+    encoder_url: str | None = None
+    encoder_api_key: SecretStr | None = None
+    providers: Literal["auto", "cpu", "cuda", "tensorrt", "openvino", "coreml", "directml"] = "auto"
     strict_providers: bool = False
+    device_id: int = Field(default=0, ge=0)
+    gpu_mem_limit: int = Field(default=0, ge=0)
+    arena_extend_strategy: Literal["power_of_two", "as_requested"] = "power_of_two"
     threads: int = Field(default=0, ge=0, le=1024)
 
     if not TYPE_CHECKING:  # type checkers see the fields' own signature

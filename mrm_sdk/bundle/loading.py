@@ -2,20 +2,39 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
+from typing import Final, overload
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mrm_sdk.bundle.manifest import BASE_REWARDS, ENCODER, PRIOR, TOKENIZER, FileName, Manifest
-from mrm_sdk.bundle.providers import GraphSession
+from mrm_sdk.bundle.files import read_verified, verify
+from mrm_sdk.bundle.manifest import (
+    BASE_REWARDS,
+    BASE_REWARDS_BFLOAT16,
+    BASE_REWARDS_FLOAT16,
+    PRIOR,
+    FileName,
+    Manifest,
+)
+from mrm_sdk.bundle.session import GraphSession
+from mrm_sdk.bundle.specification import CHAT_TEMPLATE, ENCODER, ENCODER_DATA, TOKENIZER
 from mrm_sdk.core.batching import Pairs
 from mrm_sdk.core.inner_loop import Prior, gradient_descent, newton_serving
 from mrm_sdk.core.posterior import laplace_covariance
 from mrm_sdk.errors import BundleDamagedError, BundleMismatchError, ConfigurationError, InvalidInputError, NotFoundError
 from mrm_sdk.settings import Settings
+
+
+EMBEDDING: Final = "embedding"
+REWARDS: Final = "base_rewards"
+_HALF: Final[dict[torch.dtype, FileName]] = {
+    torch.float16: BASE_REWARDS_FLOAT16,
+    torch.bfloat16: BASE_REWARDS_BFLOAT16,
+}
+# Numbers of a run over embeddings: 4 MB, which a core's cache holds for the most part.
+_CHUNK = 1 << 20
 
 
 class Bundle:
@@ -45,12 +64,10 @@ class Bundle:
         if not found:
             raise NotFoundError(f"There is no bundle at {self.path}. Make one with 'mrm train', or check the path.")
         self.manifest = Manifest.read(self.path)
-        for name in self._expected():
-            self.read(name)
+        self._check_files()
         self.prior = self._read_prior()
-        self._base_rewards = GraphSession(
-            BASE_REWARDS, lambda: self.read(BASE_REWARDS), frozenset({"embedding"}), self.settings
-        )
+        graphs: tuple[FileName, ...] = (BASE_REWARDS, BASE_REWARDS_FLOAT16, BASE_REWARDS_BFLOAT16)
+        self._sessions = {name: self._session(name) for name in graphs if name in self.manifest.files}
 
     @property
     def features(self) -> str:
@@ -65,7 +82,7 @@ class Bundle:
     @property
     def providers(self) -> list[str]:
         """The execution providers that really started for φ."""
-        return self._base_rewards.providers
+        return self._sessions[BASE_REWARDS].providers
 
     def read(self, name: FileName) -> bytes:
         """Returns the bytes of one of the bundle's files, verified against the manifest.
@@ -73,32 +90,49 @@ class Bundle:
         Raises:
             BundleDamagedError: the file is missing, unreadable, or not what was shipped.
         """
-        expected = self.manifest.files.get(name)
-        try:
-            data = (self.path / name).read_bytes()
-        except OSError as error:
-            raise BundleDamagedError(f"{self.path / name} cannot be read: {error.strerror}") from None
-        if hashlib.sha256(data).hexdigest() != expected:
-            raise BundleDamagedError(
-                f"{self.path / name} is not the file that was shipped: its SHA-256 differs from the manifest's. "
-                "Where it was replaced while in use, open the bundle again; else copy it again from its source."
-            )
-        return data
+        return read_verified(self.path / name, self.manifest.files.get(name))
 
-    def base_rewards(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
+    @overload
+    def base_rewards(self, embeddings: NDArray[np.floating]) -> NDArray[np.float32]: ...
+    @overload
+    def base_rewards(self, embeddings: torch.Tensor) -> torch.Tensor: ...
+    def base_rewards(self, embeddings: NDArray[np.floating] | torch.Tensor) -> NDArray[np.float32] | torch.Tensor:
         """Evaluates φ: embeddings [n, D] -> base rewards [n, K].
+
+        Of an array, rows are taken a few megabytes at a time, so it may be mapped from disk and of any length. A
+        tensor on the GPU that the bundle runs on is read where it lies, without a copy; float16 and bfloat16 have
+        graphs of their own there, whose error ``manifest.metrics["half"]`` states.
+
+        Args:
+            embeddings: a numpy array of any floating type, or a torch tensor.
+
+        Returns:
+            float32 for an array; for a tensor, one of its type on its device.
 
         Raises:
             BundleMismatchError: D is not the bundle's.
+            ConfigurationError: the tensor lies on another GPU than the bundle's.
+            OutOfMemoryError: not even one row fits.
         """
-        if embeddings.ndim != 2 or embeddings.shape[1] != self.manifest.dimension:
+        dimension, width = self.manifest.dimension, self.manifest.base_functions
+        if embeddings.ndim != 2 or embeddings.shape[1] != dimension:
             raise BundleMismatchError(
-                f"This bundle takes embeddings of {self.manifest.dimension} numbers, not of shape "
-                f"{list(embeddings.shape)}."
+                f"This bundle takes embeddings of {dimension} numbers, not of shape {list(embeddings.shape)}."
             )
-        if not len(embeddings):
-            return np.zeros((0, self.manifest.base_functions), np.float32)
-        return self._base_rewards.run({"embedding": np.ascontiguousarray(embeddings, np.float32)})
+        if isinstance(embeddings, torch.Tensor):
+            half = _HALF.get(embeddings.dtype) if embeddings.is_cuda else None
+            name = half if half in self._sessions else BASE_REWARDS
+            given = embeddings if half in self._sessions else embeddings.float()
+            return self._sessions[name].run_tensor(EMBEDDING, given, REWARDS).to(embeddings.dtype)
+        out = np.empty((len(embeddings), width), np.float32)
+        size = max(1, _CHUNK // dimension)
+        self._sessions[BASE_REWARDS].fill(
+            out,
+            (np.arange(start, min(start + size, len(out))) for start in range(0, len(out), size)),
+            lambda rows: {EMBEDDING: np.ascontiguousarray(embeddings[rows[0] : rows[-1] + 1], np.float32)},
+            REWARDS,
+        )
+        return out
 
     def adapt(self, pairs: Pairs) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Adapts users with the inner loop the bundle was trained for.
@@ -119,13 +153,19 @@ class Bundle:
         except RuntimeError:  # what torch raises for a singular matrix
             raise InvalidInputError("Rewards this large cannot be adapted to; check the encoder's scale.") from None
 
-    def _expected(self) -> list[FileName]:
-        expected: list[FileName] = [BASE_REWARDS, PRIOR]
+    def _check_files(self) -> None:
+        needed, known = {BASE_REWARDS, PRIOR}, {BASE_REWARDS_FLOAT16, BASE_REWARDS_BFLOAT16}
         if self.manifest.encoder.kind == "onnx":
-            expected += [ENCODER, TOKENIZER]
-        if set(expected) != set(self.manifest.files):
-            raise BundleDamagedError(f"{self.path} must list the files {expected}, not {sorted(self.manifest.files)}.")
-        return expected
+            needed |= {ENCODER, TOKENIZER, *([CHAT_TEMPLATE] if self.manifest.encoder.layout == "chat" else [])}
+            known |= {ENCODER_DATA}
+        files = self.manifest.files
+        if not needed <= set(files) <= needed | known:
+            raise BundleDamagedError(f"{self.path} must list the files {sorted(needed)}, not {sorted(files)}.")
+        for name, expected in files.items():
+            verify(self.path / name, expected)
+
+    def _session(self, name: FileName) -> GraphSession:
+        return GraphSession(name, lambda: self.read(name), frozenset([EMBEDDING]), frozenset([REWARDS]), self.settings)
 
     def _read_prior(self) -> Prior:
         from safetensors import SafetensorError

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,45 +9,27 @@ from typing import Any, Final, Literal
 
 from pydantic import Field, ValidationError
 
+from mrm_sdk.bundle.specification import ENCODER, EncoderSpec, digest
 from mrm_sdk.errors import BundleDamagedError, BundleMismatchError
 from mrm_sdk.schemas import Frozen
 
 FORMAT: Final = 1
 MANIFEST: Final = "manifest.json"
 BASE_REWARDS: Final = "base_rewards.onnx"
+BASE_REWARDS_FLOAT16: Final = "base_rewards_float16.onnx"
+BASE_REWARDS_BFLOAT16: Final = "base_rewards_bfloat16.onnx"
 PRIOR: Final = "prior.safetensors"
-ENCODER: Final = "encoder.onnx"
-TOKENIZER: Final = "tokenizer.json"
 
-FileName = Literal["base_rewards.onnx", "prior.safetensors", "encoder.onnx", "tokenizer.json"]
-
-
-def digest(value: Any) -> str:
-    """SHA-256 of a value's canonical JSON, in hexadecimal."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
-def encoder_fingerprint(graph: str | None, tokenizer: str | None, max_tokens: int) -> str:
-    """Identifies an encoder that travels in a bundle, from the SHA-256 of its files: equal ones give equal vectors."""
-    return digest([graph, tokenizer, max_tokens])
-
-
-class EncoderSpec(Frozen):
-    """How text becomes embeddings.
-
-    Args:
-        kind: ``onnx``: the graph and tokenizer travel in the bundle; ``precomputed``: the host brings embeddings.
-        name: of the model.
-        dimension: D, length of an embedding.
-        max_tokens: longer inputs are truncated to this many tokens.
-        fingerprint: identifies the encoder: two encoders with equal fingerprints give equal vectors.
-    """
-
-    kind: Literal["onnx", "precomputed"]
-    name: str
-    dimension: int = Field(gt=0)
-    max_tokens: int = Field(default=256, gt=0)
-    fingerprint: str
+FileName = Literal[
+    "base_rewards.onnx",
+    "base_rewards_float16.onnx",
+    "base_rewards_bfloat16.onnx",
+    "prior.safetensors",
+    "encoder.onnx",
+    "encoder.onnx.data",
+    "tokenizer.json",
+    "chat_template.json",
+]
 
 
 class Adaptation(Frozen):
@@ -89,6 +70,11 @@ class Manifest(Frozen):
     features: str = ""
     fingerprint: str = ""
 
+    @property
+    def fused(self) -> bool:
+        """Whether base rewards are joined to the encoder's graph."""
+        return self.encoder.kind == "onnx" and self.files.get(ENCODER) != self.encoder.graph
+
     def identified(self) -> Manifest:
         """Returns this manifest with ``features`` and ``fingerprint`` computed from its contents."""
         shape = [self.format, self.base_functions, self.dimension]
@@ -126,8 +112,7 @@ class Manifest(Frozen):
             fields = ", ".join(".".join(map(str, e["loc"])) for e in error.errors())
             raise BundleDamagedError(f"{folder / MANIFEST} has missing or invalid fields: {fields}") from None
         spec = manifest.encoder
-        graph, tokenizer = manifest.files.get(ENCODER), manifest.files.get(TOKENIZER)
-        own = spec.kind == "precomputed" or spec.fingerprint == encoder_fingerprint(graph, tokenizer, spec.max_tokens)
+        own = spec.kind != "onnx" or spec == spec.of_files(manifest.files)
         if not own or manifest != manifest.identified():
             raise BundleDamagedError(f"{folder / MANIFEST} was changed after training: its fingerprint does not fit.")
         return manifest

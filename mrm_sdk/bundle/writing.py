@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import tempfile
@@ -12,34 +11,63 @@ from typing import Any
 
 from safetensors.torch import save
 
-from mrm_sdk.bundle.manifest import (
-    BASE_REWARDS,
-    ENCODER,
-    MANIFEST,
-    PRIOR,
-    TOKENIZER,
-    Adaptation,
-    EncoderSpec,
-    FileName,
-    Manifest,
-)
+from mrm_sdk.bundle.files import sha256_of, write_file
+from mrm_sdk.bundle.manifest import MANIFEST, PRIOR, Adaptation, FileName, Manifest
+from mrm_sdk.bundle.specification import EncoderSpec
 from mrm_sdk.core.inner_loop import Prior
 from mrm_sdk.errors import OutputError
 
 
-def check_output(path: Path) -> None:
-    """Makes sure, before any work is done, that a bundle can be written to ``path``.
+def check_output(path: Path, marker: str = MANIFEST) -> None:
+    """Makes sure, before any work is done, that a folder can be written to ``path``.
+
+    Args:
+        path: of the folder.
+        marker: the file by which an older folder of this kind, which may be replaced, is known.
 
     Raises:
-        OutputError: its parent cannot be written, or something that is no bundle stands there.
+        OutputError: its parent cannot be written, or something else stands there.
     """
     try:
-        if path.exists() and not (path / MANIFEST).is_file() and not (path.is_dir() and not any(path.iterdir())):
-            raise OutputError(f"{path} exists and is no bundle; it is left as it is. Choose another place.")
+        if path.exists() and not (path / marker).is_file() and not (path.is_dir() and not any(path.iterdir())):
+            raise OutputError(f"{path} exists and holds no {marker}; it is left as it is. Choose another place.")
         existing = next(folder for folder in path.absolute().parents if folder.exists())
         tempfile.TemporaryDirectory(prefix=".mrm-", dir=existing).cleanup()
     except OSError as error:
         raise OutputError(f"Cannot write to {path.parent}: {error.strerror}. Choose another place.") from None
+
+
+def publish(path: Path, contents: Mapping[Any, bytes | Path], marker: str, description: str) -> None:
+    """Writes files into a folder beside ``path``, then moves it there; an older folder is replaced only then.
+
+    Args:
+        path: of the folder.
+        contents: files by name.
+        marker: name of the file that ``description`` becomes, and by which an older folder is known.
+        description: the manifest.
+
+    Raises:
+        OutputError: the disk refused; what stood at ``path`` still stands.
+    """
+    check_output(path, marker)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".mrm-", dir=path.parent) as scratch:
+            new, old = Path(scratch) / "new", Path(scratch) / "old"
+            new.mkdir(mode=0o755)
+            for file, data in contents.items():
+                write_file(new / file, data)
+            (new / marker).write_text(description + "\n", encoding="utf-8")
+            if path.exists():
+                os.rename(path, old)
+            try:
+                os.rename(new, path)
+            except OSError:
+                if old.exists():
+                    shutil.move(old, path)
+                raise
+    except OSError as error:
+        raise OutputError(f"Cannot write to {path}: {error.strerror}") from None
 
 
 def write_bundle(
@@ -50,22 +78,30 @@ def write_bundle(
     licence: str,
     encoder: EncoderSpec,
     adaptation: Adaptation,
-    base_rewards: bytes,
+    files: Mapping[FileName, bytes | Path],
     prior: Prior,
-    encoder_files: tuple[bytes, bytes] | None,
     training: Mapping[str, Any],
     metrics: Mapping[str, Any],
 ) -> Manifest:
     """Writes all files into a folder beside ``path``, then moves it there; an older bundle is replaced only then.
 
+    Args:
+        path: the bundle's folder.
+        files: base rewards and, where it travels along, the encoder; large ones as paths, which are linked or copied.
+        prior: of the inner loop, as are ``adaptation``'s settings.
+        name: as the other arguments, see :class:`Manifest`.
+        sdk_version: likewise.
+        licence: likewise.
+        encoder: likewise.
+        adaptation: likewise.
+        training: likewise.
+        metrics: likewise.
+
     Raises:
         OutputError: the disk refused; what stood at ``path`` still stands.
     """
-    check_output(path)
     tensors = {key: tensor.detach().contiguous() for key, tensor in prior._asdict().items()}
-    contents: dict[FileName, bytes] = {BASE_REWARDS: base_rewards, PRIOR: save(tensors)}
-    if encoder_files is not None:
-        contents[ENCODER], contents[TOKENIZER] = encoder_files
+    contents: dict[FileName, bytes | Path] = {**files, PRIOR: save(tensors)}
     manifest = Manifest(
         name=name,
         sdk_version=sdk_version,
@@ -76,24 +112,7 @@ def write_bundle(
         adaptation=adaptation,
         training=dict(training),
         metrics=dict(metrics),
-        files={file: hashlib.sha256(data).hexdigest() for file, data in contents.items()},
+        files={file: sha256_of(data) for file, data in contents.items()},
     ).identified()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".mrm-", dir=path.parent) as scratch:
-            new, old = Path(scratch) / "new", Path(scratch) / "old"
-            new.mkdir(mode=0o755)
-            for file, data in contents.items():
-                (new / file).write_bytes(data)
-            (new / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
-            if path.exists():
-                os.rename(path, old)
-            try:
-                os.rename(new, path)
-            except OSError:
-                if old.exists():
-                    shutil.move(old, path)
-                raise
-    except OSError as error:
-        raise OutputError(f"Cannot write the bundle to {path}: {error.strerror}") from None
+    publish(path, contents, MANIFEST, manifest.model_dump_json(indent=2))
     return manifest

@@ -72,7 +72,10 @@ def train(
     dataset: Dataset,
     out: Annotated[Path, typer.Option(help="The bundle's folder; an older bundle there is replaced.")],
     preset: Annotated[str, typer.Option(help="newton, or paper: the published method.")] = "newton",
-    encoder: Annotated[str, typer.Option(help="minilm, or precomputed; a data set's own embeddings win.")] = "minilm",
+    encoder: Annotated[
+        str, typer.Option(help="minilm, an exported encoder's folder, remote:PROTOCOL:MODEL, or precomputed.")
+    ] = "minilm",
+    handcrafted: Annotated[bool, typer.Option(help="Put features counted in the text beside the embedding.")] = False,
     seed: Seed = 0,
     name: Annotated[str | None, typer.Option(help="Of the bundle; its folder's by default.")] = None,
     licence: Annotated[str, typer.Option(help="Of the training data, for the manifest.")] = "not stated",
@@ -102,6 +105,7 @@ def train(
                 data,
                 out,
                 encoder=encoder,
+                handcrafted=handcrafted,
                 config=config,
                 name=name,
                 licence=licence,
@@ -143,7 +147,7 @@ def evaluate(
     from mrm_sdk.bundle import Bundle
     from mrm_sdk.cli.progress import progress
     from mrm_sdk.cli.reading import read
-    from mrm_sdk.client import open_encoder
+    from mrm_sdk.encoders import open_encoder
     from mrm_sdk.evaluation.figures import require_matplotlib
     from mrm_sdk.evaluation.page import write
     from mrm_sdk.evaluation.protocol import SHOTS
@@ -293,10 +297,12 @@ def doctor(
 
     findings = examine(database, bundle)
     if as_json:
-        echo_json([vars(finding) for finding in findings])
+        echo_json([finding.as_json() for finding in findings])
     else:
         width = max(len(finding.name) for finding in findings)
         for finding in findings:
             echo(f"{'ok ' if finding.ok else 'BAD'}  {finding.name:{width}}  {finding.detail}")
+            if finding.fix:
+                echo(f"     {'':{width}}  -> {finding.fix}")
     if not all(finding.ok for finding in findings):
         raise typer.Exit(1)

@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.table import Table
 
 from mrm_sdk.cli.progress import progress
-from mrm_sdk.client import Client, open_encoder
+from mrm_sdk.client import Client
+from mrm_sdk.encoders import open_encoder
 from mrm_sdk.errors import OutputError
 from mrm_sdk.evaluation.protocol import Report, evaluate
 from mrm_sdk.evaluation.report import save

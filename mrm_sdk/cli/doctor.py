@@ -1,44 +1,84 @@
-"""``mrm doctor``: what is installed, what really works, and the line that mends what does not."""
+"""``mrm doctor``: what is installed, what really works, and the line that mends what does not; changes nothing."""
 
 from __future__ import annotations
 
+import os
 import platform
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
 
 from mrm_sdk.bundle import Bundle
-from mrm_sdk.bundle.providers import onnxruntime
+from mrm_sdk.bundle.accelerators import Survey, survey
+from mrm_sdk.bundle.cpus import available_cpus
+from mrm_sdk.bundle.providers import CPU, CUDA, wanted_providers
 from mrm_sdk.client import open_encoder
+from mrm_sdk.core.batching import Pairs, pad
 from mrm_sdk.encoders import embed
-from mrm_sdk.errors import MrmError
+from mrm_sdk.errors import ConfigurationError, MrmError
 from mrm_sdk.schemas import Item
 from mrm_sdk.settings import Settings
 from mrm_sdk.storage import Database, current
 from mrm_sdk.storage.migrate import require_current
 
-_PACKAGES = ("torch", "sqlalchemy", "alembic", "pydantic", "numpy", "tokenizers")
+_PACKAGES = ("mrm-sdk", "sqlalchemy", "alembic", "pydantic", "numpy", "safetensors", "tokenizers", "httpx")
+_RUNTIMES = ("onnxruntime", "onnxruntime-gpu")
+_CPU_ONLY = "pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'mrm-sdk[cpu]'"
+_WITH_CUDA = "pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'mrm-sdk[gpu]'"
+_NEITHER = f"{_WITH_CUDA} (without an NVIDIA GPU: 'mrm-sdk[cpu]')"
+_ANSWERS = tuple(Item("How do I boil an egg?", f"For {n} minutes.", None) for n in range(4, 8))
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at."""
+    """One thing that was looked at.
+
+    Args:
+        name: what.
+        ok: whether it is as it should be.
+        detail: what was found.
+        fix: what to do about it; of something that works, how it would work better.
+    """
 
     name: str
     ok: bool
     detail: str
+    fix: str = ""
+
+    @classmethod
+    def of(cls, name: str, error: MrmError) -> Finding:
+        """What an error says, and the line that it says to run."""
+        detail, _, fix = str(error).partition(" Run: ")
+        return cls(name, False, detail, fix)
+
+    def as_json(self) -> dict[str, Any]:
+        """The finding for programs; ``fix`` only where there is one."""
+        return {name: value for name, value in vars(self).items() if name != "fix" or value}
 
 
 def examine(database: str | None, bundle: Path | None) -> list[Finding]:
     """Looks at the installation and, where named, at a database and a bundle; changes nothing."""
-    findings = [Finding("python", True, platform.python_version())]
+    findings = [Finding("python", True, f"{platform.python_version()}, {platform.system()} {platform.machine()}")]
     findings += [Finding(name, _version(name) is not None, _version(name) or "not installed") for name in _PACKAGES]
-    findings += _runtime()
+    settings, finding = _settings()
+    found = survey(settings)
+    findings += [Finding("torch", True, f"{torch.__version__}, {found.torch}"), _runtime(found)]
+    findings += [*_providers(found, settings), *_nvidia(found, settings), _cpus(settings), finding]
     if database is not None:
-        findings.append(_database(database))
+        findings.append(_database(database, settings))
     if bundle is not None:
-        findings += _bundle(bundle)
+        if wanted_providers(settings, found.listed)[0] not in found.started:
+            # Already reported; opening it here would only have it complain on the terminal, or worse.
+            settings = settings.model_copy(update={"providers": "cpu"})
+        findings += _bundle(bundle, settings, runs=CPU in found.started)
     return findings
 
 
@@ -49,55 +89,182 @@ def _version(distribution: str) -> str | None:
         return None
 
 
-def _runtime() -> list[Finding]:
-    installed = {name: _version(name) for name in ("onnxruntime", "onnxruntime-gpu")}
-    present = [f"{name} {version}" for name, version in installed.items() if version]
+def _settings() -> tuple[Settings, Finding]:
+    """The settings of the environment, or the defaults where those are invalid."""
+    try:
+        settings = Settings()
+    except ConfigurationError as error:
+        return Settings.model_construct(), Finding("settings", False, str(error), "unset it, or give a valid value")
+    known = {"DATABASE", *(name.upper() for name in Settings.model_fields)}
+    strange = sorted(name for name in os.environ if name.startswith("MRM_") and name[4:].upper() not in known)
+    given = [f"MRM_{name.upper()}={_masked(getattr(settings, name))}" for name in sorted(settings.model_fields_set)]
+    detail = ", ".join(given) or "defaults"
+    if strange:
+        return settings, Finding("settings", False, f"{detail}; no such setting: {', '.join(strange)}", _SPELLING)
+    return settings, Finding("settings", True, detail)
+
+
+_SPELLING = "mend the spelling, or unset it; docs/commands.md lists all settings"
+
+
+def _masked(value: object) -> str:
+    """A setting without what is secret in it: keys, and what an address carries before its host or in its query."""
+    text = str(value)  # a SecretStr gives asterisks
+    if "://" not in text:
+        return text
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        return "***"
+    hidden = "***@" if "@" in parts.netloc else ""
+    return f"{parts.scheme}://{hidden}{parts.netloc.rpartition('@')[2]}{parts.path}{'?***' if parts.query else ''}"
+
+
+def _runtime(found: Survey) -> Finding:
+    present = [f"{name} {version}" for name in _RUNTIMES if (version := _version(name))]
     if len(present) > 1:
-        return [
-            Finding(
-                "onnx runtime",
-                False,
-                f"{' and '.join(present)} overwrite each other's files. Run: pip uninstall -y onnxruntime "
-                "onnxruntime-gpu, then: pip install 'mrm-sdk[gpu]' or 'mrm-sdk[cpu]'",
-            )
-        ]
+        fix = _WITH_CUDA if found.nvidia.card or found.nvidia.gpus else _CPU_ONLY
+        return Finding("onnx runtime", False, f"{' and '.join(present)} overwrite each other's files", fix)
+    if found.error:
+        return Finding("onnx runtime", False, found.error.partition(" Run: ")[0], _NEITHER)
+    built = f", built for CUDA {found.cuda}" if found.cuda else ""
+    return Finding("onnx runtime", True, f"{' '.join(present) or 'of another distribution'}{built}")
+
+
+def _providers(found: Survey, settings: Settings) -> Iterator[Finding]:
+    if found.error:
+        return
+    wanted = wanted_providers(settings, found.listed)[0]
+    listed = ", ".join(found.listed)
+    if wanted not in found.listed:
+        fix = f"{_WITH_CUDA}, or unset MRM_PROVIDERS" if wanted == CUDA else _ANOTHER_BUILD
+        yield Finding("providers listed", False, f"{listed}; MRM_PROVIDERS asks for {wanted}", fix)
+    else:
+        yield Finding("providers listed", True, listed)
+    working = ", ".join(name for name in found.listed if name in found.started) or "none"
+    failed = "".join(f"; {trial.provider} did not: {trial.why}" for trial in found.trials if not trial.started)
+    lacking = wanted in found.listed and wanted not in found.started
+    fix = _mend(found, settings) if lacking and wanted == CUDA else f"mend {wanted}, or set MRM_PROVIDERS=cpu"
+    ok = not lacking and CPU in found.started
+    yield Finding("providers started", ok, working + failed, fix if lacking else "" if ok else _NEITHER)
+
+
+_ANOTHER_BUILD = "install a build of ONNX Runtime that has it, or unset MRM_PROVIDERS"
+
+
+def _nvidia(found: Survey, settings: Settings) -> Iterator[Finding]:
+    nvidia = found.nvidia
+    if not nvidia.gpus:
+        where = "; running on the CPU" if CUDA not in found.started else ""
+        what = f"a GPU that cannot be used: {nvidia.why}" if nvidia.card or nvidia.driver else "no NVIDIA GPU"
+        yield Finding("nvidia", True, what + where, _mend(found, settings) if nvidia.card else "")
+        return
+    names = ", ".join(nvidia.gpus)
+    idle = CUDA not in found.listed and not found.error
+    yield Finding("nvidia", True, f"{names}; driver for CUDA up to {nvidia.driver}", _WITH_CUDA if idle else "")
+    if found.cuda:
+        parts = [*nvidia.found, *(f"{name} is missing" for name in nvidia.missing)]
+        # Some are loaded only by graphs that need them: what runs, runs.
+        ok = not nvidia.missing or CUDA in found.started
+        yield Finding("cuda libraries", ok, ", ".join(parts), _libraries(found) if nvidia.missing else "")
+
+
+def _mend(found: Survey, settings: Settings) -> str:
+    """What to do for CUDA to start."""
+    nvidia = found.nvidia
+    if not nvidia.gpus:
+        if nvidia.driver:
+            return f"see that nvidia-smi works and that CUDA_VISIBLE_DEVICES hides no GPU, or {_SET_CPU}"
+        if nvidia.card:
+            return f"install NVIDIA's driver (into a container it comes with: docker run --gpus all), or {_SET_CPU}"
+        return f"{_CPU_ONLY}, or {_SET_CPU}"
+    if _number(nvidia.driver) < _number(found.cuda):
+        older = " or: pip install 'onnxruntime-gpu<1.27'," if _number(found.cuda) == 13 else ""
+        return f"update NVIDIA's driver to one for CUDA {found.cuda.partition('.')[0]},{older} or {_SET_CPU}"
+    if nvidia.missing:
+        return _libraries(found)
+    if settings.device_id >= len(nvidia.gpus):
+        return f"set MRM_DEVICE_ID to less than {len(nvidia.gpus)}"
+    return f"set MRM_PROVIDERS=cpu until {CUDA} works"
+
+
+_SET_CPU = "set MRM_PROVIDERS=cpu"
+
+
+def _number(version: str) -> int:
+    return int("".join(filter(str.isdigit, version.partition(".")[0])) or 0)
+
+
+def _libraries(found: Survey) -> str:
+    """The line that installs what is missing of NVIDIA's libraries, in versions that fit."""
+    if found.nvidia.missing == ("libcudnn.so.9",):
+        return f"pip install nvidia-cudnn-cu{_number(found.cuda)}"
+    version = _version("onnxruntime-gpu")
+    return f"pip install 'onnxruntime-gpu[cuda,cudnn]{f'=={version}' if version else ''}'"
+
+
+def _cpus(settings: Settings) -> Finding:
+    usable = available_cpus()
+    detail = f"{usable} for this process, of the machine's {os.cpu_count()}"
+    if settings.threads > usable:
+        return Finding("cpus", True, f"{detail}; MRM_THREADS={settings.threads}", "unset MRM_THREADS: more is slower")
+    return Finding("cpus", True, detail)
+
+
+def _database(url: str, settings: Settings) -> Finding:
     try:
-        runtime = onnxruntime()
+        opened = Database(url, settings, read_only=True)
+        try:
+            if opened.is_in_memory:
+                return Finding("database", True, f"{opened.url}, in memory: gone with each process")
+            if opened.is_new:
+                fix = f"mrm db upgrade --database {opened.url} (after checking the path)"
+                return Finding("database", False, f"{opened.url} does not exist", fix)
+            require_current(opened)
+            return Finding("database", True, f"{opened.url}, tables at revision {current(opened)}")
+        finally:
+            opened.close()
     except MrmError as error:
-        return [Finding("onnx runtime", False, str(error))]
-    return [
-        Finding("onnx runtime", True, " ".join(present) or runtime.__version__),
-        Finding("providers listed", True, ", ".join(runtime.get_available_providers())),
-    ]
+        return Finding.of("database", error)
 
 
-def _database(url: str) -> Finding:
+def _bundle(path: Path, settings: Settings, *, runs: bool) -> Iterator[Finding]:
+    stage = "bundle"
     try:
-        opened = Database(url, Settings())
-        if opened.is_new:
-            return Finding("database", False, f"{opened.url} does not exist; check the path, or run: mrm db upgrade")
-        require_current(opened)
-        return Finding("database", True, f"{opened.url}, tables at revision {current(opened)}")
-    except MrmError as error:
-        return Finding("database", False, str(error))
-
-
-def _bundle(path: Path) -> list[Finding]:
-    try:
-        bundle = Bundle(path)
+        bundle = Bundle(path, settings)
         spec = bundle.manifest.encoder
-        shape = f"K = {bundle.manifest.base_functions}, D = {spec.dimension}, {spec.name}"
-        findings = [Finding("bundle", True, f"{bundle.manifest.name}, intact; {shape}")]
-        findings.append(Finding("providers started", True, ", ".join(bundle.providers)))
-        encoder = open_encoder(None, bundle)
-        if spec.kind == "onnx":
-            items = [Item("How do I boil an egg?", f"For {n} minutes.", None) for n in range(4)]
-            embed(encoder, items[:1])  # opening the session is not what is timed
+        shape = f"K = {bundle.manifest.base_functions}, D = {spec.dimension}, {spec.name} ({spec.kind})"
+        yield Finding(stage, True, f"{bundle.manifest.name}, intact; {shape}")
+        if not runs:
+            return
+        if spec.kind == "precomputed":
+            embeddings = np.random.default_rng(0).standard_normal((len(_ANSWERS), spec.dimension)).astype(np.float32)
+        else:
+            stage = "encoder"
+            encoder = open_encoder(None, bundle)
+            embed(encoder, _ANSWERS[:1])  # opening the session is not what is timed
             began = time.perf_counter()
-            embeddings = embed(encoder, items)
-            milliseconds = 1000 * (time.perf_counter() - began)
-            bundle.base_rewards(embeddings)
-            findings.append(Finding("encoder", True, f"4 short answers in {milliseconds:.1f} ms"))
-        return findings
+            embeddings = embed(encoder, _ANSWERS)
+            yield Finding(stage, True, f"{len(_ANSWERS)} short answers in {_since(began)}")
+        stage = "score"
+        _score(bundle, embeddings)
+        began = time.perf_counter()
+        scores = _score(bundle, embeddings)
+        what = f"{len(scores)} answers for a user with {len(scores) - 1} comparisons, adapting included"
+        where = ", ".join(bundle.providers)
+        yield Finding(stage, bool(np.isfinite(scores).all()), f"{what}, in {_since(began)} on {where}")
     except MrmError as error:
-        return [Finding("bundle", False, str(error))]
+        yield Finding.of(stage, error)
+
+
+def _score(bundle: Bundle, embeddings: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Adapts a user who prefers each answer to the next, and scores all of them: [n, D] -> [n]."""
+    rewards = torch.from_numpy(bundle.base_rewards(embeddings)).double()
+    z = rewards[:-1] - rewards[1:]
+    weights, _ = bundle.adapt(pad([Pairs(z, torch.ones(len(z)).double(), torch.zeros(len(z)).double())]))
+    scores: NDArray[np.float64] = (rewards @ weights[0]).numpy()
+    return scores
+
+
+def _since(began: float) -> str:
+    return f"{1000 * (time.perf_counter() - began):.1f} ms"

@@ -1,13 +1,14 @@
-"""What an encoder is, and how items with and without embeddings of their own become one matrix; imports schemas."""
+"""What an encoder is, and how items with and without embeddings of their own become one matrix; imports bundle."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mrm_sdk.bundle.loading import Bundle
 from mrm_sdk.errors import EmbeddingError, EncoderError, MrmError
 from mrm_sdk.schemas import Item
 
@@ -60,6 +61,32 @@ def embed(encoder: Encoder, items: Sequence[Item]) -> NDArray[np.float32]:
             raise EncoderError("The encoder returned NaN or infinity.")
         out[[index for index, _ in texts]] = encoded
     return out
+
+
+class JoinedEncoder(Encoder, Protocol):
+    """An encoder whose graph gives base rewards too, so that embeddings need not leave the device."""
+
+    @property
+    def features(self) -> str | None:
+        """``features`` of the bundle whose base rewards these are; ``None`` where there are none."""
+        ...
+
+    def base_rewards(self, texts: Sequence[tuple[str | None, str]]) -> NDArray[np.float32]:
+        """Base rewards of (prompt or ``None``, response) pairs: n of them -> [n, K]."""
+        ...
+
+
+def base_rewards(encoder: Encoder, bundle: Bundle, items: Sequence[Item]) -> NDArray[np.float32]:
+    """φ of items, [n, K]: in one graph with the encoder where all are text and the bundle has such, else in two.
+
+    Raises:
+        EmbeddingError: as for :func:`embed`, as is the other error.
+        EncoderError: the encoder failed.
+    """
+    if getattr(encoder, "features", None) == bundle.features and all(item.embedding is None for item in items):
+        joined = cast(JoinedEncoder, encoder)
+        return joined.base_rewards([(item.prompt, item.text or "") for item in items])
+    return bundle.base_rewards(embed(encoder, items))
 
 
 def check(encoder: Encoder, item: Item) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mrm_sdk.bundle.manifest import digest
+from mrm_sdk.bundle.specification import digest
 from mrm_sdk.errors import ConfigurationError, EncoderError, MissingDependencyError
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from mrm_sdk.settings import Settings
 from mrm_sdk.training.baselines import METHODS, Fit
 from mrm_sdk.training.datasets import Dataset
 from mrm_sdk.training.meta import Progress
-from mrm_sdk.training.pipeline import embed_items, prepare_encoder
+from mrm_sdk.training.encoding import embed_items, prepare_encoder
 
 FOLDS = 5
 SEEDS = (0, 1, 2)

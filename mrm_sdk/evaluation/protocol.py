@@ -28,7 +28,7 @@ from mrm_sdk.training.basis import chunks
 from mrm_sdk.training.datasets import Dataset
 from mrm_sdk.training.fitted import Fitted
 from mrm_sdk.training.meta import Progress
-from mrm_sdk.training.pipeline import embed_items
+from mrm_sdk.training.encoding import embed_items
 
 SHOTS = (0, 2, 5, 10, 20, 40, 60)
 _CELLS = 2**20

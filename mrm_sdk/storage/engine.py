@@ -40,16 +40,17 @@ class Database:
         database: a URL (``sqlite:///file.db``, ``sqlite://`` in memory, ``postgresql+psycopg://…``) or an engine of
             the host's, which is used as it is and not closed.
         settings: the busy timeout.
+        read_only: leave a SQLite file, its mode and its neighbours as they are.
 
     Raises:
         ConfigurationError: the URL does not parse, or names another kind of database.
         MissingDependencyError: the driver is not installed.
     """
 
-    def __init__(self, database: str | sa.Engine, settings: Settings) -> None:
+    def __init__(self, database: str | sa.Engine, settings: Settings, *, read_only: bool = False) -> None:
         self._owned = isinstance(database, str)
         if isinstance(database, str):
-            self.engine = _create(database, settings)
+            self.engine = _create(database, settings, read_only)
         elif isinstance(database, sa.Engine):
             self.engine = database
         else:
@@ -158,10 +159,10 @@ def _reason(error: exc.SQLAlchemyError) -> str:
     return text.strip().split("\n")[0].rstrip(".")
 
 
-def _create(database: str, settings: Settings) -> sa.Engine:
+def _create(database: str, settings: Settings, read_only: bool) -> sa.Engine:
     try:
         url = sa.make_url(database)
-        return _engine(url, settings)
+        return _engine(url, settings, read_only)
     except (exc.ArgumentError, ValueError, TypeError):  # a port that is no number, an option of a wrong type
         raise ConfigurationError(
             "The database URL does not parse. Examples: sqlite:///mrm.db (three slashes), "
@@ -169,7 +170,7 @@ def _create(database: str, settings: Settings) -> sa.Engine:
         ) from None
 
 
-def _engine(url: sa.URL, settings: Settings) -> sa.Engine:
+def _engine(url: sa.URL, settings: Settings, read_only: bool) -> sa.Engine:
     common: dict[str, Any] = {"hide_parameters": True}
     if url.drivername in ("sqlite", "sqlite+pysqlite"):
         arguments = {"timeout": settings.busy_timeout, "check_same_thread": False}
@@ -179,6 +180,9 @@ def _engine(url: sa.URL, settings: Settings) -> sa.Engine:
             raise ConfigurationError(f"{url.database} is a folder; name a file in it.")
         if not url.database or ":memory:" in url.database or url.query.get("mode") == "memory":
             common["poolclass"] = StaticPool
+        elif read_only and not url.database.startswith("file:"):
+            file = Path(url.database)
+            return sa.create_engine(url, creator=lambda: _only_look(file, settings.busy_timeout), **common)
         engine = sa.create_engine(url, connect_args=arguments, **common)
         sa.event.listen(engine, "connect", lambda connection, _: _sqlite_pragmas(connection, settings.busy_timeout))
         return engine
@@ -188,6 +192,13 @@ def _engine(url: sa.URL, settings: Settings) -> sa.Engine:
         except ImportError:
             raise MissingDependencyError.of("psycopg", "postgres", "PostgreSQL") from None
     raise ConfigurationError(f"{url.drivername!r} is not supported; use sqlite:// or postgresql+psycopg://")
+
+
+def _only_look(file: Path, patience: float) -> sqlite3.Connection:
+    """Reading leaves two files behind where nobody is writing, unless SQLite is told that nobody does."""
+    log = Path(f"{file}-wal")
+    mode = "mode=ro" if log.exists() and log.stat().st_size else "immutable=1"
+    return sqlite3.connect(f"{file.absolute().as_uri()}?{mode}", patience, uri=True, check_same_thread=False)
 
 
 def _sqlite_pragmas(connection: sqlite3.Connection, patience: float) -> None:

@@ -1,83 +1,59 @@
-"""Torch modules -> ONNX graphs as they ship: one file, no trace of the machine, checked against torch."""
+"""φ as graphs: for embeddings, in three precisions, and joined to an encoder's graph; imports encoders and the model."""
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
-from mrm_sdk.encoders.onnx import INPUTS
-from mrm_sdk.errors import MissingDependencyError
+from mrm_sdk.bundle.loading import EMBEDDING, REWARDS
+from mrm_sdk.encoders.graphs import finished, to_onnx
+from mrm_sdk.encoders.onnx import HANDCRAFTED, POOLED
 from mrm_sdk.training.model import BaseRewards
 
 
-def export_base_rewards(module: BaseRewards) -> bytes:
-    """φ as a graph ``embedding`` [batch, D] -> ``base_rewards`` [batch, K].
+def export_base_rewards(module: BaseRewards, dtype: torch.dtype = torch.float32) -> bytes:
+    """φ as a graph ``embedding`` [batch, D] -> ``base_rewards`` [batch, K], both of ``dtype``.
 
     Raises:
         MissingDependencyError: the extra ``[train]`` is not installed.
     """
-    example = torch.zeros(2, module.weight.shape[1])
+    weight, bias = module.weight.detach().to(dtype), module.bias.detach().to(dtype)
+    example = torch.zeros(2, weight.shape[1], dtype=dtype)
     batch = {0: torch.export.Dim("batch")}
-    return _export(module, {"embedding": example}, {"embedding": batch}, "base_rewards")
+    return to_onnx(BaseRewards(weight, bias), {EMBEDDING: example}, {EMBEDDING: batch}, REWARDS)
 
 
-def export_encoder(module: nn.Module) -> bytes:
-    """An encoder as a graph from three token inputs [batch, tokens] to ``pooled`` [batch, D].
+def join_base_rewards(encoder: bytes, module: BaseRewards, features: int = 0) -> bytes:
+    """An encoder's graph with φ behind it: where only ``base_rewards`` are asked for, embeddings stay on the device.
 
-    Raises:
-        MissingDependencyError: the extra ``[train]`` is not installed.
+    Args:
+        encoder: a graph that gives ``pooled`` [batch, D − features].
+        module: φ [batch, D] -> [batch, K].
+        features: how many handcrafted features the graph is to take as ``handcrafted`` [batch, features].
+
+    Returns:
+        The same graph with the output ``base_rewards`` beside ``pooled``.
     """
-    sizes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("tokens", max=512)}
-    example = {name: torch.ones(2, 7, dtype=torch.int64) for name in INPUTS}
-    # An output called "embedding" would clash with a name inside the graph.
-    return _export(module, example, dict.fromkeys(INPUTS, sizes), "pooled")
+    import onnx
+    from onnx import helper, numpy_helper
 
-
-def _export(module: nn.Module, example: Mapping[str, Tensor], dynamic_shapes: Mapping[str, Any], output: str) -> bytes:
-    try:
-        import onnx
-        import onnxscript  # noqa: F401  the exporter needs it, and says so less clearly
-    except ImportError:
-        raise MissingDependencyError.of("onnx and onnxscript", "train", "Exporting to ONNX") from None
-    # The exporter warns of operators of packages that are not installed, and of its own deprecations.
-    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            program = torch.onnx.export(
-                module.eval(),
-                kwargs=dict(example),
-                dynamo=True,
-                dynamic_shapes=dict(dynamic_shapes),
-                input_names=list(example),
-                output_names=[output],
-                external_data=False,
-                verbose=False,
-            )
-    finally:
-        logger.setLevel(level)
-    assert program is not None  # noqa: S101  with dynamo=True there always is one
-    model = program.model_proto
-    _strip(model)
-    onnx.checker.check_model(model)
-    return bytes(model.SerializeToString(deterministic=True))
-
-
-def _strip(model: Any) -> None:
-    """Removes what tells of the exporting machine: stack traces with file paths on every node and value."""
+    model = onnx.load_model_from_string(encoder)
     graph = model.graph
-    for part in (model, graph, *graph.node, *graph.initializer, *graph.input, *graph.output, *graph.value_info):
-        del part.metadata_props[:]
-        part.ClearField("doc_string")
-    del graph.value_info[:]
-    for function in model.functions:
-        for part in (function, *function.node, *function.value_info):
-            del part.metadata_props[:]
-            part.ClearField("doc_string")
+    given = POOLED
+    if features:
+        graph.input.append(_value(HANDCRAFTED, features))
+        graph.node.append(helper.make_node("Concat", [POOLED, HANDCRAFTED], ["mrm_embedding"], axis=1))
+        given = "mrm_embedding"
+    weight, bias = module.weight.detach().float().numpy(), module.bias.detach().float().numpy()
+    graph.initializer.append(numpy_helper.from_array(weight, "mrm_weight"))
+    graph.initializer.append(numpy_helper.from_array(bias, "mrm_bias"))
+    graph.node.append(helper.make_node("Gemm", [given, "mrm_weight", "mrm_bias"], [REWARDS], transB=1))
+    graph.output.append(_value(REWARDS, len(bias)))
+    return finished(model, check=not any(part.external_data for part in graph.initializer))
+
+
+def _value(name: str, width: int) -> Any:
+    from onnx import TensorProto, helper
+
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", width])

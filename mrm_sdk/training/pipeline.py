@@ -4,93 +4,46 @@ from __future__ import annotations
 
 import hashlib
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
-from mrm_sdk.bundle.manifest import Adaptation, EncoderSpec, Manifest, digest, encoder_fingerprint
-from mrm_sdk.bundle.providers import GraphSession
+from mrm_sdk.bundle.loading import EMBEDDING, REWARDS
+from mrm_sdk.bundle.manifest import (
+    BASE_REWARDS,
+    BASE_REWARDS_BFLOAT16,
+    BASE_REWARDS_FLOAT16,
+    Adaptation,
+    FileName,
+    Manifest,
+)
+from mrm_sdk.bundle.session import GraphSession
+from mrm_sdk.bundle.specification import ENCODER
 from mrm_sdk.bundle.writing import check_output, write_bundle
-from mrm_sdk.encoders.base import Encoder, embed
-from mrm_sdk.encoders.minilm import MAX_TOKENS, load_minilm
-from mrm_sdk.encoders.minilm import NAME as MINILM
-from mrm_sdk.encoders.onnx import OnnxEncoder
-from mrm_sdk.encoders.precomputed import PrecomputedEncoder
+from mrm_sdk.core.inner_loop import Prior
 from mrm_sdk.errors import ConfigurationError, TrainingError
 from mrm_sdk.settings import Settings
 from mrm_sdk.training.checkpoint import Checkpoint
 from mrm_sdk.training.config import TrainingConfig
 from mrm_sdk.training.datasets import QUERY, Dataset
+from mrm_sdk.training.encoding import beside_handcrafted, embed_items, prepare_encoder
 from mrm_sdk.training.fitting import MIN_USERS, fit
 from mrm_sdk.training.meta import Progress
 from mrm_sdk.training.model import BaseRewards
-from mrm_sdk.training.onnx_export import export_base_rewards, export_encoder
+from mrm_sdk.training.onnx_export import export_base_rewards, join_base_rewards
 from mrm_sdk.version import __version__
 
 PARITY = 1e-5
+_SAMPLE = 1024
+_HALF: dict[FileName, torch.dtype] = {BASE_REWARDS_FLOAT16: torch.float16, BASE_REWARDS_BFLOAT16: torch.bfloat16}
 # Ordinary users converge in 4 to 6 steps; the rest is for contradictory or extreme feedback.
 SERVING_STEPS = 50
-
-
-@dataclass(frozen=True)
-class PreparedEncoder:
-    """An encoder ready to embed a data set, and what a bundle needs to carry it along."""
-
-    encoder: Encoder
-    spec: EncoderSpec
-    files: tuple[bytes, bytes] | None
-
-
-def prepare_encoder(name: str, dataset: Dataset, settings: Settings, progress: Progress) -> PreparedEncoder:
-    """Makes the encoder called ``name``; a data set with embeddings of its own needs, and gets, none.
-
-    Raises:
-        ConfigurationError: there is no such encoder, or the data set lacks the embeddings it needs.
-        MissingDependencyError: its extra is not installed.
-    """
-    own = dataset.dimension
-    if name not in ("minilm", "precomputed"):
-        raise ConfigurationError(f"There is no encoder {name!r}; use 'minilm' or 'precomputed'.")
-    if own is not None:
-        spec = EncoderSpec(
-            kind="precomputed", name="precomputed", dimension=own, fingerprint=digest(["precomputed", own])
-        )
-        return PreparedEncoder(PrecomputedEncoder(spec.dimension, spec.fingerprint), spec, None)
-    if name == "precomputed":
-        raise ConfigurationError("The data set's items hold no 'embedding'; use --encoder minilm.")
-    progress("exporting encoder", 0, 1)
-    module, tokenizer = load_minilm()
-    graph = export_encoder(module)
-    hashes = [hashlib.sha256(data).hexdigest() for data in (graph, tokenizer)]
-    fingerprint = encoder_fingerprint(hashes[0], hashes[1], MAX_TOKENS)
-    spec = EncoderSpec(kind="onnx", name=MINILM, dimension=384, max_tokens=MAX_TOKENS, fingerprint=fingerprint)
-    encoder = OnnxEncoder(
-        lambda: graph,
-        tokenizer,
-        dimension=spec.dimension,
-        max_tokens=spec.max_tokens,
-        fingerprint=fingerprint,
-        settings=settings,
-    )
-    progress("exporting encoder", 1, 1)
-    return PreparedEncoder(encoder, spec, (graph, tokenizer))
-
-
-def embed_items(encoder: Encoder, dataset: Dataset, progress: Progress) -> NDArray[np.floating]:
-    """Embeddings of all items, [items, D]: those of the data set, mapped where they are, else each encoded once."""
-    if dataset.embeddings is not None:
-        return dataset.embeddings
-    size, out = 128, np.empty((len(dataset.items), encoder.dimension), np.float32)
-    # Sorted by length, a chunk's batches hold little padding.
-    order = sorted(range(len(out)), key=lambda i: len(dataset.items[i].text or ""))
-    for start in range(0, len(order), size):
-        rows = order[start : start + size]
-        out[rows] = embed(encoder, [dataset.items[i] for i in rows])
-        progress("encoding", min(start + size, len(order)), len(order))
-    return out
 
 
 def train_bundle(
@@ -98,6 +51,7 @@ def train_bundle(
     out: str | Path,
     *,
     encoder: str = "minilm",
+    handcrafted: bool = False,
     config: TrainingConfig | None = None,
     name: str | None = None,
     licence: str = "not stated",
@@ -110,7 +64,8 @@ def train_bundle(
     Args:
         dataset: users' comparisons.
         out: the bundle's folder; an older bundle there is replaced, anything else is left alone.
-        encoder: ``minilm``; ignored where the data set brings embeddings.
+        encoder: see :func:`~mrm_sdk.training.encoding.prepare_encoder`; ignored where the data set brings embeddings.
+        handcrafted: put features that are counted in the text beside the embeddings.
         config: preset and seed.
         name: of the bundle; its folder's by default.
         licence: of the training data, as the manifest should state it.
@@ -135,17 +90,27 @@ def train_bundle(
     if checkpoint is not None:
         if out.resolve() in (Path(checkpoint).resolve(), *Path(checkpoint).resolve().parents):
             raise ConfigurationError(f"{out} will hold the bundle alone; choose another folder for the checkpoint.")
-        identity = [asdict(config), dataset.sha256, _columns_hash(dataset), prepared.spec.fingerprint, __version__]
+        data = [dataset.sha256, _columns_hash(dataset)]
+        identity = [asdict(config), *data, prepared.spec.fingerprint, handcrafted, __version__]
         kept = Checkpoint(Path(checkpoint), identity)
     embeddings = embed_items(prepared.encoder, dataset, progress)
+    if handcrafted:
+        prepared, embeddings = beside_handcrafted(prepared, dataset, embeddings)
 
     began = time.perf_counter()
     module, prior, held_out, metrics = fit(dataset, users, embeddings, config, progress, kept)
     seconds = time.perf_counter() - began
 
     progress("exporting base rewards", 0, 1)
-    graph = export_base_rewards(module)
-    metrics["onnx_torch_largest_difference"] = _verify(module, graph, embeddings, settings)
+    files: dict[FileName, bytes | Path] = {**prepared.files, BASE_REWARDS: export_base_rewards(module)}
+    metrics["onnx_torch_largest_difference"] = _verify(module, files[BASE_REWARDS], embeddings, settings)
+    metrics["half"] = {}
+    for name, dtype in _HALF.items():
+        files[name] = export_base_rewards(module, dtype)
+        metrics["half"][str(dtype).removeprefix("torch.")] = _half_error(module, prior, dtype, embeddings)
+    if ENCODER in files:
+        features = prepared.spec.dimension - prepared.spec.own_dimension
+        files[ENCODER] = join_base_rewards(_graph(files), module, features)
     progress("exporting base rewards", 1, 1)
     steps = SERVING_STEPS if config.method == "newton" else config.inner_steps
     return write_bundle(
@@ -155,9 +120,8 @@ def train_bundle(
         licence=licence,
         encoder=prepared.spec,
         adaptation=Adaptation(method=config.method, steps=steps, learning_rate=config.inner_learning_rate),
-        base_rewards=graph,
+        files=files,
         prior=prior,
-        encoder_files=prepared.files,
         training={
             **asdict(config),
             "robust_gamma": str(config.robust_gamma),  # JSON knows no infinity
@@ -187,12 +151,39 @@ def _columns_hash(dataset: Dataset) -> str:
     return hashlib.sha256(b"".join(column.tobytes() for column in columns)).hexdigest()
 
 
-def _verify(module: BaseRewards, graph: bytes, embeddings: NDArray[np.floating], settings: Settings) -> float:
+def _verify(module: BaseRewards, graph: Any, embeddings: NDArray[np.floating], settings: Settings) -> float:
     """Runs the graph in ONNX Runtime on real embeddings and compares it with torch."""
-    sample = np.array(embeddings[:1024], np.float32)
-    session = GraphSession("base_rewards.onnx", lambda: graph, frozenset({"embedding"}), settings)
+    sample = np.array(embeddings[:_SAMPLE], np.float32)
+    session = GraphSession(BASE_REWARDS, lambda: graph, frozenset([EMBEDDING]), frozenset([REWARDS]), settings)
     expected = module(torch.from_numpy(sample)).detach().numpy()
-    difference = float(np.abs(session.run({"embedding": sample}) - expected).max())
+    difference = float(np.abs(session.run({EMBEDDING: sample}, REWARDS) - expected).max())
     if not difference <= PARITY * max(1.0, float(np.abs(expected).max())):
         raise TrainingError(f"The ONNX graph differs from torch by {difference:.2e}; nothing was written.")
     return difference
+
+
+@torch.no_grad()
+def _half_error(
+    module: BaseRewards, prior: Prior, dtype: torch.dtype, embeddings: NDArray[np.floating]
+) -> dict[str, float]:
+    """What base rewards lose in half precision, on real embeddings.
+
+    Returns:
+        The largest difference of a base reward (their variance over the training items is about 1), and the share of
+        pairs of items that the average user's weights then order the other way round.
+    """
+    sample = torch.from_numpy(np.array(embeddings[:_SAMPLE], np.float32))
+    exact = module(sample).double()
+    halved = nn.functional.linear(sample.to(dtype), module.weight.to(dtype), module.bias.to(dtype)).double()
+    before, after = ((rewards @ prior.w0)[:, None] - rewards @ prior.w0 for rewards in (exact, halved))
+    pairs = torch.triu(torch.ones_like(before), 1).bool()
+    changed = ((before > 0) != (after > 0))[pairs]
+    return {
+        "largest_difference": float((halved - exact).abs().max()),
+        "orders_changed": float(changed.double().mean()) if len(changed) else 0.0,
+    }
+
+
+def _graph(files: Mapping[FileName, bytes | Path]) -> bytes:
+    graph = files[ENCODER]
+    return graph if isinstance(graph, bytes) else graph.read_bytes()

@@ -11,7 +11,7 @@ import pytest
 
 from mrm_sdk import Client
 from mrm_sdk.bundle import Bundle
-from mrm_sdk.client import open_encoder
+from mrm_sdk.encoders import open_encoder
 from mrm_sdk.errors import BundleMismatchError, ConfigurationError, DatasetError, OutputError
 from mrm_sdk.evaluation.protocol import Report, evaluate
 from mrm_sdk.evaluation.report import figure, page, save, table

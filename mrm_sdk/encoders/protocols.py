@@ -1,0 +1,110 @@
+"""What four kinds of servers want to be asked for embeddings, and what they answer; imports numpy and errors.
+
+Raw vectors are asked for wherever the server has the choice, and texts that are too long lose their beginning, not the
+end of the answer. Field names as read in the sources of vLLM, text-embeddings-inference and SGLang.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mrm_sdk.errors import EncoderError
+
+# A text, or the messages of one conversation.
+Input = str | list[dict[str, Any]]
+
+
+class Protocol(NamedTuple):
+    """One kind of server.
+
+    Args:
+        path: of its endpoint, below the server's address.
+        body: model, inputs and wanted dimensions (``None``: the model's own) -> the request.
+        rows: the answer, decoded -> one row per input, in the order of the inputs.
+    """
+
+    path: str
+    body: Callable[[str, Sequence[Input], int | None], dict[str, Any]]
+    rows: Callable[[Any], list[Any]]
+
+
+def _openai(model: str, inputs: Sequence[Input], dimensions: int | None) -> dict[str, Any]:
+    body = {"model": model, "input": list(inputs), "encoding_format": "float"}
+    return body if dimensions is None else {**body, "dimensions": dimensions}
+
+
+def _vllm(model: str, inputs: Sequence[Input], _dimensions: int | None) -> dict[str, Any]:
+    # The server applies its chat template to messages, and adds no second BOS to them; it takes one conversation only.
+    asked = {"input": list(inputs)} if isinstance(inputs[0], str) else {"messages": inputs[0]}
+    truncation = {"truncate_prompt_tokens": -1, "truncation_side": "left"}
+    return {"model": model, **asked, "encoding_format": "float", "use_activation": False, **truncation}
+
+
+def _tei(_model: str, inputs: Sequence[Input], _dimensions: int | None) -> dict[str, Any]:
+    return {"inputs": list(inputs), "normalize": False, "truncate": True, "truncation_direction": "Left"}
+
+
+def _sglang(model: str, inputs: Sequence[Input], _dimensions: int | None) -> dict[str, Any]:
+    return {"model": model, "text": list(inputs)}
+
+
+def _by_index(answer: Any, field: str) -> list[Any]:
+    rows = {row["index"]: row[field] for row in answer["data"]}
+    return [rows[index] for index in range(len(answer["data"]))]
+
+
+PROTOCOLS: Final = {
+    "openai": Protocol("/v1/embeddings", _openai, lambda answer: _by_index(answer, "embedding")),
+    "vllm": Protocol("/pooling", _vllm, lambda answer: _by_index(answer, "data")),
+    "tei": Protocol("/embed", _tei, list),
+    "sglang": Protocol(
+        "/encode",
+        _sglang,
+        lambda answer: [row["embedding"] for row in (answer if isinstance(answer, list) else [answer])],
+    ),
+}
+
+
+def read(protocol: Protocol, answer: bytes, count: int, dimension: int | None, host: str) -> NDArray[np.float32]:
+    """Returns the vectors [count, D] of an answer.
+
+    Args:
+        protocol: of the server.
+        answer: its body.
+        count: of the inputs that were sent.
+        dimension: D, or ``None`` where it is not known yet.
+        host: for messages.
+
+    Raises:
+        EncoderError: it is not an answer of this kind, or not ``count`` finite vectors of D numbers.
+    """
+    try:
+        rows = protocol.rows(json.loads(answer))
+        array = np.array(rows)
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+        raise EncoderError(
+            f"{host} did not answer with one vector per text, as {protocol.path} does. "
+            "Check that the address and the protocol belong together."
+        ) from None
+    if len(rows) != count:
+        raise EncoderError(f"{host} returned {len(rows)} vectors for {count} texts; nothing of this answer was used.")
+    if array.ndim == 3:
+        raise EncoderError(
+            f"{host} returned one vector per token, not one per text. Start the server so that it pools: for vLLM, "
+            "with a pooler configuration whose pooling type is LAST (reward models) or MEAN."
+        )
+    if array.ndim != 2 or array.dtype.kind not in "fiu" or not array.shape[1]:
+        raise EncoderError(f"{host} returned something else than lists of numbers; nothing of this answer was used.")
+    if dimension is not None and array.shape[1] != dimension:
+        raise EncoderError(
+            f"{host} returned vectors of {array.shape[1]} numbers where {dimension} are expected. "
+            "Use the model that the bundle was trained with."
+        )
+    if not (np.abs(array) <= np.finfo(np.float32).max).all():
+        raise EncoderError(f"{host} returned NaN or infinity; nothing of this answer was used.")
+    return array.astype(np.float32)

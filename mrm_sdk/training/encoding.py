@@ -1,0 +1,181 @@
+"""The encoder of a training run: found by name, with what a bundle needs to carry it along; imports encoders."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mrm_sdk.bundle.manifest import FileName
+from mrm_sdk.bundle.specification import (
+    CHAT_TEMPLATE,
+    ENCODER,
+    ENCODER_DATA,
+    TOKENIZER,
+    EncoderSpec,
+    Handcrafted,
+    Probe,
+    RemoteSpec,
+    digest,
+)
+from mrm_sdk.encoders.base import Encoder, embed
+from mrm_sdk.encoders.folder import EncoderFolder
+from mrm_sdk.encoders.beside import WithHandcrafted
+from mrm_sdk.encoders.handcrafted import VERSION, Statistics, measure
+from mrm_sdk.encoders.onnx import OnnxEncoder
+from mrm_sdk.encoders.precomputed import PrecomputedEncoder
+from mrm_sdk.encoders.protocols import PROTOCOLS
+from mrm_sdk.encoders.remote import RemoteEncoder
+from mrm_sdk.errors import ConfigurationError
+from mrm_sdk.settings import Settings
+from mrm_sdk.training.datasets import Dataset
+from mrm_sdk.training.meta import Progress
+
+_CHUNK = 1024
+
+
+@dataclass(frozen=True)
+class PreparedEncoder:
+    """An encoder ready to embed a data set, and what a bundle needs to carry it along."""
+
+    encoder: Encoder
+    spec: EncoderSpec
+    files: Mapping[FileName, bytes | Path] = field(default_factory=dict)
+
+
+def prepare_encoder(name: str, dataset: Dataset, settings: Settings, progress: Progress) -> PreparedEncoder:
+    """Makes the encoder called ``name``; a data set with embeddings of its own needs, and gets, none.
+
+    Args:
+        name: ``minilm``, ``precomputed``, the folder of an exported encoder, or ``remote:PROTOCOL:MODEL``, whose
+            server the settings tell.
+        dataset: what will be encoded.
+        settings: of the encoder.
+        progress: called with stage, done, total.
+
+    Raises:
+        ConfigurationError: there is no such encoder, or the data set lacks the embeddings it needs.
+        NotFoundError: there is no such folder.
+        BundleError: the exported encoder is damaged.
+        MissingDependencyError: its extra is not installed.
+    """
+    own = dataset.dimension
+    if own is not None:
+        fingerprint = digest(["precomputed", own])
+        spec = EncoderSpec(kind="precomputed", name="precomputed", dimension=own, model_fingerprint=fingerprint)
+        return PreparedEncoder(PrecomputedEncoder(own, fingerprint), spec)
+    if name == "precomputed":
+        raise ConfigurationError("The data set's items hold no 'embedding'; use --encoder minilm.")
+    if name.startswith("remote:"):
+        return _remote(name, settings)
+    if name != "minilm":
+        return _exported(Path(name), settings)
+    progress("exporting encoder", 0, 1)
+    spec, files = _export_minilm()
+    encoder = OnnxEncoder(lambda file: files[file], spec, settings=settings)
+    progress("exporting encoder", 1, 1)
+    return PreparedEncoder(encoder, spec, {ENCODER: files[ENCODER], TOKENIZER: files[TOKENIZER]})
+
+
+def embed_items(encoder: Encoder, dataset: Dataset, progress: Progress) -> NDArray[np.floating]:
+    """Embeddings of all items, [items, D]: those of the data set, mapped where they are, else each encoded once."""
+    if dataset.embeddings is not None:
+        return dataset.embeddings
+    out = np.empty((len(dataset.items), encoder.dimension), np.float32)
+    # Sorted by length, a chunk's batches hold little padding; the longest first, so that memory runs out at once.
+    order = sorted(range(len(out)), key=lambda i: -len(dataset.items[i].prompt or "") - len(dataset.items[i].text or ""))
+    for start in range(0, len(order), _CHUNK):
+        rows = order[start : start + _CHUNK]
+        out[rows] = embed(encoder, [dataset.items[i] for i in rows])
+        progress("encoding", min(start + _CHUNK, len(order)), len(order))
+    return out
+
+
+def beside_handcrafted(
+    prepared: PreparedEncoder, dataset: Dataset, embeddings: NDArray[np.floating]
+) -> tuple[PreparedEncoder, NDArray[np.floating]]:
+    """The same encoder with handcrafted features beside its vectors, and the items' embeddings with these.
+
+    Args:
+        prepared: an encoder of text.
+        dataset: whose items are measured: their statistics become part of the encoder.
+        embeddings: of the items, [items, D].
+
+    Returns:
+        The encoder, whose dimension is D + F, and embeddings [items, D + F].
+
+    Raises:
+        ConfigurationError: the data set brings embeddings, without text to measure when a bundle is used.
+    """
+    if prepared.spec.kind == "precomputed":
+        raise ConfigurationError(
+            "Handcrafted features need text, and this data set brings embeddings: put features into these, or leave "
+            "handcrafted off."
+        )
+    measured = measure([(item.prompt, item.text or "") for item in dataset.items])
+    statistics = Statistics.of(measured, embeddings)
+    handcrafted = Handcrafted(version=VERSION, **statistics._asdict())
+    spec = prepared.spec.model_copy(
+        update={
+            "dimension": prepared.spec.dimension + measured.shape[1],
+            "handcrafted": handcrafted,
+        }
+    )
+    joined = np.concatenate([np.asarray(embeddings, np.float32), statistics.apply(measured)], axis=1)
+    return replace(prepared, encoder=WithHandcrafted(prepared.encoder, handcrafted), spec=spec), joined
+
+
+def _export_minilm():
+    import hashlib, torch
+    from mrm_sdk.encoders.graphs import to_onnx
+    from mrm_sdk.encoders.minilm import load_minilm, NAME
+    from mrm_sdk.encoders.onnx import INPUTS
+    module, tokenizer = load_minilm()
+    sizes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("tokens", max=512)}
+    example = {name: torch.ones(2, 7, dtype=torch.int64) for name in INPUTS}
+    graph = to_onnx(module, example, dict.fromkeys(INPUTS, sizes), "pooled")
+    spec = EncoderSpec(kind="onnx", name=NAME, dimension=384, max_tokens=256, graph=hashlib.sha256(graph).hexdigest(), model_fingerprint="")
+    files = {ENCODER: graph, TOKENIZER: tokenizer}
+    spec = spec.of_files({k: hashlib.sha256(v).hexdigest() for k,v in files.items()})
+    return spec, files
+
+
+def _exported(path: Path, settings: Settings) -> PreparedEncoder:
+    if not path.exists():
+        raise ConfigurationError(
+            f"There is no encoder {str(path)!r}: use 'minilm', 'precomputed', 'remote:PROTOCOL:MODEL', or the folder "
+            "of an exported one (mrm encoder export MODEL --out FOLDER)."
+        )
+    folder = EncoderFolder(path)
+    spec = folder.manifest.encoder
+    encoder = OnnxEncoder(folder.read, spec, settings=settings, folder=path)
+    files: dict[FileName, bytes | Path] = {ENCODER: folder.read(ENCODER), TOKENIZER: folder.read(TOKENIZER)}
+    if spec.layout == "chat":
+        files[CHAT_TEMPLATE] = folder.read(CHAT_TEMPLATE)
+    if ENCODER_DATA in folder.manifest.files:
+        files[ENCODER_DATA] = path / ENCODER_DATA
+    return PreparedEncoder(encoder, spec, files)
+
+
+def _remote(name: str, settings: Settings) -> PreparedEncoder:
+    protocol, _, model = name.removeprefix("remote:").partition(":")
+    if protocol not in PROTOCOLS or not model:
+        raise ConfigurationError(f"{name!r} must be remote:PROTOCOL:MODEL, with a protocol of {', '.join(PROTOCOLS)}.")
+    if settings.encoder_url is None:
+        raise ConfigurationError("Say where the encoder's server is: MRM_ENCODER_URL, or Settings(encoder_url=…).")
+    remote = RemoteSpec.model_validate({"protocol": protocol, "model": model})
+    encoder = RemoteEncoder(
+        settings.encoder_url, protocol=remote.protocol, model=model, api_key=settings.encoder_api_key
+    )
+    spec = EncoderSpec(
+        kind="remote",
+        name=model,
+        dimension=encoder.dimension,
+        remote=remote,
+        probe=Probe.of(encoder.probe_vector()),
+        model_fingerprint=encoder.fingerprint,
+    )
+    return PreparedEncoder(encoder, spec)
