@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -20,9 +20,8 @@ from mrm_sdk.bundle import Bundle
 from mrm_sdk.bundle.accelerators import Survey, survey
 from mrm_sdk.bundle.cpus import available_cpus
 from mrm_sdk.bundle.providers import CPU, CUDA, wanted_providers
-from mrm_sdk.client import open_encoder
 from mrm_sdk.core.batching import Pairs, pad
-from mrm_sdk.encoders import embed
+from mrm_sdk.encoders import Encoder, base_rewards, embed, open_encoder
 from mrm_sdk.errors import ConfigurationError, MrmError
 from mrm_sdk.schemas import Item
 from mrm_sdk.settings import Settings
@@ -34,6 +33,9 @@ _RUNTIMES = ("onnxruntime", "onnxruntime-gpu")
 _CPU_ONLY = "pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'mrm-sdk[cpu]'"
 _WITH_CUDA = "pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'mrm-sdk[gpu]'"
 _NEITHER = f"{_WITH_CUDA} (without an NVIDIA GPU: 'mrm-sdk[cpu]')"
+_SPELLING = "mend the spelling, or unset it; docs/commands.md lists all settings"
+_ANOTHER_BUILD = "install a build of ONNX Runtime that has it, or unset MRM_PROVIDERS"
+_SET_CPU = "set MRM_PROVIDERS=cpu"
 _ANSWERS = tuple(Item("How do I boil an egg?", f"For {n} minutes.", None) for n in range(4, 8))
 
 
@@ -104,9 +106,6 @@ def _settings() -> tuple[Settings, Finding]:
     return settings, Finding("settings", True, detail)
 
 
-_SPELLING = "mend the spelling, or unset it; docs/commands.md lists all settings"
-
-
 def _masked(value: object) -> str:
     """A setting without what is secret in it: keys, and what an address carries before its host or in its query."""
     text = str(value)  # a SecretStr gives asterisks
@@ -149,9 +148,6 @@ def _providers(found: Survey, settings: Settings) -> Iterator[Finding]:
     yield Finding("providers started", ok, working + failed, fix if lacking else "" if ok else _NEITHER)
 
 
-_ANOTHER_BUILD = "install a build of ONNX Runtime that has it, or unset MRM_PROVIDERS"
-
-
 def _nvidia(found: Survey, settings: Settings) -> Iterator[Finding]:
     nvidia = found.nvidia
     if not nvidia.gpus:
@@ -186,9 +182,6 @@ def _mend(found: Survey, settings: Settings) -> str:
     if settings.device_id >= len(nvidia.gpus):
         return f"set MRM_DEVICE_ID to less than {len(nvidia.gpus)}"
     return f"set MRM_PROVIDERS=cpu until {CUDA} works"
-
-
-_SET_CPU = "set MRM_PROVIDERS=cpu"
 
 
 def _number(version: str) -> int:
@@ -237,29 +230,30 @@ def _bundle(path: Path, settings: Settings, *, runs: bool) -> Iterator[Finding]:
         yield Finding(stage, True, f"{bundle.manifest.name}, intact; {shape}")
         if not runs:
             return
+        stage = "encoder"
+        encoder, items = open_encoder(None, bundle), _ANSWERS
         if spec.kind == "precomputed":
-            embeddings = np.random.default_rng(0).standard_normal((len(_ANSWERS), spec.dimension)).astype(np.float32)
+            drawn = np.random.default_rng(0).standard_normal((len(items), encoder.dimension)).astype(np.float32)
+            items = tuple(Item(None, None, embedding) for embedding in drawn)
         else:
-            stage = "encoder"
-            encoder = open_encoder(None, bundle)
-            embed(encoder, _ANSWERS[:1])  # opening the session is not what is timed
+            embed(encoder, items[:1])  # opening the session is not what is timed
             began = time.perf_counter()
-            embeddings = embed(encoder, _ANSWERS)
-            yield Finding(stage, True, f"{len(_ANSWERS)} short answers in {_since(began)}")
+            embed(encoder, items)
+            yield Finding(stage, True, f"{len(items)} short answers in {_since(began)}")
         stage = "score"
-        _score(bundle, embeddings)
+        _score(bundle, encoder, items)
         began = time.perf_counter()
-        scores = _score(bundle, embeddings)
-        what = f"{len(scores)} answers for a user with {len(scores) - 1} comparisons, adapting included"
+        scores = _score(bundle, encoder, items)
+        what = f"{len(items)} answers, for a user who adapts to {len(items) - 1} comparisons of them"
         where = ", ".join(bundle.providers)
         yield Finding(stage, bool(np.isfinite(scores).all()), f"{what}, in {_since(began)} on {where}")
     except MrmError as error:
         yield Finding.of(stage, error)
 
 
-def _score(bundle: Bundle, embeddings: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Adapts a user who prefers each answer to the next, and scores all of them: [n, D] -> [n]."""
-    rewards = torch.from_numpy(bundle.base_rewards(embeddings)).double()
+def _score(bundle: Bundle, encoder: Encoder, items: Sequence[Item]) -> NDArray[np.float64]:
+    """What a host pays for: encodes n items, adapts a user who prefers each to the next, and scores them, [n]."""
+    rewards = torch.from_numpy(base_rewards(encoder, bundle, items)).double()
     z = rewards[:-1] - rewards[1:]
     weights, _ = bundle.adapt(pad([Pairs(z, torch.ones(len(z)).double(), torch.zeros(len(z)).double())]))
     scores: NDArray[np.float64] = (rewards @ weights[0]).numpy()

@@ -55,7 +55,8 @@ class OnnxEncoder:
         joined: tuple[str, int] | None = None,
     ) -> None:
         self.dimension, self.fingerprint = spec.own_dimension, spec.model_fingerprint
-        self.features, self._base_functions = joined or (None, 0)
+        self.features: str | None = None if joined is None else joined[0]
+        self._base_functions = 0 if joined is None else joined[1]
         self._spec, self._tokens, self._checked_in = spec, settings.encode_tokens, 0
         self._layout = layout(spec, read)
         self._session = GraphSession(

@@ -63,13 +63,19 @@ def prepare_encoder(name: str, dataset: Dataset, settings: Settings, progress: P
         MissingDependencyError: its extra is not installed.
     """
     own = dataset.dimension
+    remote, named = name.startswith("remote:"), name in ("minilm", "precomputed")
+    if not remote and not named and not Path(name).exists():
+        raise ConfigurationError(
+            f"There is no encoder {name!r}: use minilm, precomputed, remote:PROTOCOL:MODEL, or the folder of an "
+            "exported one (mrm encoder export MODEL --out FOLDER)."
+        )
     if own is not None:
         fingerprint = digest(["precomputed", own])
         spec = EncoderSpec(kind="precomputed", name="precomputed", dimension=own, model_fingerprint=fingerprint)
         return PreparedEncoder(PrecomputedEncoder(own, fingerprint), spec)
     if name == "precomputed":
         raise ConfigurationError("The data set's items hold no 'embedding'; use --encoder minilm.")
-    if name.startswith("remote:"):
+    if remote:
         return _remote(name, settings)
     if name != "minilm":
         return _exported(Path(name), settings)
@@ -144,11 +150,6 @@ def _export_minilm():
 
 
 def _exported(path: Path, settings: Settings) -> PreparedEncoder:
-    if not path.exists():
-        raise ConfigurationError(
-            f"There is no encoder {str(path)!r}: use 'minilm', 'precomputed', 'remote:PROTOCOL:MODEL', or the folder "
-            "of an exported one (mrm encoder export MODEL --out FOLDER)."
-        )
     folder = EncoderFolder(path)
     spec = folder.manifest.encoder
     encoder = OnnxEncoder(folder.read, spec, settings=settings, folder=path)

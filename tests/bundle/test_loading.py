@@ -17,9 +17,7 @@ from safetensors.torch import save_file
 
 from mrm_sdk.bundle import Bundle
 from mrm_sdk.bundle.manifest import Manifest
-from mrm_sdk.bundle.providers import GraphSession, wanted_providers
-from mrm_sdk.errors import BundleDamagedError, BundleMismatchError, MissingDependencyError, NotFoundError, ProviderError
-from mrm_sdk.settings import Settings
+from mrm_sdk.errors import BundleDamagedError, BundleMismatchError, NotFoundError
 
 
 @pytest.fixture
@@ -150,46 +148,6 @@ def test_embeddings_of_another_size(embedded_bundle: Bundle, shape: tuple[int, .
 
 def test_no_embeddings_give_no_rewards(embedded_bundle: Bundle) -> None:
     assert embedded_bundle.base_rewards(np.zeros((0, 6), np.float32)).shape == (0, 3)
-
-
-def test_a_graph_that_is_none(embedded_bundle: Bundle) -> None:
-    session = GraphSession("x.onnx", lambda: b"no graph", frozenset({"embedding"}), Settings())
-    with pytest.raises(BundleMismatchError, match=r"x\.onnx cannot be opened"):
-        session.run({"embedding": np.zeros((1, 6), np.float32)})
-    graph = embedded_bundle.read("base_rewards.onnx")
-    session = GraphSession("x.onnx", lambda: graph, frozenset({"tokens"}), Settings())
-    with pytest.raises(BundleMismatchError, match=r"must have the inputs \['tokens'\]"):
-        session.run({"tokens": np.zeros((1, 6), np.float32)})
-
-
-def test_providers_asked_for_and_started(embedded_bundle: Bundle, caplog: pytest.LogCaptureFixture) -> None:
-    both = ["CUDAExecutionProvider", "CPUExecutionProvider"]
-    assert wanted_providers(Settings(), both) == both
-    assert wanted_providers(Settings(), both[1:]) == both[1:]
-    assert wanted_providers(Settings(providers="cpu"), both) == both[1:]
-    graph = embedded_bundle.read("base_rewards.onnx")
-
-    def session(**settings: Any) -> GraphSession:
-        return GraphSession("x.onnx", lambda: graph, frozenset({"embedding"}), Settings(**settings))
-
-    if "CUDAExecutionProvider" not in session().providers:  # on a machine with a GPU there is nothing to warn of
-        with pytest.raises(ProviderError, match="did not start"):
-            _ = session(providers="cuda", strict_providers=True).providers
-        assert session(providers="cuda").providers == both[1:]
-        assert session(providers="cuda").providers == both[1:]
-        assert sum("did not start" in record.message for record in caplog.records) <= 1
-
-
-def test_without_an_onnx_runtime_the_extra_is_named(embedded_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
-    import types
-
-    graph = embedded_bundle.read("base_rewards.onnx")
-    for absent in (None, types.ModuleType("onnxruntime")):  # not installed; or hollow, as its removal leaves it
-        monkeypatch.setitem(sys.modules, "onnxruntime", absent)
-        session = GraphSession("x.onnx", lambda: graph, frozenset({"embedding"}), Settings())
-        with pytest.raises(MissingDependencyError, match=r"pip install 'mrm-sdk\[gpu\]'"):
-            session.run({"embedding": np.zeros((1, 6), np.float32)})
 
 
 def test_shipped_graphs_tell_nothing_of_the_machine(embedded_bundle: Bundle, text_bundle: Bundle) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from mrm_sdk.bundle import Bundle
+from mrm_sdk.bundle.specification import EncoderSpec
 from mrm_sdk.encoders import Encoder, OnnxEncoder, PrecomputedEncoder, embed
 from mrm_sdk.encoders.minilm import load_minilm
 from mrm_sdk.errors import BundleMismatchError, EmbeddingError, EncoderError
@@ -88,5 +89,6 @@ def test_what_an_encoder_returns_is_checked(result: object) -> None:
 
 
 def test_a_tokenizer_that_is_none(tmp_path: Path) -> None:
+    spec = EncoderSpec(kind="onnx", name="x", dimension=3, max_tokens=8, model_fingerprint="")
     with pytest.raises(BundleMismatchError, match=r"tokenizer\.json cannot be read"):
-        OnnxEncoder(lambda: b"", b"{}", dimension=3, max_tokens=8, fingerprint="", settings=Settings())
+        OnnxEncoder(lambda name: b"{}", spec, settings=Settings())

@@ -41,7 +41,7 @@ def test_the_manifest_tells_how_it_was_made(embedded_bundle: Bundle, embedded_da
 
 
 def test_onnx_agrees_with_torch_on_base_rewards() -> None:
-    from mrm_sdk.bundle.providers import GraphSession
+    from mrm_sdk.bundle.session import GraphSession
     from mrm_sdk.settings import Settings
     from mrm_sdk.training.onnx_export import export_base_rewards
 
@@ -49,9 +49,9 @@ def test_onnx_agrees_with_torch_on_base_rewards() -> None:
     model = MetaModel(384, 8, centre=embeddings.mean(0), scale=20.0, generator=torch.Generator().manual_seed(1))
     module, _ = model.freeze()
     graph = export_base_rewards(module)
-    session = GraphSession("base_rewards.onnx", lambda: graph, frozenset({"embedding"}), Settings())
+    session = GraphSession("base_rewards.onnx", lambda: graph, frozenset({"embedding"}), frozenset({"base_rewards"}), Settings())
     for size in (1, 2, 500):
-        got = session.run({"embedding": embeddings[:size].numpy()})
+        got = session.run({"embedding": embeddings[:size].numpy()}, "base_rewards")
         np.testing.assert_allclose(got, module(embeddings[:size]).detach().numpy(), atol=1e-5, rtol=0)
 
 
@@ -93,7 +93,7 @@ def test_an_older_bundle_is_replaced_and_nothing_else_ever(embedded_dataset: Dat
     precious = tmp_path / "thesis"
     precious.mkdir()
     (precious / "chapter.txt").write_text("ten years of work")
-    with pytest.raises(OutputError, match="no bundle"):
+    with pytest.raises(OutputError, match=r"holds no manifest\.json"):
         train_bundle(embedded_dataset, precious, config=QUICK)
     assert (precious / "chapter.txt").read_text() == "ten years of work"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["b", "thesis"]
@@ -119,4 +119,4 @@ def test_unknown_encoder(embedded_dataset: Dataset, tmp_path: Path) -> None:
 
 def test_the_manifest_is_json_that_people_can_read(embedded_bundle: Bundle) -> None:
     raw = json.loads((embedded_bundle.path / "manifest.json").read_text())
-    assert raw["files"].keys() == {"base_rewards.onnx", "prior.safetensors"}
+    assert raw["files"].keys() == {*(f"base_rewards{kind}.onnx" for kind in ("", "_float16", "_bfloat16")), "prior.safetensors"}
