@@ -19,7 +19,7 @@ class Settings(BaseSettings):
         busy_timeout: seconds that SQLite waits for another writer before it gives up.
         cache_items: how many items' base rewards are kept in memory, least recently used first out.
         chunk_size: how many comparisons one transaction of ``record_many`` holds.
-        encode_tokens: tokens, padding included, that one run of the encoder's graph takes; 0: 1,024 on a CPU, where
+        encode_tokens: tokens, padding included, that one run of the encoder's graph takes; 0: 512 on a CPU, where
             small batches stay in the cache, else 32,768.
         encoder_url: where the server of a bundle with a remote encoder is.
         encoder_api_key: its key, if it wants one.

@@ -41,6 +41,7 @@ _PASSED_ON: Final = {"providers", "device_id", "gpu_mem_limit", "arena_extend_st
 _COLOUR: Final = re.compile(r"\x1b?\[[0-9;]*m")
 _ABSENT: Final = re.compile(r"(lib[\w.+-]+): cannot open shared object file")
 _NVIDIA_VENDOR: Final = "0x10de"
+_UNTRIED: Final = {"error": "it could not be tried"}
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ def survey(settings: Settings, patience: float = _PATIENCE) -> Survey:
         name, reason = unanswered
         answers[name] = {"error": reason}
     runtime, nvidia, torch = (answers.get(name, {}) for name in ("runtime", "nvidia", "torch"))
-    errors = {name: answers[name].get("error") for name in runtime.get("listed", ())}
+    errors = {name: answers.get(name, _UNTRIED).get("error") for name in runtime.get("listed", ())}
     return Survey(
         trials=tuple(Trial(name, error is None, error or "") for name, error in errors.items()),
         cuda=runtime.get("cuda", ""),

@@ -73,7 +73,7 @@ def examine(database: str | None, bundle: Path | None) -> list[Finding]:
     settings, finding = _settings()
     found = survey(settings)
     findings += [Finding("torch", True, f"{torch.__version__}, {found.torch}"), _runtime(found)]
-    findings += [*_providers(found, settings), *_nvidia(found, settings), _cpus(settings), finding]
+    findings += [*_nvidia(found, settings), *_providers(found, settings), _cpus(settings), finding]
     if database is not None:
         findings.append(_database(database, settings))
     if bundle is not None:

@@ -1,35 +1,34 @@
-"""A language model's last hidden state as embedding, as reward models use it; imports bundle's digests and schemas.
+"""A language model's last hidden state as embedding, as reward models use it; imports bundle's digests, local, tokens.
 
-Needs the extra ``[minilm]``, which brings transformers. Not for bundles to carry: a model of this kind fills a GPU.
+Needs the extra ``[minilm]``, which brings transformers. For models that fill a GPU and are to run in torch, as in
+recipes that encode a data set once; ``mrm encoder export`` makes one that bundles carry.
 """
 
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mrm_sdk.bundle.specification import digest
-from mrm_sdk.errors import ConfigurationError, EncoderError, MissingDependencyError
+from mrm_sdk.bundle.specification import CHAT_TEMPLATE, TOKENIZER
+from mrm_sdk.encoders.tokens import Chat
+from mrm_sdk.errors import ConfigurationError, MissingDependencyError
 
 if TYPE_CHECKING:
     import torch
 
 DTYPES = ("bfloat16", "float16", "float32")
-_ROLE = re.compile(r"^(system|user|assistant): ", re.MULTILINE)
 _SAMPLED = 256
 
 
 class HiddenStateEncoder:
     """Encodes a conversation as the hidden state of its last token, right before the reward model's score head.
 
-    The chat template is applied once and its text is tokenised without adding special tokens, so that a BOS which the
-    template writes stays the only one. A prompt of ``role: content`` lines, which is how a data set and a client hand
-    chat messages on, becomes these messages again; any other prompt is one message of the user.
+    How a prompt and a response become tokens, :class:`~mrm_sdk.encoders.tokens.Chat` says.
 
     Args:
         model: name or folder of a sequence classifier whose backbone is a decoder, with a chat template.
@@ -56,23 +55,27 @@ class HiddenStateEncoder:
             raise ConfigurationError(f"dtype must be one of {', '.join(DTYPES)}, max_tokens 2 or more, batch_size 1.")
         import torch
 
+        from mrm_sdk.encoders.local import tokenizer_files
+
         try:
             from transformers import AutoModelForSequenceClassification, AutoTokenizer
         except ImportError:
             raise MissingDependencyError.of("transformers", "minilm", "Encoding with a language model") from None
         try:
-            self._tokenizer = AutoTokenizer.from_pretrained(model)
-            loaded = AutoModelForSequenceClassification.from_pretrained(model, dtype=getattr(torch, dtype))
+            tokenizer = AutoTokenizer.from_pretrained(model)
+            loaded = AutoModelForSequenceClassification.from_pretrained(
+                model, dtype=getattr(torch, dtype), use_safetensors=True
+            )
             self._device = torch.device(device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
             self.module = loaded.eval().to(self._device)
         except (OSError, ValueError, RuntimeError) as error:
             raise ConfigurationError(f"{model} cannot be loaded on {device}: {str(error)[:300]}") from None
-        if not getattr(self._tokenizer, "chat_template", None):
-            raise ConfigurationError(f"The tokenizer of {model} has no chat template; choose a model for chats.")
+        files = tokenizer_files(tokenizer, model, chat=True)
+        self._chat = Chat(files[TOKENIZER], files[CHAT_TEMPLATE], max_tokens)
         self._backbone = getattr(self.module, self.module.base_model_prefix)
-        self._max_tokens, self._batch_size = max_tokens, batch_size
+        self._batch_size = batch_size
         self.dimension = int(self.module.config.hidden_size)
-        self.fingerprint = digest(["hidden_state", dtype, max_tokens, self._tokenizer.chat_template, self._weights()])
+        self.fingerprint = digest(["hidden_state", dtype, max_tokens, tokenizer.get_chat_template(), self._weights()])
 
     def encode(self, texts: Sequence[tuple[str | None, str]]) -> NDArray[np.float32]:
         """Encodes (prompt or ``None``, response) pairs: n of them -> [n, D].
@@ -80,7 +83,7 @@ class HiddenStateEncoder:
         Raises:
             EncoderError: the chat template refuses a conversation.
         """
-        tokens = [self.tokens(prompt, response) for prompt, response in texts]
+        tokens = [row.ids for row in self._chat(texts)]
         out = np.empty((len(texts), self.dimension), np.float32)
         order = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))
         for start in range(0, len(order), self._batch_size):
@@ -94,15 +97,9 @@ class HiddenStateEncoder:
         Raises:
             EncoderError: the chat template refuses the conversation.
         """
-        chat = [*messages_of(prompt), {"role": "assistant", "content": response}]
-        try:
-            text = self._tokenizer.apply_chat_template(chat, tokenize=False)
-        except Exception as error:  # templates are programs and raise what they like
-            raise EncoderError(f"The chat template refuses a conversation: {str(error)[:200]}") from error
-        ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
-        return ids if len(ids) <= self._max_tokens else [ids[0], *ids[len(ids) - self._max_tokens + 1 :]]
+        return list(self._chat([(prompt, response)])[0].ids)
 
-    def _forward(self, rows: list[list[int]]) -> NDArray[np.float32]:
+    def _forward(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         import torch
 
         # Padding stands behind the end, where a causal model cannot see it, whatever side the tokenizer prefers.
@@ -128,12 +125,3 @@ class HiddenStateEncoder:
             sampled.update(f"{name} {tuple(parameter.shape)}".encode())
             sampled.update(flat[::step].float().cpu().numpy().tobytes())
         return sampled.hexdigest()
-
-
-def messages_of(prompt: str | None) -> list[dict[str, Any]]:
-    """Chat messages of a prompt: those that its ``role: content`` lines tell, else one message of the user."""
-    starts = list(_ROLE.finditer(prompt or ""))
-    if prompt is None or not starts or starts[0].start() != 0:
-        return [{"role": "user", "content": prompt or ""}]
-    ends = [*(match.start() - 1 for match in starts[1:]), len(prompt)]
-    return [{"role": match[1], "content": prompt[match.end() : end]} for match, end in zip(starts, ends, strict=True)]

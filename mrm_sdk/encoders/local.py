@@ -27,7 +27,7 @@ Pooling = Literal["mean", "cls", "last"]
 _MOST_TOKENS: Final = 4096
 _HUB_NAME: Final = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _HUB_FILES: Final = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "README.md")
-_LICENCE: Final = re.compile(r"\A---\n(?:.*\n)*?license: *([\w.+-]+) *\n(?:.*\n)*?---", re.MULTILINE)
+_LICENCE: Final = re.compile(r"^license: *([\w.+-]+) *$", re.MULTILINE)
 _LENGTHS: Final = ("sentence_bert_config.json", "sentence_roberta_config.json", "sentence_distilbert_config.json")
 _POSITIONS: Final = ("position_embeddings", "wpe", "embed_positions")
 
@@ -174,7 +174,12 @@ def tokenizer_files(tokenizer: Any, model: str, *, chat: bool) -> dict[EncoderFi
             f"The tokenizer of {model} exists in Python only and has no tokenizer.json: it cannot travel along. "
             "Where transformers can convert it, do so: AutoTokenizer.from_pretrained(…, use_fast=True)."
         )
-    files: dict[EncoderFile, bytes] = {TOKENIZER: tokenizer.backend_tokenizer.to_str().encode()}
+    backend = tokenizer.backend_tokenizer
+    backend.no_padding()
+    backend.no_truncation()
+    if tokenizer.truncation_side == "left":
+        backend.enable_truncation(2, direction="left")  # the length is the specification's
+    files: dict[EncoderFile, bytes] = {TOKENIZER: backend.to_str().encode()}
     if chat:
         if not getattr(tokenizer, "chat_template", None):
             raise ConfigurationError(f"The tokenizer of {model} has no chat template; choose a model for chats.")
@@ -332,9 +337,10 @@ def _lowercase(tokenizer: Any) -> None:
 
 def _licence(folder: Path) -> str:
     try:
-        found = _LICENCE.match((folder / "README.md").read_text(encoding="utf-8"))
+        card = (folder / "README.md").read_text(encoding="utf-8")
     except (OSError, ValueError):
-        found = None
+        card = ""
+    found = _LICENCE.search(card.split("\n---", 1)[0]) if card.startswith("---\n") else None
     return found[1] if found else "not stated"
 
 

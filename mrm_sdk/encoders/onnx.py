@@ -132,7 +132,7 @@ class OnnxEncoder:
         needed = self._session.inputs
 
         def prepare(rows: NDArray[np.intp]) -> Mapping[str, NDArray[Any]]:
-            inputs: dict[str, NDArray[Any]] = dict(zip(INPUTS, _padded([tokens[row] for row in rows]), strict=True))
+            inputs: dict[str, NDArray[Any]] = dict(zip(INPUTS, padded([tokens[row] for row in rows]), strict=True))
             if handcrafted is not None:
                 inputs[HANDCRAFTED] = handcrafted[rows]
             elif HANDCRAFTED in needed:  # asked for ``pooled``, which does not depend on them
@@ -152,7 +152,7 @@ class OnnxEncoder:
         return min(most, max(_LEAST_TOKENS, -(-total // self._session.threads)))
 
 
-def _padded(rows: Sequence[Tokens]) -> NDArray[np.int64]:
+def padded(rows: Sequence[Tokens]) -> NDArray[np.int64]:
     """Ids, mask and segments as the graph takes them, [3, rows, longest]."""
     batch = np.zeros((3, len(rows), max(1, *(len(row.ids) for row in rows))), np.int64)
     for number, row in enumerate(rows):

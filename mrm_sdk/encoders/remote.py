@@ -16,8 +16,8 @@ from pydantic import SecretStr
 from mrm_sdk.bundle.specification import PROBE_TEXT, digest
 from mrm_sdk.encoders.asking import Asking, Limits
 from mrm_sdk.encoders.cache import VectorCache, key
-from mrm_sdk.encoders.hidden_state import messages_of
 from mrm_sdk.encoders.protocols import PROTOCOLS, Input
+from mrm_sdk.encoders.tokens import messages_of
 from mrm_sdk.errors import ConfigurationError, EncoderError, InvalidInputError
 
 if TYPE_CHECKING:

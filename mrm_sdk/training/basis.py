@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mrm_sdk.errors import TrainingError
+from mrm_sdk.training.device import CPU
 
 _ROWS_AT_ONCE = 8192
 _SAMPLE = 8192
@@ -30,16 +31,16 @@ class Basis(NamedTuple):
     centre: Tensor
     projection: Tensor
 
-    def features(self, embeddings: NDArray[np.floating]) -> Tensor:
-        """[items, D] (may be memory-mapped) -> [items, R] float32.
+    def features(self, embeddings: NDArray[np.floating], device: torch.device = CPU) -> Tensor:
+        """[items, D] (may be memory-mapped) -> [items, R] float32 on ``device``.
 
         Raises:
             TrainingError: an embedding is not finite.
         """
-        projection, centre = self.projection.float(), self.centre.float()
-        out = torch.empty(len(embeddings), projection.shape[1])
+        projection, centre = self.projection.float().to(device), self.centre.float().to(device)
+        out = torch.empty(len(embeddings), projection.shape[1], device=device)
         for start, rows in chunks(embeddings):
-            part = (rows - centre) @ projection
+            part = (rows.to(device) - centre) @ projection
             if not bool(torch.isfinite(part).all()):
                 raise TrainingError(_NOT_FINITE)
             out[start : start + len(rows)] = part

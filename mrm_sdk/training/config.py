@@ -40,6 +40,8 @@ class TrainingConfig:
             strength; with more, the first fold alone is set aside.
         large: from how many users on one fold is enough.
         seed: the only source of randomness.
+        device: ``cpu``, ``cuda``, or ``auto``: a GPU where there is one. On a CPU a seed gives the same result to the
+            last bit; a GPU differs by rounding.
     """
 
     method: Literal["newton", "gradient"] = "newton"
@@ -66,6 +68,7 @@ class TrainingConfig:
     folds: int = 5
     large: int = 500
     seed: int = 0
+    device: Literal["cpu", "cuda", "auto"] = "cpu"
 
     def __post_init__(self) -> None:
         """Checks what would end in a wrong result, or in an error of the libraries below.
@@ -82,6 +85,8 @@ class TrainingConfig:
                 raise ConfigurationError(f"{name} must be {least} or more, not {value}.")
         if self.method not in ("newton", "gradient") or self.outer not in ("em", "adam"):
             raise ConfigurationError("method is 'newton' or 'gradient', and outer 'em' or 'adam'.")
+        if self.device not in ("cpu", "cuda", "auto"):
+            raise ConfigurationError(f"device is 'cpu', 'cuda' or 'auto', not {self.device!r}.")
         rates = (self.learning_rate, self.inner_learning_rate, self.gradient_clip)
         if not all(0 < rate < math.inf for rate in rates) or not 0 <= self.warmup < 1 or not 0 <= self.whitening <= 1:
             raise ConfigurationError(

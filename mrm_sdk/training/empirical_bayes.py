@@ -41,6 +41,10 @@ class Population(NamedTuple):
     mean: Tensor
     covariance: Tensor
 
+    def to(self, device: torch.device) -> Population:
+        """The same on another device."""
+        return Population(self.mean.to(device), self.covariance.to(device))
+
 
 class Posterior(NamedTuple):
     """Users' weights given their comparisons, to second order, in coordinates where the prior's covariance is I.
@@ -58,7 +62,8 @@ def initial_population(features: Tensor) -> Population:
     """A mean of 0, and tastes alike in all directions, such that rewards of items [items, R] vary by 1 nat."""
     size = features.shape[1]
     variance = 1 / features.double().var(0).sum()
-    return Population(torch.zeros(size, dtype=torch.float64), torch.eye(size, dtype=torch.float64) * variance)
+    mean = torch.zeros(size, dtype=torch.float64, device=features.device)
+    return Population(mean, torch.eye(size, dtype=torch.float64, device=features.device) * variance)
 
 
 def learn_population(
@@ -74,7 +79,7 @@ def learn_population(
 
     Args:
         packed: users for training; both phases are evidence.
-        features: of all items, [items, R] float32.
+        features: of all items, [items, R] float32, on the device of ``packed`` and ``start``.
         config: robust objective, users per step, seed.
         start: where to begin.
         iterations: which steps to run; a step's number seeds its draw, so that a resumed run equals a whole one.
@@ -94,16 +99,16 @@ def learn_population(
 
 def _step(users: Packed, features: Tensor, population: Population, config: TrainingConfig) -> Population:
     """One EM step; users count by how hard they are to learn (RPO), or alike where gamma is infinite."""
-    size = len(population.mean)
+    size, device = len(population.mean), population.mean.device
     root = root_of(population.covariance)
     mean = torch.linalg.solve_triangular(root, population.mean.unsqueeze(-1), upper=False).squeeze(-1)
     white = root.float(), mean.float()
     chunks = [users.users(part) for part in torch.split(torch.arange(len(users.items)), _USERS_AT_ONCE)]
-    weights = torch.ones(len(users.items))
+    weights = torch.ones(len(users.items), device=device)
     if config.robust_gamma != float("inf"):
         losses = torch.cat([_query_loss(chunk, features, *white) for chunk in chunks])
         weights = robust_weights(losses, ratio=config.robust_ratio, gamma=config.robust_gamma)
-    offsets, explained = [], torch.zeros(size, size, dtype=torch.float64)
+    offsets, explained = [], torch.zeros(size, size, dtype=torch.float64, device=device)
     for chunk, weight in zip(chunks, torch.split(weights, _USERS_AT_ONCE), strict=True):
         evidence = _pairs(chunk, (SUPPORT, QUERY), features, white[0])
         posterior = adapt_white(evidence, white[1], steps=_STEPS_PER_ITERATION)
@@ -113,7 +118,7 @@ def _step(users: Packed, features: Tensor, population: Population, config: Train
     offset, share = torch.cat(offsets).double(), (weights / weights.sum()).double().unsqueeze(-1)
     shift = (share * offset).sum(0)
     apart = (offset - shift) * share.sqrt()
-    second = torch.eye(size, dtype=torch.float64) - explained / len(users.items) + apart.T @ apart
+    second = torch.eye(size, dtype=torch.float64, device=device) - explained / len(users.items) + apart.T @ apart
     covariance = root @ second @ root.T
     return Population(root @ (mean + shift), (covariance + covariance.T) / 2)
 
@@ -136,7 +141,7 @@ def adapt_white(pairs: Pairs, mean: Tensor, *, steps: int = _STEPS_WHEN_JUDGED) 
     gram = z @ z.mT
     margin = start = z @ mean
     dual = torch.zeros_like(margin)
-    identity = torch.eye(z.shape[1], dtype=z.dtype)
+    identity = torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
     for _ in range(steps):
         lost = torch.sigmoid(-margin)
         root = (strength * lost * (1 - lost)).sqrt()
@@ -169,5 +174,6 @@ def root_of(covariance: Tensor) -> Tensor:
     """Cholesky factor, with a trace of noise for directions of which nothing is left."""
     size = len(covariance)
     noise = 1e-9 * covariance.diagonal().mean().clamp_min(1e-12)
-    root: Tensor = torch.linalg.cholesky(covariance + noise * torch.eye(size, dtype=covariance.dtype))
+    identity = torch.eye(size, dtype=covariance.dtype, device=covariance.device)
+    root: Tensor = torch.linalg.cholesky(covariance + noise * identity)
     return root

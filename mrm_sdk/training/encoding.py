@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +24,7 @@ from mrm_sdk.bundle.specification import (
     digest,
 )
 from mrm_sdk.encoders.base import Encoder, embed
+from mrm_sdk.encoders.exporting import prepare_export
 from mrm_sdk.encoders.folder import EncoderFolder
 from mrm_sdk.encoders.beside import WithHandcrafted
 from mrm_sdk.encoders.handcrafted import VERSION, Statistics, measure
@@ -79,11 +82,11 @@ def prepare_encoder(name: str, dataset: Dataset, settings: Settings, progress: P
         return _remote(name, settings)
     if name != "minilm":
         return _exported(Path(name), settings)
-    progress("exporting encoder", 0, 1)
-    spec, files = _export_minilm()
-    encoder = OnnxEncoder(lambda file: files[file], spec, settings=settings)
-    progress("exporting encoder", 1, 1)
-    return PreparedEncoder(encoder, spec, {ENCODER: files[ENCODER], TOKENIZER: files[TOKENIZER]})
+    with tempfile.TemporaryDirectory(prefix="mrm-") as scratch:
+        exported = prepare_export(name, Path(scratch), progress=progress)
+    files: dict[Any, Any] = dict(exported.files)
+    encoder = OnnxEncoder(lambda file: files[file], exported.spec, settings=settings)
+    return PreparedEncoder(encoder, exported.spec, files)
 
 
 def embed_items(encoder: Encoder, dataset: Dataset, progress: Progress) -> NDArray[np.floating]:
@@ -132,21 +135,6 @@ def beside_handcrafted(
     )
     joined = np.concatenate([np.asarray(embeddings, np.float32), statistics.apply(measured)], axis=1)
     return replace(prepared, encoder=WithHandcrafted(prepared.encoder, handcrafted), spec=spec), joined
-
-
-def _export_minilm():
-    import hashlib, torch
-    from mrm_sdk.encoders.graphs import to_onnx
-    from mrm_sdk.encoders.minilm import load_minilm, NAME
-    from mrm_sdk.encoders.onnx import INPUTS
-    module, tokenizer = load_minilm()
-    sizes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("tokens", max=512)}
-    example = {name: torch.ones(2, 7, dtype=torch.int64) for name in INPUTS}
-    graph = to_onnx(module, example, dict.fromkeys(INPUTS, sizes), "pooled")
-    spec = EncoderSpec(kind="onnx", name=NAME, dimension=384, max_tokens=256, graph=hashlib.sha256(graph).hexdigest(), model_fingerprint="")
-    files = {ENCODER: graph, TOKENIZER: tokenizer}
-    spec = spec.of_files({k: hashlib.sha256(v).hexdigest() for k,v in files.items()})
-    return spec, files
 
 
 def _exported(path: Path, settings: Settings) -> PreparedEncoder:

@@ -40,7 +40,11 @@ class Packed(NamedTuple):
 
     def users(self, index: Tensor) -> Packed:
         """Some of the users."""
-        return Packed(*(field[index] for field in self))
+        return Packed(*(field[index.to(field.device)] for field in self))
+
+    def to(self, device: torch.device) -> Packed:
+        """The same on another device."""
+        return Packed(*(field.to(device) for field in self))
 
 
 def pack(

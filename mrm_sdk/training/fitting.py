@@ -16,6 +16,7 @@ from mrm_sdk.training.basis import Basis, principal_basis
 from mrm_sdk.training.checkpoint import Checkpoint
 from mrm_sdk.training.config import TrainingConfig
 from mrm_sdk.training.datasets import Dataset
+from mrm_sdk.training.device import CPU, device_of
 from mrm_sdk.training.empirical_bayes import Population, initial_population, learn_population
 from mrm_sdk.training.episodes import Packed, pack
 from mrm_sdk.training.guard import SIZES, Trials, choose, try_out
@@ -77,7 +78,7 @@ def fit(
 
     Raises:
         TrainingError: too few users, embeddings do not differ or are not finite, or training diverged.
-        ConfigurationError: the settings contradict each other.
+        ConfigurationError: the settings contradict each other, or there is no GPU where one is asked for.
     """
     if len(users) < MIN_USERS:
         raise TrainingError(f"Meta-training needs at least {MIN_USERS} users, not {len(users)}. Add users.")
@@ -106,7 +107,7 @@ def _fit_newton(
     held_out = _held_out(shuffled, config)
     learn = _learner(dataset, shuffled, embeddings, config, progress, checkpoint, rng)
     # Comparisons that are kept of a busy user depend on the user alone, not on the fold.
-    everyone = pack(dataset, np.sort(shuffled), limit=config.max_pairs, rng=rng)
+    everyone = pack(dataset, np.sort(shuffled), limit=config.max_pairs, rng=rng).to(device_of(config.device))
     place = np.searchsorted(np.sort(shuffled), shuffled)
     trials: list[Trials] = []
     for number, aside in enumerate(held_out):
@@ -122,9 +123,9 @@ def _fit_newton(
     choice = choose(trials)
     progress("choosing on users set aside", len(held_out), len(held_out))
     learned = learn(everyone, "final")
-    sample = learned.features[_some(len(learned.features))]
+    sample = learned.features[_some(len(learned.features))].cpu()
     size = min(choice.base_functions, learned.features.shape[1])
-    reduced = reduce(learned.population, sample, size)
+    reduced = reduce(learned.population.to(CPU), sample, size)
     module, prior = freeze(learned.basis, reduced, choice.strength, sample)
     metrics = {
         "chosen": {"base_functions": size, "prior_strength": choice.strength, "held_out_gain": choice.gain},
@@ -162,20 +163,23 @@ def _learner(
     rng: np.random.Generator,
 ) -> Callable[[Packed, str], _Learned]:
     """Returns what learns a population from users; the stage's name keeps its checkpoints apart."""
+    device = device_of(config.device)
     if config.outer == "adam":
 
         def by_gradient(packed: Packed, stage: str) -> _Learned:
-            model = meta_train(packed, embeddings, config, progress, checkpoint, stage)
+            model = meta_train(packed.to(CPU), embeddings, config, progress, checkpoint, stage)
             basis = Basis(model.centre.double(), (model.weight.detach() * model.scale).double().T)
             w0, precision, rho = (tensor.detach().double() for tensor in model.prior())
-            return _Learned(basis, basis.features(embeddings), Population(w0, torch.linalg.inv(precision) * rho))
+            population = Population(w0, torch.linalg.inv(precision) * rho).to(device)
+            return _Learned(basis, basis.features(embeddings, device), population)
 
         return by_gradient
     progress("directions of the embeddings", 0, 1)
     rows = np.flatnonzero(np.isin(dataset.user, users))
     seen = np.unique(np.concatenate([dataset.chosen[rows], dataset.rejected[rows]]))
+    # On the CPU whatever the device: what a checkpoint holds is in these coordinates, so they must not turn a little.
     basis = principal_basis(embeddings, seen, limit=config.directions, whitening=config.whitening, rng=rng)
-    features = basis.features(embeddings)
+    features = basis.features(embeddings, device)
     progress("directions of the embeddings", 1, 1)
     some = torch.from_numpy(seen)[_some(len(seen))]
 
@@ -185,8 +189,8 @@ def _learner(
         kept = None if checkpoint is None else checkpoint.read(stage)
         if kept is not None:
             done = int(kept["iterations"])
-            population = Population(kept["mean"], kept["covariance"])
-            total = Population(kept["total_mean"], kept["total_covariance"])
+            population = Population(kept["mean"], kept["covariance"]).to(device)
+            total = Population(kept["total_mean"], kept["total_covariance"]).to(device)
 
         def report(iteration: int, so_far: Population) -> None:
             nonlocal total

@@ -86,7 +86,7 @@ def try_out(population: Population, users: Packed, features: Tensor, sample: Ten
                 scale = (reduced.directions / strength**0.5).float()
                 mean = (reduced.mean * strength**0.5).float()
                 judged = query.z @ scale
-                loss, ranked = torch.zeros(len(part)), torch.zeros(len(part))
+                loss, ranked = judged.new_zeros(len(part)), judged.new_zeros(len(part))
                 for n in shots:
                     posterior = adapt_white(support._replace(z=support.z @ scale).first(n), mean)
                     weights = mean + posterior.offset

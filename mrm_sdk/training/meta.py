@@ -20,6 +20,7 @@ from mrm_sdk.training.basis import gather, moments
 from mrm_sdk.training.checkpoint import Checkpoint
 from mrm_sdk.training.config import TrainingConfig
 from mrm_sdk.training.datasets import QUERY, SUPPORT
+from mrm_sdk.training.device import CPU, device_of
 from mrm_sdk.training.episodes import Packed, draw
 from mrm_sdk.training.model import MetaModel
 
@@ -95,7 +96,8 @@ def meta_step(
         What the step saw, before it changed the model.
     """
     if config.embedding_noise:
-        noise = torch.randn(embeddings.shape, generator=generator)
+        # Drawn where the generator is, so that a seed gives the same noise on every device.
+        noise = torch.randn(embeddings.shape, generator=generator).to(embeddings.device)
         embeddings = embeddings + config.embedding_noise / model.scale * noise
     base_rewards = model(embeddings)
     losses = query_losses(packed, base_rewards, adapt(model, packed, base_rewards, config))
@@ -129,11 +131,11 @@ def meta_train(
         stage: names the state in the checkpoint.
 
     Returns:
-        The trained model.
+        The trained model, on the CPU.
 
     Raises:
         TrainingError: embeddings do not differ, or training diverged.
-        ConfigurationError: the number of base rewards is left open.
+        ConfigurationError: the number of base rewards is left open, or there is no GPU where one is asked for.
     """
     if config.base_functions is None:
         raise ConfigurationError("outer='adam' needs a number of base_functions.")
@@ -141,7 +143,9 @@ def meta_train(
     centre, scale = moments(embeddings)  # also where they stay as they are: it says what is wrong with them
     if config.embedding_scale is not None:
         centre, scale = torch.zeros_like(centre), config.embedding_scale
+    device = device_of(config.device)
     model = MetaModel(embeddings.shape[1], config.base_functions, centre=centre, scale=scale, generator=generator)
+    model = model.to(device)
     users = len(packed.items)
     steps = config.steps if config.epochs is None else max(1, config.epochs * users // config.users_per_batch)
     optimiser, scheduler = outer_optimiser(model, config, steps)
@@ -150,7 +154,8 @@ def meta_train(
     for step in range(done, steps):
         batch = draw(packed, config.users_per_batch, generator, random_shots=config.random_shots)
         local, rows = batch.local()
-        report = meta_step(model, local, gather(embeddings, rows), config, optimiser, scheduler, generator)
+        gathered = gather(embeddings, rows).to(device)
+        report = meta_step(model, local.to(device), gathered, config, optimiser, scheduler, generator)
         if not math.isfinite(report.objective):
             raise TrainingError(f"Training diverged at step {step + 1}: the objective is {report.objective}.")
         done = step + 1
@@ -158,7 +163,7 @@ def meta_train(
         if checkpoint is not None and (done % _STEPS_BETWEEN_CHECKPOINTS == 0 or done == steps):
             checkpoint.write(stage, state.tensors(done))
         progress("meta-training", done, steps)
-    return model
+    return model.to(CPU)
 
 
 class RunState(NamedTuple):

@@ -91,7 +91,9 @@ def train_bundle(
         if out.resolve() in (Path(checkpoint).resolve(), *Path(checkpoint).resolve().parents):
             raise ConfigurationError(f"{out} will hold the bundle alone; choose another folder for the checkpoint.")
         data = [dataset.sha256, _columns_hash(dataset)]
-        identity = [asdict(config), *data, prepared.spec.fingerprint, handcrafted, __version__]
+        # Not where it computes: a checkpoint may be gone on with on another device.
+        settled = {name: value for name, value in asdict(config).items() if name != "device"}
+        identity = [settled, *data, prepared.spec.fingerprint, handcrafted, __version__]
         kept = Checkpoint(Path(checkpoint), identity)
     embeddings = embed_items(prepared.encoder, dataset, progress)
     if handcrafted:

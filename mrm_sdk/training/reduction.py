@@ -27,8 +27,8 @@ class Reduced(NamedTuple):
     def prior(self, strength: float) -> Prior:
         """The prior of these base rewards, Λ = ``strength`` · I."""
         size = len(self.mean)
-        identity = torch.eye(size, dtype=torch.float64)
-        return Prior(self.mean, identity * strength, torch.ones((), dtype=torch.float64))
+        identity = torch.eye(size, dtype=torch.float64, device=self.mean.device)
+        return Prior(self.mean, identity * strength, torch.ones((), dtype=torch.float64, device=self.mean.device))
 
 
 def reduce(population: Population, features: Tensor, base_functions: int) -> Reduced:

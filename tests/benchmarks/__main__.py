@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 
-ALWAYS = ("hot_paths", "reading", "training")
+ALWAYS = ("hot_paths", "encoding", "reading", "training")
 WHEN_ASKED = ("memory",)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +128,24 @@ say(question="CPUExecutionProvider"); say(answer={{}})
     assert (found.cuda, found.torch, found.started) == ("13.0", "no CUDA", {CPU})
 
 
+def test_a_child_that_cannot_be_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    child = f"""
+import json, sys
+mark, known = {accelerators._MARK!r}, json.load(sys.stdin)["answers"]
+if known:
+    sys.exit(3)
+def say(**message): print(mark + json.dumps(message), flush=True)
+say(question="runtime"); say(answer={{"listed": ["A", "B"], "cuda": ""}})
+say(question="A"); sys.exit(2)
+"""
+    monkeypatch.setattr(accelerators, "_CHILD", child)
+    found = survey(Settings())
+    assert found.trials == (
+        Trial("A", False, "its process ended with exit code 2"),
+        Trial("B", False, "it could not be tried"),
+    )
+
+
 def test_children_that_never_get_as_far_as_a_question(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(accelerators, "_CHILD", "raise SystemError('a broken installation')")
     found = survey(Settings())
@@ -219,11 +236,3 @@ def test_driver_and_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
     }
     monkeypatch.setattr(accelerators.sys, "platform", "darwin")
     assert accelerators._nvidia("") == {}
-
-
-def test_nothing_is_loaded_into_the_caller() -> None:
-    if not Path("/proc/self/maps").exists():
-        pytest.skip("needs /proc")
-    before = os.getpid(), "libcuda" in Path("/proc/self/maps").read_text()
-    survey(Settings())
-    assert before == (os.getpid(), "libcuda" in Path("/proc/self/maps").read_text())

@@ -99,25 +99,6 @@ def test_db_commands(tmp_path: Path) -> None:
     assert (run.code, "extra" in run.out) == (1, True)
 
 
-def test_doctor(text_bundle: Bundle, tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'a.db'}"
-    mrm("db", "upgrade", "--database", url)
-    run = mrm("doctor", "--database", url, "--bundle", text_bundle.path, "--json")
-    assert run.code == 0, run.out
-    findings = {finding["name"]: finding for finding in json.loads(run.out)}
-    assert all(finding["ok"] for finding in findings.values())
-    assert "4 short answers in" in findings["encoder"]["detail"]
-    run = mrm("doctor", "--bundle", tmp_path / "nothing")
-    assert (run.code, "BAD  bundle" in run.out) == (1, True)
-
-
-def test_doctor_changes_nothing(tmp_path: Path) -> None:
-    run = mrm("doctor", "--database", f"sqlite:///{tmp_path / 'new.db'}")
-    assert run.code == 1
-    assert "mrm db upgrade" in run.out
-    assert not list(tmp_path.iterdir())
-
-
 @pytest.mark.skipif(os.name == "nt", reason="pseudo-terminals are POSIX")
 def test_progress_bars_are_for_terminals_only(embedded: Path, tmp_path: Path) -> None:
     import pty
@@ -221,8 +202,6 @@ def test_no_onnx_runtime(embedded: Path, embedded_bundle: Bundle, tmp_path: Path
     (tmp_path / "onnxruntime.py").write_text("raise ImportError('not here')")
     run = mrm("evaluate", embedded_bundle.path, embedded, PYTHONPATH=str(tmp_path))
     assert_error(run, 2, "pip install 'mrm-sdk[cpu]'")
-    run = mrm("doctor", PYTHONPATH=str(tmp_path))
-    assert (run.code, "BAD  onnx runtime" in run.out) == (1, True)
 
 
 def test_demo_leaves_strange_folders_alone(tmp_path: Path) -> None:

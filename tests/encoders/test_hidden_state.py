@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from mrm_sdk.encoders.hidden_state import HiddenStateEncoder, messages_of
+from mrm_sdk.encoders.hidden_state import HiddenStateEncoder
+from mrm_sdk.encoders.tokens import messages_of
 from mrm_sdk.errors import ConfigurationError, EncoderError
 from tests.encoders.tiny_llama import TEMPLATE, write_tiny_llama
 
@@ -38,7 +39,7 @@ def test_the_template_is_applied_once(folder: Path) -> None:
         ids = encoder.tokens(prompt, response)
         assert ids.count(0) == 1
         assert (ids[0], ids[-1]) == (0, 2)
-    text = encoder._tokenizer.decode(encoder.tokens(*TEXTS[2]))
+    text = AutoTokenizer.from_pretrained(folder).decode(encoder.tokens(*TEXTS[2]))
     assert text.startswith("<|bos|><|start|>user\nHi<|end|><|start|>assistant\nYes?<|end|><|start|>user\nAnd?<|end|>")
 
 
