@@ -5,13 +5,14 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test lint bench gpu-check clean
 
 help:
 	@echo "make demo    install, train on synthetic people, personalize, draw a picture"
 	@echo "make test    install what tests need, check the code, run all tests"
 	@echo "make bench   measure; tables on the terminal, JSON under tests/benchmarks/results"
 	@echo "             (and what takes minutes and 4 GB of disk: $(BIN)/python -m tests.benchmarks memory)"
+	@echo "make gpu-check  what this machine's GPU does, with what is installed; needs no network (docs/gpu.md)"
 	@echo "make clean   remove what the other commands made"
 
 demo: $(VENV)/.run
@@ -28,6 +29,10 @@ lint: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m tests.benchmarks
+
+# Installs nothing: a machine with a GPU often has a torch and an ONNX Runtime of its own, and no network.
+gpu-check:
+	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -u -m tests.benchmarks gpu_check $(ARGS)
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit("mrm-sdk needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.12") if sys.version_info < (3, 11) else None'

@@ -24,9 +24,9 @@ from mrm_sdk.evaluation.metrics import accuracy
 from mrm_sdk.settings import Settings
 from mrm_sdk.training.config import TrainingConfig
 from mrm_sdk.training.datasets import QUERY, SUPPORT, Dataset, read_dataset
+from mrm_sdk.training.encoding import embed_items, prepare_encoder
 from mrm_sdk.training.episodes import pack
 from mrm_sdk.training.fitting import fit
-from mrm_sdk.training.encoding import embed_items, prepare_encoder
 
 ALL = 10_000
 

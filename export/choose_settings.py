@@ -32,9 +32,9 @@ from mrm_sdk.training import fitting
 from mrm_sdk.training.config import TrainingConfig
 from mrm_sdk.training.datasets import Dataset, read_dataset
 from mrm_sdk.training.empirical_bayes import Population, learn_population
+from mrm_sdk.training.encoding import embed_items, prepare_encoder
 from mrm_sdk.training.episodes import Packed
 from mrm_sdk.training.fitted import Fitted
-from mrm_sdk.training.encoding import embed_items, prepare_encoder
 
 # As the default was before: one share of users set aside, however few there are.
 FORMER = {"outer": "adam", "base_functions": 8, "robust_gamma": 3.0, "embedding_noise": 0.3, "large": 1}

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrm_sdk.bundle.loading import Bundle
-from mrm_sdk.encoders import Encoder, open_encoder
+from mrm_sdk.encoders import Encoder, close, open_encoder
 from mrm_sdk.engine import RewardEngine
-from mrm_sdk.errors import BundleMismatchError, ClientClosedError, ConfigurationError, InvalidInputError
+from mrm_sdk.errors import ClientClosedError, ConfigurationError, InvalidInputError
 from mrm_sdk.feedback import Feedback
 from mrm_sdk.schemas import (
     Forgotten,
@@ -76,7 +76,10 @@ class Client:
         self._database = Database(database, self._settings)
         store = Store(self._database, tenant)
         self._store = store
-        self._engine = RewardEngine(store, self._bundle, open_encoder(encoder, self._bundle), self._settings)
+        opened = open_encoder(encoder, self._bundle)
+        # One that the host handed in stays the host's to close.
+        self._own_encoder = opened if encoder is None else None
+        self._engine = RewardEngine(store, self._bundle, opened, self._settings)
         self._lock = threading.Lock()
         self._ready = False
         self._closed = False
@@ -166,9 +169,11 @@ class Client:
         return Forgotten(user_id=user_id, rows=self._store.forget(user_id))
 
     def close(self) -> None:
-        """Closes the database connections; an engine of the host's is left open."""
+        """Closes the connections to the database and to the encoder's server; what is the host's is left open."""
         self._closed = True
         self._database.close()
+        if self._own_encoder is not None:
+            close(self._own_encoder)
 
     def __enter__(self) -> Self:
         return self

@@ -80,6 +80,23 @@ def write_embedded_dataset(
     return folder
 
 
+def write_text_dataset(folder: Path, *, users: int = 10, pairs: int = 12, seed: int = 0) -> Path:
+    """A data set of text alone, whose users disagree about its length; ``folder`` is created."""
+    rng, words = (
+        np.random.default_rng(seed),
+        ["sure", "maybe", "never", "always", "please", "because", "however", "quickly", "simply"],
+    )
+    folder.mkdir(parents=True)
+    with (folder / "comparisons.jsonl").open("w") as file:
+        for user in range(users):
+            for _ in range(pairs):
+                a, b = (" ".join(rng.choice(words, rng.integers(2, 20))) for _ in range(2))
+                if (len(a) > len(b)) != bool(user % 2):
+                    a, b = b, a
+                file.write(json.dumps({"user_id": f"u{user}", "prompt": "Say!", "chosen": a, "rejected": b}) + "\n")
+    return folder
+
+
 @pytest.fixture(scope="session")
 def embedded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small data set whose items carry embeddings of 6 numbers."""

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 import typer
 
+from mrm_sdk.bundle import Manifest
 from mrm_sdk.cli.app import app
 from mrm_sdk.settings import Settings
-from tests.conftest import ROOT, SHARED, Demo, mrm, write_embedded_dataset
+from tests.conftest import ROOT, SHARED, Demo, mrm, write_embedded_dataset, write_text_dataset
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 DOCS = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md")}
@@ -78,7 +79,7 @@ def command_names() -> set[str]:
 
 def test_every_command_and_option_is_documented_and_the_other_way_round() -> None:
     documented = re.findall(
-        r"^\| `mrm ([a-z]+(?: (?:upgrade|current|check))?)([^`]*)` \|", DOCS["commands.md"], re.MULTILINE
+        r"^\| `mrm ([a-z]+(?: (?:upgrade|current|check|export))?)([^`]*)` \|", DOCS["commands.md"], re.MULTILINE
     )
     assert {name for name, _ in documented} == command_names()
     for name, options in documented:
@@ -138,6 +139,24 @@ def test_the_experiment_behind_the_defaults_runs(tmp_path: Path) -> None:
     out = run(script, SHARED / "jester" / "train", "--quick", "--only", names, cwd=tmp_path)
     rows = re.findall(r"^(\S.*?) +\|(?: \d\.\d{4}){6} +\d+ \|(?: \d\.\d{4}){5} +\d+$", out, re.MULTILINE)
     assert rows == names.split(";")
+
+
+@pytest.mark.shared
+def test_the_experiment_behind_handcrafted_features_runs(tmp_path: Path) -> None:
+    script = ROOT / "export" / "choose_features.py"
+    out = run(script, SHARED / "llmfao" / "train", "--quick", cwd=tmp_path)
+    assert "without" in out
+    assert len(re.findall(r"0\.\d{4}", out)) >= 4
+
+
+def test_the_snippets_of_encoders(tmp_path: Path) -> None:
+    (snippet,) = blocks(DOCS["encoders.md"], "python")
+    assert run("-W", "error", "-c", snippet, cwd=tmp_path) == "(2, 3)\n"
+    write_text_dataset(tmp_path / "mydata")
+    for line in blocks(DOCS["encoders.md"], "sh")[0].splitlines():
+        done = mrm(*line.split()[1:], cwd=tmp_path)
+        assert done.code == 0, done.err + done.out
+    assert Manifest.read(tmp_path / "models" / "mine").encoder.kind == "onnx"
 
 
 @pytest.mark.shared

@@ -63,7 +63,7 @@ class Nvidia:
         driver: the newest CUDA that the driver runs, as ``13.0``; empty without a driver.
         why: the driver's reason for giving no GPU.
         found: versions of CUDA's runtime and of cuDNN, where they can be loaded.
-        missing: libraries that the installed ONNX Runtime wants and that cannot be loaded.
+        missing: libraries that the installed ONNX Runtime wants and that cannot be loaded, on Linux.
     """
 
     card: bool = False
@@ -122,7 +122,7 @@ def survey(settings: Settings, patience: float = _PATIENCE) -> Survey:
         trials=tuple(Trial(name, error is None, error or "") for name, error in errors.items()),
         cuda=runtime.get("cuda", ""),
         nvidia=Nvidia(
-            card=nvidia.get("card", False),
+            card=has_card() or "error" in nvidia,  # a driver that breaks is there for something
             gpus=tuple(nvidia.get("gpus", ())),
             driver=nvidia.get("driver", ""),
             why=nvidia.get("error", nvidia.get("why", "")),
@@ -139,6 +139,7 @@ def _ask(settings: Settings, answers: dict[str, dict[str, Any]], patience: float
     asked = json.dumps({"settings": settings.model_dump(include=_PASSED_ON), "answers": answers})
     # The child's settings are those given, not those of an environment in which another may be invalid.
     environment = {name: value for name, value in os.environ.items() if not name.upper().startswith("MRM_")}
+    environment["ORT_DISABLE_TELEMETRY"] = "1"  # from 1.29 on, importing it would leave files in the home folder
     try:
         done = subprocess.run(  # noqa: S603  our own interpreter, our own code
             [sys.executable, "-P", "-c", _CHILD],
@@ -247,11 +248,9 @@ def _torch() -> dict[str, Any]:
 
 
 def _nvidia(cuda: str) -> dict[str, Any]:
-    if sys.platform != "linux":
-        return {}
     found: list[str] = []
     missing: list[str] = []
-    if cuda:
+    if cuda and sys.platform == "linux":
         preload(onnxruntime())
         for name in libraries(cuda):
             try:
@@ -263,7 +262,7 @@ def _nvidia(cuda: str) -> dict[str, Any]:
                 found.append(f"CUDA runtime {_dotted(_number(library.cudaRuntimeGetVersion))}")
             if name.startswith("libcudnn"):
                 found.append(f"cuDNN {_dotted(library.cudnnGetVersion() // 10)}")
-    return {"card": has_card(), "found": found, "missing": missing, **_driver()}
+    return {"found": found, "missing": missing, **_driver()}
 
 
 def libraries(cuda: str) -> tuple[str, ...]:
@@ -296,7 +295,7 @@ def has_card(devices: Path = Path("/sys/bus/pci/devices")) -> bool:
 
 def _driver() -> dict[str, Any]:
     try:
-        cuda = ctypes.CDLL("libcuda.so.1")
+        cuda = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
     except OSError:
         return {"why": "no driver of NVIDIA's is installed"}
     code = cuda.cuInit(0)

@@ -1,11 +1,12 @@
 """Runs a session on buffers that already lie on its device; imports nothing of ours but errors, and torch when asked.
 
-A session's plain ``run`` allocates on the device and copies from and to pageable memory on every call. Here inputs are
-written into buffers that stay, results come out of one that stays, and a torch tensor is read where it lies.
+A session's plain ``run`` allocates on the device for inputs and outputs on every call. Here inputs are written into
+buffers that stay, results come out of one that stays, and a torch tensor is read where it lies.
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -44,6 +45,8 @@ class BoundSession:
         """Runs on arrays [n, ...] of the host and returns the output [n, width] there."""
         rows = len(next(iter(inputs.values())))
         shape = (rows, self._widths[output])
+        if not rows:
+            return np.zeros(shape, np.float32)
         with self._lock:
             binding = self._session.io_binding()
             for name, array in inputs.items():
@@ -65,14 +68,18 @@ class BoundSession:
 
         tensor = tensor.detach().contiguous()
         result = torch.empty((len(tensor), self._widths[output]), dtype=tensor.dtype, device=tensor.device)
+        if not len(tensor):  # which has no address
+            return result
         kind = _ONNX_TYPES[str(tensor.dtype)]
-        if tensor.is_cuda:
-            # The runtime has a stream of its own, which does not wait for what torch still has to compute.
-            torch.cuda.current_stream(tensor.device).synchronize()
         binding = self._session.io_binding()
         self._bind(binding.bind_input, name, kind, tuple(tensor.shape), tensor.data_ptr())
         self._bind(binding.bind_output, output, kind, tuple(result.shape), result.data_ptr())
-        with self._lock:
+        # The runtime makes its device the thread's current one, which the caller may not want: torch puts it back.
+        with self._lock, torch.cuda.device(tensor.device) if tensor.is_cuda else contextlib.nullcontext():
+            if tensor.is_cuda:
+                # The runtime's stream does not wait for what torch still computes, in the tensor or, freed since, in
+                # the memory of the result.
+                torch.cuda.current_stream(tensor.device).synchronize()
             self._session.run_with_iobinding(binding)
             binding.synchronize_outputs()
         return result

@@ -29,6 +29,7 @@ def _quota(cgroup: Path) -> float | None:
         else:
             quota = (cgroup / "cpu" / "cpu.cfs_quota_us").read_text(encoding="ascii")
             period = (cgroup / "cpu" / "cpu.cfs_period_us").read_text(encoding="ascii")
-        return float(quota) / float(period) if quota.strip() != "max" and float(quota) > 0 else None
+        cores = float(quota) / float(period)  # "max" is no number, and -1 stands for it in version 1
+        return cores if 0 < cores < math.inf else None
     except (OSError, ValueError, ZeroDivisionError):
         return None

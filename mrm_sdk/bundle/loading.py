@@ -26,7 +26,6 @@ from mrm_sdk.core.posterior import laplace_covariance
 from mrm_sdk.errors import BundleDamagedError, BundleMismatchError, ConfigurationError, InvalidInputError, NotFoundError
 from mrm_sdk.settings import Settings
 
-
 EMBEDDING: Final = "embedding"
 REWARDS: Final = "base_rewards"
 _HALF: Final[dict[torch.dtype, FileName]] = {
@@ -120,7 +119,9 @@ class Bundle:
                 f"This bundle takes embeddings of {dimension} numbers, not of shape {list(embeddings.shape)}."
             )
         if isinstance(embeddings, torch.Tensor):
-            half = _HALF.get(embeddings.dtype) if embeddings.is_cuda else None
+            # Where the runtime has no CUDA, the half graphs may not even open: the CPU lacks some of their operators.
+            on_cuda = embeddings.is_cuda and self._sessions[BASE_REWARDS].on_cuda
+            half = _HALF.get(embeddings.dtype) if on_cuda else None
             name = half if half in self._sessions else BASE_REWARDS
             given = embeddings if half in self._sessions else embeddings.float()
             return self._sessions[name].run_tensor(EMBEDDING, given, REWARDS).to(embeddings.dtype)

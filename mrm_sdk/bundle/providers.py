@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 from typing import Any, Final
 
 from mrm_sdk.errors import MissingDependencyError
@@ -22,11 +23,14 @@ _ARENA: Final = {"power_of_two": "kNextPowerOfTwo", "as_requested": "kSameAsRequ
 
 
 def onnxruntime() -> Any:
-    """Imports ONNX Runtime.
+    """Imports ONNX Runtime, with its telemetry off unless the host has said otherwise.
 
     Raises:
         MissingDependencyError: neither distribution is installed, or a hollow module was left behind by removing one.
     """
+    # From 1.29 on, importing it on Linux writes an identifier and a database of events into the user's home, which are
+    # sent to its maker; switching that off afterwards is too late. A host that wants it sets the variable to 0.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnxruntime as runtime
     except ImportError:
@@ -69,7 +73,7 @@ def with_options(provider: str, settings: Settings) -> tuple[str, dict[str, str]
 
 
 def preload(runtime: Any) -> None:
-    """Loads CUDA's libraries from NVIDIA's wheels where they are installed; what is missing, starting a session tells."""
+    """Loads CUDA's libraries from NVIDIA's wheels where they are installed; a session tells what is missing."""
     if hasattr(runtime, "preload_dlls"):
         # It prints what it cannot find, which is no business of a host's standard output.
         with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(OSError, RuntimeError):

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("mrm_sdk")
 
 _NO_MEMORY = re.compile(
-    r"out of memory|failed to allocate|bad_alloc|BFCArena|cudaErrorMemoryAllocation|ALLOC_FAILED", re.IGNORECASE
+    r"out of memory|failed to allocate|bad_alloc|BFCArena|smaller than requested bytes|MemoryAllocation|ALLOC_FAILED",
+    re.IGNORECASE,
 )
 _warned: set[str] = set()
 # Sessions of a parent process are kept for good: destroying one waits for threads that a fork left behind.
@@ -92,6 +93,11 @@ class GraphSession:
     def on_cpu(self) -> bool:
         """Whether the graph runs on the CPU."""
         return self._open().providers[0] == CPU
+
+    @property
+    def on_cuda(self) -> bool:
+        """Whether torch tensors of its GPU are read where they lie."""
+        return self._open().bound is not None
 
     @property
     def threads(self) -> int:
@@ -205,10 +211,10 @@ class GraphSession:
         wanted = wanted_providers(self._settings, available)
         if CUDA in wanted and CUDA in available:
             preload(runtime)
-        session = self._session(runtime, [provider for provider in wanted if provider in available])
+        session, why = self._session(runtime, [provider for provider in wanted if provider in available])
         providers = tuple(session.get_providers())
         if wanted[0] not in providers:
-            message = f"{wanted[0]} did not start; running on {providers[0]}. "
+            message = f"{wanted[0]} did not start; running on {providers[0]}{why and f' ({why})'}. "
             message += "Run 'mrm doctor' to see why, or set providers='cpu'."
             if self._settings.strict_providers:
                 raise ProviderError(message)
@@ -219,29 +225,35 @@ class GraphSession:
         pool = ThreadPoolExecutor(workers, "mrm_sdk") if workers > 1 else None
         return _Opened(os.getpid(), session, providers, bound, pool)
 
-    def _session(self, runtime: Any, asked: list[str]) -> Any:
+    def _session(self, runtime: Any, asked: list[str]) -> tuple[Any, str]:
+        """An open session, and why it is on the CPU where that was not asked for."""
         options = runtime.SessionOptions()
+        # A plan of memory is kept for every shape there ever was. On a GPU, whose batches are of any size, these
+        # would grow without end, and each plan's one large block would fit no hole that another one left.
+        options.enable_mem_pattern = asked == [CPU]
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         if self._folder is not None:
             key = "session.model_external_initializers_file_folder_path"
             options.add_session_config_entry(key, str(self._folder))
-        graph = self._read()
+        graph, why = self._read(), ""
         try:
             try:
                 session = self._start_on(runtime, graph, options, asked)
-            except Exception:
+            except Exception as error:
                 # Where it is the accelerator's fault the CPU can still do it, and where it is the graph's it cannot.
                 if asked == [CPU]:
                     raise
+                why = " ".join(str(error).split())[:200]
                 session = self._start_on(runtime, graph, options, [CPU])
         except Exception as error:  # the runtime's exceptions share no public base class
             if _NO_MEMORY.search(str(error)):
                 raise self._failure(error) from error
-            raise BundleMismatchError(f"{self._name} cannot be opened by ONNX Runtime: {error}") from error
+            lacking = " On a CPU, ONNX Runtime has no operators in bfloat16." if "NOT_IMPLEMENTED" in str(error) else ""
+            raise BundleMismatchError(f"{self._name} cannot be opened by ONNX Runtime: {error}{lacking}") from error
         self._check(session)
-        return session
+        return session, why
 
     def _start_on(self, runtime: Any, graph: bytes, options: Any, providers: list[str]) -> Any:
         asked = [with_options(provider, self._settings) for provider in providers]

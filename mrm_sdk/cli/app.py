@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -38,6 +39,8 @@ app = typer.Typer(
 )
 db = typer.Typer(help="The database's tables: bring them up to date, or see where they stand.", no_args_is_help=True)
 app.add_typer(db, name="db")
+encoders = typer.Typer(help="Encoders that bundles can carry.", no_args_is_help=True)
+app.add_typer(encoders, name="encoder")
 
 Database = Annotated[
     str, typer.Option("--database", envvar="MRM_DATABASE", help="URL, as sqlite:///mrm.db", show_default=False)
@@ -45,6 +48,9 @@ Database = Annotated[
 Dataset = Annotated[Path, typer.Argument(help="A folder, or a comparisons.jsonl[.gz].", show_default=False)]
 Format = Annotated[str, typer.Option("--format", help="auto, own, or another program's (docs/data.md).")]
 Feedback = Annotated[str, typer.Option(help="comparisons, or ratings: what users adapt to.")]
+Encoder = Annotated[
+    str, typer.Option(help="minilm, an exported encoder's folder, remote:PROTOCOL:MODEL, or precomputed.")
+]
 Seed = Annotated[int, typer.Option(help="The only source of randomness.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
 
@@ -72,10 +78,9 @@ def train(
     dataset: Dataset,
     out: Annotated[Path, typer.Option(help="The bundle's folder; an older bundle there is replaced.")],
     preset: Annotated[str, typer.Option(help="newton, or paper: the published method.")] = "newton",
-    encoder: Annotated[
-        str, typer.Option(help="minilm, an exported encoder's folder, remote:PROTOCOL:MODEL, or precomputed.")
-    ] = "minilm",
+    encoder: Encoder = "minilm",
     handcrafted: Annotated[bool, typer.Option(help="Put features counted in the text beside the embedding.")] = False,
+    device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda, or auto.")] = "cpu",
     seed: Seed = 0,
     name: Annotated[str | None, typer.Option(help="Of the bundle; its folder's by default.")] = None,
     licence: Annotated[str, typer.Option(help="Of the training data, for the manifest.")] = "not stated",
@@ -91,7 +96,7 @@ def train(
     from mrm_sdk.cli.reading import read
     from mrm_sdk.training.config import TrainingConfig
 
-    config = TrainingConfig.preset(preset, seed=seed)
+    config = replace(TrainingConfig.preset(preset, seed=seed), device=device)
     try:
         with progress() as report:
             report("reading", 0, 1)
@@ -194,7 +199,7 @@ def compare(
     seeds: Annotated[str, typer.Option(help="A run each, of splits and fits.")] = "0,1,2",
     methods: Annotated[str, typer.Option(help="Which.")] = "population,per-user,lore,in-context,paper,newton",
     shots: Annotated[str, typer.Option(help="Numbers of comparisons to adapt to.")] = "0,2,5,10,20,40,60",
-    encoder: Annotated[str, typer.Option(help="minilm, or precomputed; a data set's own embeddings win.")] = "minilm",
+    encoder: Encoder = "minilm",
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write everything here, as JSON.")] = None,
     report_file: Annotated[Path | None, typer.Option("--report", help="Also write one HTML page here.")] = None,
     data_format: Format = "auto",
@@ -248,6 +253,34 @@ def import_(
             echo(f"  comparison {index}: {reason}")
     if recorded.rejected:
         raise typer.Exit(1)
+
+
+@encoders.command()
+def export(
+    model: Annotated[str, typer.Argument(help="minilm, a folder, or a name on the hub.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="The encoder's folder; an older encoder there is replaced.")],
+    max_tokens: Annotated[int | None, typer.Option(help="Truncate longer texts.", show_default=False)] = None,
+    precision: Annotated[str, typer.Option(help="float32, float16 or bfloat16 (GPUs), int8 (CPUs).")] = "float32",
+    pooling: Annotated[str | None, typer.Option(help="mean, cls or last.", show_default=False)] = None,
+    normalize: Annotated[
+        bool | None, typer.Option(help="Scale vectors to length 1, or not.", show_default=False)
+    ] = None,
+    licence: Annotated[str | None, typer.Option(help="Of the model; by default its card's.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Makes a model an encoder that bundles can carry: one graph, verified against the model."""
+    from mrm_sdk.cli.encoding import run
+
+    run(
+        model,
+        out,
+        max_tokens=max_tokens,
+        precision=precision,
+        pooling=pooling,
+        normalize=normalize,
+        licence=licence,
+        as_json=as_json,
+    )
 
 
 @db.command()

@@ -32,7 +32,6 @@ _PACKAGES = ("mrm-sdk", "sqlalchemy", "alembic", "pydantic", "numpy", "safetenso
 _RUNTIMES = ("onnxruntime", "onnxruntime-gpu")
 _CPU_ONLY = "pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'mrm-sdk[cpu]'"
 _WITH_CUDA = "pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'mrm-sdk[gpu]'"
-_NEITHER = f"{_WITH_CUDA} (without an NVIDIA GPU: 'mrm-sdk[cpu]')"
 _SPELLING = "mend the spelling, or unset it; docs/commands.md lists all settings"
 _ANOTHER_BUILD = "install a build of ONNX Runtime that has it, or unset MRM_PROVIDERS"
 _SET_CPU = "set MRM_PROVIDERS=cpu"
@@ -68,6 +67,8 @@ class Finding:
 
 def examine(database: str | None, bundle: Path | None) -> list[Finding]:
     """Looks at the installation and, where named, at a database and a bundle; changes nothing."""
+    # From 1.29 on, importing ONNX Runtime leaves an identifier and a database of events in the home folder.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     findings = [Finding("python", True, f"{platform.python_version()}, {platform.system()} {platform.machine()}")]
     findings += [Finding(name, _version(name) is not None, _version(name) or "not installed") for name in _PACKAGES]
     settings, finding = _settings()
@@ -122,12 +123,16 @@ def _masked(value: object) -> str:
 def _runtime(found: Survey) -> Finding:
     present = [f"{name} {version}" for name in _RUNTIMES if (version := _version(name))]
     if len(present) > 1:
-        fix = _WITH_CUDA if found.nvidia.card or found.nvidia.gpus else _CPU_ONLY
-        return Finding("onnx runtime", False, f"{' and '.join(present)} overwrite each other's files", fix)
+        return Finding("onnx runtime", False, f"{' and '.join(present)} overwrite each other's files", _again(found))
     if found.error:
-        return Finding("onnx runtime", False, found.error.partition(" Run: ")[0], _NEITHER)
+        return Finding("onnx runtime", False, found.error.partition(" Run: ")[0], _again(found))
     built = f", built for CUDA {found.cuda}" if found.cuda else ""
     return Finding("onnx runtime", True, f"{' '.join(present) or 'of another distribution'}{built}")
+
+
+def _again(found: Survey) -> str:
+    """The line that installs the one ONNX Runtime that suits this machine."""
+    return _WITH_CUDA if found.nvidia.card or found.nvidia.gpus else _CPU_ONLY
 
 
 def _providers(found: Survey, settings: Settings) -> Iterator[Finding]:
@@ -136,7 +141,7 @@ def _providers(found: Survey, settings: Settings) -> Iterator[Finding]:
     wanted = wanted_providers(settings, found.listed)[0]
     listed = ", ".join(found.listed)
     if wanted not in found.listed:
-        fix = f"{_WITH_CUDA}, or unset MRM_PROVIDERS" if wanted == CUDA else _ANOTHER_BUILD
+        fix = f"{_WITH_CUDA}  # or unset MRM_PROVIDERS" if wanted == CUDA else _ANOTHER_BUILD
         yield Finding("providers listed", False, f"{listed}; MRM_PROVIDERS asks for {wanted}", fix)
     else:
         yield Finding("providers listed", True, listed)
@@ -145,7 +150,7 @@ def _providers(found: Survey, settings: Settings) -> Iterator[Finding]:
     lacking = wanted in found.listed and wanted not in found.started
     fix = _mend(found, settings) if lacking and wanted == CUDA else f"mend {wanted}, or set MRM_PROVIDERS=cpu"
     ok = not lacking and CPU in found.started
-    yield Finding("providers started", ok, working + failed, fix if lacking else "" if ok else _NEITHER)
+    yield Finding("providers started", ok, working + failed, fix if lacking else "" if ok else _again(found))
 
 
 def _nvidia(found: Survey, settings: Settings) -> Iterator[Finding]:
@@ -173,7 +178,7 @@ def _mend(found: Survey, settings: Settings) -> str:
             return f"see that nvidia-smi works and that CUDA_VISIBLE_DEVICES hides no GPU, or {_SET_CPU}"
         if nvidia.card:
             return f"install NVIDIA's driver (into a container it comes with: docker run --gpus all), or {_SET_CPU}"
-        return f"{_CPU_ONLY}, or {_SET_CPU}"
+        return f"{_CPU_ONLY}  # or {_SET_CPU}"
     if _number(nvidia.driver) < _number(found.cuda):
         older = " or: pip install 'onnxruntime-gpu<1.27'," if _number(found.cuda) == 13 else ""
         return f"update NVIDIA's driver to one for CUDA {found.cuda.partition('.')[0]},{older} or {_SET_CPU}"
@@ -191,7 +196,7 @@ def _number(version: str) -> int:
 def _libraries(found: Survey) -> str:
     """The line that installs what is missing of NVIDIA's libraries, in versions that fit."""
     if found.nvidia.missing == ("libcudnn.so.9",):
-        return f"pip install nvidia-cudnn-cu{_number(found.cuda)}"
+        return f"pip install 'nvidia-cudnn-cu{_number(found.cuda)}~=9.0'"
     version = _version("onnxruntime-gpu")
     return f"pip install 'onnxruntime-gpu[cuda,cudnn]{f'=={version}' if version else ''}'"
 
@@ -211,8 +216,8 @@ def _database(url: str, settings: Settings) -> Finding:
             if opened.is_in_memory:
                 return Finding("database", True, f"{opened.url}, in memory: gone with each process")
             if opened.is_new:
-                fix = f"mrm db upgrade --database {opened.url} (after checking the path)"
-                return Finding("database", False, f"{opened.url} does not exist", fix)
+                fix = f"mrm db upgrade --database '{opened.url}'"
+                return Finding("database", False, f"{opened.url} does not exist; check the path", fix)
             require_current(opened)
             return Finding("database", True, f"{opened.url}, tables at revision {current(opened)}")
         finally:

@@ -1,9 +1,9 @@
 """From text to embeddings: whatever turns a prompt and a response into a vector."""
 
-from mrm_sdk.encoders.base import Encoder, base_rewards, check, embed
+from mrm_sdk.encoders.base import Encoder, base_rewards, check, close, embed
 from mrm_sdk.encoders.onnx import OnnxEncoder
 from mrm_sdk.encoders.opening import open_encoder
 from mrm_sdk.encoders.precomputed import PrecomputedEncoder
 from mrm_sdk.encoders.remote import RemoteEncoder
 
-__all__ = ["Encoder", "OnnxEncoder", "PrecomputedEncoder", "RemoteEncoder", "base_rewards", "check", "embed", "open_encoder"]
+__all__ = ["Encoder", "OnnxEncoder", "PrecomputedEncoder", "RemoteEncoder", "base_rewards", "check", "close", "embed", "open_encoder"]

@@ -89,6 +89,12 @@ def base_rewards(encoder: Encoder, bundle: Bundle, items: Sequence[Item]) -> NDA
     return bundle.base_rewards(embed(encoder, items))
 
 
+def close(encoder: Encoder) -> None:
+    """Closes an encoder that holds something open, as one on a server does; others need no closing."""
+    if callable(closing := getattr(encoder, "close", None)):
+        closing()
+
+
 def check(encoder: Encoder, item: Item) -> None:
     """Makes sure that an item can be embedded.
 

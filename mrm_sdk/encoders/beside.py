@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrm_sdk.bundle.specification import Handcrafted, with_handcrafted
-from mrm_sdk.encoders.base import Encoder
+from mrm_sdk.encoders.base import Encoder, close
 from mrm_sdk.encoders.handcrafted import NAMES, VERSION, Statistics, measure
 from mrm_sdk.encoders.onnx import OnnxEncoder
 from mrm_sdk.errors import BundleMismatchError
@@ -40,6 +40,10 @@ class WithHandcrafted:
     def encode(self, texts: Sequence[tuple[str | None, str]]) -> NDArray[np.float32]:
         """Encodes (prompt or ``None``, response) pairs: n of them -> [n, D + F]; raises what its encoder raises."""
         return np.concatenate([self._encoder.encode(texts), self._statistics.apply(measure(texts))], axis=1)
+
+    def close(self) -> None:
+        """Closes the encoder, where it is of a kind that can be closed."""
+        close(self._encoder)
 
     def base_rewards(self, texts: Sequence[tuple[str | None, str]]) -> NDArray[np.float32]:
         """Base rewards of the same, [n, K], where they are joined to the encoder's graph."""

@@ -50,7 +50,10 @@ _TYPES: Final = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 SAMPLE: Final[Texts] = (
     ("How do I boil an egg?", "Put it into boiling water for seven minutes, then into cold water."),
     ("How do I boil an egg?", "Eggs? I would not. Have some toast instead!"),
-    ("Is it safe to eat raw dough?", "No. Raw flour and raw eggs can both carry bacteria, and heat is what kills them."),
+    (
+        "Is it safe to eat raw dough?",
+        "No. Raw flour and raw eggs can both carry bacteria, which only heat kills.",
+    ),
     ("Is it safe to eat raw dough?", "- flour: may carry E. coli\n- eggs: may carry salmonella\n\nSo: better not."),
     ("Write a function that adds two numbers.", "```python\ndef add(a, b):\n    return a + b\n```"),
     ("Explain gravity to a child.", "The Earth is like a big magnet for everything: it pulls you and your ball down."),

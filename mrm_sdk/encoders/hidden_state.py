@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from mrm_sdk.bundle.specification import digest
-from mrm_sdk.bundle.specification import CHAT_TEMPLATE, TOKENIZER
+from mrm_sdk.bundle.specification import CHAT_TEMPLATE, TOKENIZER, digest
 from mrm_sdk.encoders.tokens import Chat
 from mrm_sdk.errors import ConfigurationError, MissingDependencyError
 

@@ -1,7 +1,7 @@
-"""A model on this machine or of the hub, made the torch module that is exported; imports torch, and transformers late.
+"""A model on this machine or of the hub, made the torch module that is exported; imports torch, transformers late.
 
 Two kinds are known. Embedding models, as sentence-transformers writes them or plain transformers ones, whose token
-vectors are pooled. And reward models: a decoder with a score head, whose input, the last token's hidden state, is taken.
+vectors are pooled. And reward models: decoders with a score head, whose input, the last token's state, is taken.
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ def load_tokenizer(model: str) -> Any:
     with _transformers() as library:
         try:
             return library.AutoTokenizer.from_pretrained(model, trust_remote_code=False)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  as for the hub
             raise ConfigurationError(f"The tokenizer of {model} cannot be loaded: {_short(error)}") from None
 
 
@@ -202,7 +202,7 @@ def _folder(model: str) -> Path:
         raise MissingDependencyError.of("transformers", "minilm", "Loading a model") from None
     try:
         return Path(snapshot_download(model, allow_patterns=list(_HUB_FILES), ignore_patterns=["onnx/*", "openvino/*"]))
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  the libraries raise what they like
         raise NotFoundError(
             f"There is no folder {model}, and the Hugging Face hub did not give a model of that name: {_short(error)} "
             "Check the name and the connection, or download the model and name its folder."
@@ -223,10 +223,10 @@ def _sentence_transformer(folder: Path) -> _Recipe:
     if default is not None and settings.get("prompts", {}).get(default):
         raise ConfigurationError(
             f"{folder} puts the prompt {default!r} before every text, which an exported encoder does not. Set "
-            "default_prompt_name to null in its config_sentence_transformers.json, and write the prompt into your texts."
+            "default_prompt_name to null in its config_sentence_transformers.json, and put the prompt into your texts."
         )
     where = modules[0][1]
-    own = next((_json(where / name) for name in _LENGTHS if (where / name).is_file()), {})
+    own: dict[str, Any] = next((_json(where / name) for name in _LENGTHS if (where / name).is_file()), {})
     if own.get("transformer_task", "feature-extraction") != "feature-extraction":
         raise ConfigurationError(f"{folder} is for {own['transformer_task']}, not for feature-extraction.")
     return _Recipe(
@@ -257,7 +257,7 @@ def _config(folder: Path, model: str) -> Any:
     with _transformers() as library:
         try:
             config = library.AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  as for the hub
             raise ConfigurationError(f"{model} is no model that transformers can load: {_short(error)}") from None
     if getattr(config, "is_encoder_decoder", False):
         raise ConfigurationError(f"{model} has an encoder and a decoder; only models with one of them can be exported.")
@@ -286,7 +286,7 @@ def _transformer(folder: Path, model: str, *, rewards: bool) -> Any:
                 local_files_only=True,
                 output_loading_info=True,
             )
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  as for the hub
             raise ConfigurationError(f"{model} cannot be loaded: {_short(error)}") from None
     if rewards and not isinstance(getattr(loaded, "score", None), nn.Linear):
         raise ConfigurationError(

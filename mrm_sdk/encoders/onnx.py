@@ -1,4 +1,4 @@
-"""The encoder that travels in a bundle: tokens -> pooled vector or base rewards, run by ONNX Runtime; imports bundle."""
+"""The encoder that travels in a bundle: tokens -> pooled vector or base rewards; imports bundle and tokens."""
 
 from __future__ import annotations
 
@@ -147,9 +147,12 @@ class OnnxEncoder:
         return self._spec.dimension - self._spec.own_dimension
 
     def _budget(self, total: int) -> int:
+        if self._spec.precision == "int8":
+            return 1  # activations are rounded with one range per run: alone, a text's vector is always the same
         most = self._tokens or (_CPU_TOKENS if self._session.on_cpu else _GPU_TOKENS)
-        # A request of a few texts is shared by all threads too.
-        return min(most, max(_LEAST_TOKENS, -(-total // self._session.threads)))
+        threads = self._session.threads
+        # A request of a few texts is shared by all threads too; where there is one, a second run would only add to it.
+        return most if threads == 1 else min(most, max(_LEAST_TOKENS, -(-total // threads)))
 
 
 def padded(rows: Sequence[Tokens]) -> NDArray[np.int64]:

@@ -1,4 +1,4 @@
-"""An encoder's graph in 8-bit integers, for CPUs: what hurts stays in float32; imports ONNX Runtime and onnx when asked.
+"""An encoder's graph in 8-bit integers, for CPUs: what hurts stays in float32; imports ONNX Runtime and onnx late.
 
 Weights are rounded once, per output channel; what flows between them is rounded as it comes, with one range per batch
 (dynamic quantisation). A single large activation widens that range for all, so some matrix products lose far more than

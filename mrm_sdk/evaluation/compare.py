@@ -18,8 +18,8 @@ from mrm_sdk.evaluation.splits import Split, fold_splits, unseen_split
 from mrm_sdk.settings import Settings
 from mrm_sdk.training.baselines import METHODS, Fit
 from mrm_sdk.training.datasets import Dataset
-from mrm_sdk.training.meta import Progress
 from mrm_sdk.training.encoding import embed_items, prepare_encoder
+from mrm_sdk.training.meta import Progress
 
 FOLDS = 5
 SEEDS = (0, 1, 2)

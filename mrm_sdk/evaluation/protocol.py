@@ -26,9 +26,9 @@ from mrm_sdk.evaluation.measuring import Measured, judgeable, measure, most_shot
 from mrm_sdk.evaluation.metrics import BINS, ece, worst_share
 from mrm_sdk.training.basis import chunks
 from mrm_sdk.training.datasets import Dataset
+from mrm_sdk.training.encoding import embed_items
 from mrm_sdk.training.fitted import Fitted
 from mrm_sdk.training.meta import Progress
-from mrm_sdk.training.encoding import embed_items
 
 SHOTS = (0, 2, 5, 10, 20, 40, 60)
 _CELLS = 2**20

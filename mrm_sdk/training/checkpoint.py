@@ -74,7 +74,8 @@ class Checkpoint:
         from safetensors.torch import save
 
         try:
-            _replace(self._path(stage), save({name: tensor.detach().contiguous() for name, tensor in tensors.items()}))
+            kept = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+            _replace(self._path(stage), save(kept))
         except OSError as error:
             raise OutputError(f"Cannot keep a checkpoint in {self.folder}: {error.strerror}.") from None
 

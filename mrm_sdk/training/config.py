@@ -68,7 +68,7 @@ class TrainingConfig:
     folds: int = 5
     large: int = 500
     seed: int = 0
-    device: Literal["cpu", "cuda", "auto"] = "cpu"
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         """Checks what would end in a wrong result, or in an error of the libraries below.

@@ -23,4 +23,4 @@ def device_of(name: str) -> torch.device:
             f"{built} can use no GPU here: train with device='cpu' (--device cpu), or install a torch with CUDA on a "
             "machine with an NVIDIA GPU ('mrm doctor' tells what is missing)."
         )
-    return torch.device("cuda")
+    return torch.device("cuda", torch.cuda.current_device())

@@ -24,9 +24,9 @@ from mrm_sdk.bundle.specification import (
     digest,
 )
 from mrm_sdk.encoders.base import Encoder, embed
+from mrm_sdk.encoders.beside import WithHandcrafted
 from mrm_sdk.encoders.exporting import prepare_export
 from mrm_sdk.encoders.folder import EncoderFolder
-from mrm_sdk.encoders.beside import WithHandcrafted
 from mrm_sdk.encoders.handcrafted import VERSION, Statistics, measure
 from mrm_sdk.encoders.onnx import OnnxEncoder
 from mrm_sdk.encoders.precomputed import PrecomputedEncoder
@@ -95,7 +95,9 @@ def embed_items(encoder: Encoder, dataset: Dataset, progress: Progress) -> NDArr
         return dataset.embeddings
     out = np.empty((len(dataset.items), encoder.dimension), np.float32)
     # Sorted by length, a chunk's batches hold little padding; the longest first, so that memory runs out at once.
-    order = sorted(range(len(out)), key=lambda i: -len(dataset.items[i].prompt or "") - len(dataset.items[i].text or ""))
+    order = sorted(
+        range(len(out)), key=lambda i: -len(dataset.items[i].prompt or "") - len(dataset.items[i].text or "")
+    )
     for start in range(0, len(order), _CHUNK):
         rows = order[start : start + _CHUNK]
         out[rows] = embed(encoder, [dataset.items[i] for i in rows])

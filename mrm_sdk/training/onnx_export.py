@@ -1,4 +1,4 @@
-"""φ as graphs: for embeddings, in three precisions, and joined to an encoder's graph; imports encoders and the model."""
+"""φ as graphs: for embeddings, in three precisions, and joined to an encoder's graph; imports encoders."""
 
 from __future__ import annotations
 

@@ -27,11 +27,13 @@ from mrm_sdk.bundle.session import GraphSession
 from mrm_sdk.bundle.specification import ENCODER
 from mrm_sdk.bundle.writing import check_output, write_bundle
 from mrm_sdk.core.inner_loop import Prior
+from mrm_sdk.encoders.base import close
 from mrm_sdk.errors import ConfigurationError, TrainingError
 from mrm_sdk.settings import Settings
 from mrm_sdk.training.checkpoint import Checkpoint
 from mrm_sdk.training.config import TrainingConfig
 from mrm_sdk.training.datasets import QUERY, Dataset
+from mrm_sdk.training.device import device_of
 from mrm_sdk.training.encoding import beside_handcrafted, embed_items, prepare_encoder
 from mrm_sdk.training.fitting import MIN_USERS, fit
 from mrm_sdk.training.meta import Progress
@@ -79,11 +81,13 @@ def train_bundle(
     Raises:
         TrainingError: too few users, or training cannot give a usable bundle.
         OutputError: ``out`` cannot be written.
-        ConfigurationError: no such encoder, or the checkpoint is of another training, or in the bundle's folder.
+        ConfigurationError: no such encoder, no GPU where one is asked for, or the checkpoint is of another training, or
+            in the bundle's folder.
         MissingDependencyError: an extra is not installed.
     """
     config, settings, out = config or TrainingConfig(), settings or Settings(), Path(out)
     check_output(out)
+    device_of(config.device)  # says at once what it would say after the encoding
     users = _usable_users(dataset)
     prepared = prepare_encoder(encoder, dataset, settings, progress)
     kept = None
@@ -98,6 +102,7 @@ def train_bundle(
     embeddings = embed_items(prepared.encoder, dataset, progress)
     if handcrafted:
         prepared, embeddings = beside_handcrafted(prepared, dataset, embeddings)
+    close(prepared.encoder)
 
     began = time.perf_counter()
     module, prior, held_out, metrics = fit(dataset, users, embeddings, config, progress, kept)
@@ -107,8 +112,8 @@ def train_bundle(
     files: dict[FileName, bytes | Path] = {**prepared.files, BASE_REWARDS: export_base_rewards(module)}
     metrics["onnx_torch_largest_difference"] = _verify(module, files[BASE_REWARDS], embeddings, settings)
     metrics["half"] = {}
-    for name, dtype in _HALF.items():
-        files[name] = export_base_rewards(module, dtype)
+    for half, dtype in _HALF.items():
+        files[half] = export_base_rewards(module, dtype)
         metrics["half"][str(dtype).removeprefix("torch.")] = _half_error(module, prior, dtype, embeddings)
     if ENCODER in files:
         features = prepared.spec.dimension - prepared.spec.own_dimension

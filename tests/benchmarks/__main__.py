@@ -1,6 +1,7 @@
 """Runs benchmarks: ``python -m tests.benchmarks [NAME …]``, or ``make bench``; asserts nothing, as machines differ.
 
-Without a name, all of them but ``memory``, which takes minutes and 4 GB of disk where temporary files go (``TMPDIR``).
+Without a name, all of them but ``memory``, which takes minutes and 4 GB of disk where temporary files go (``TMPDIR``),
+and ``gpu_check``, which has options of its own: ``python -m tests.benchmarks gpu_check --help``.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ WHEN_ASKED = ("memory",)
 
 
 def main(names: list[str]) -> None:
+    if names[:1] == ["gpu_check"]:
+        import_module("tests.benchmarks.gpu_check").main(names[1:])
+        return
     unknown = set(names) - {*ALWAYS, *WHEN_ASKED}
     if unknown:
         sys.exit(f"There is no benchmark {', '.join(sorted(unknown))}; choose from {', '.join(ALWAYS + WHEN_ASKED)}.")

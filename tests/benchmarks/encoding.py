@@ -120,7 +120,9 @@ def base_rewards(folder: Path) -> list[dict[str, Any]]:
         floor.append(_seconds(lambda: embeddings @ weight))
         ours.append(_seconds(lambda: bundle.base_rewards(embeddings)))
     whole, product = float(np.median(ours[1:])), float(np.median(floor[1:]))
-    rows = [{"what": f"base rewards, {ROWS:,} x {DIMENSION}, K = {K}", "per_second": ROWS / whole, "ratio": product / whole}]
+    rows = [
+        {"what": f"base rewards, {ROWS:,} x {DIMENSION}, K = {K}", "per_second": ROWS / whole, "ratio": product / whole}
+    ]
     before = resident(os.getpid(), "RssAnon")
     most, began = before, time.perf_counter()
     for _ in range(STREAMED // ROWS):

@@ -124,7 +124,7 @@ say(question="CPUExecutionProvider"); say(answer={{}})
 """
     monkeypatch.setattr(accelerators, "_CHILD", child)
     found = survey(Settings(), patience=5)
-    assert found.nvidia.why == "no answer within 5 s"
+    assert (found.nvidia.card, found.nvidia.why) == (True, "no answer within 5 s")
     assert (found.cuda, found.torch, found.started) == ("13.0", "no CUDA", {CPU})
 
 
@@ -208,17 +208,16 @@ def installed(monkeypatch: pytest.MonkeyPatch, **libraries: Driver) -> None:
         return libraries[name.partition(".")[0]]
 
     monkeypatch.setattr(ctypes, "CDLL", load)
-    monkeypatch.setattr(accelerators, "has_card", lambda: True)
     monkeypatch.setattr(accelerators.sys, "platform", "linux")
 
 
 def test_driver_and_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
     installed(monkeypatch)
-    absent = {"card": True, "found": [], "missing": [], "why": "no driver of NVIDIA's is installed"}
+    absent = {"found": [], "missing": [], "why": "no driver of NVIDIA's is installed"}
     assert accelerators._nvidia("") == absent
     assert accelerators._nvidia("13.0") == {**absent, "missing": list(libraries("13.0"))}
     installed(monkeypatch, libcuda=Driver(12080, [], 100))
-    broken = {"card": True, "found": [], "missing": [], "driver": "12.8", "why": "no device is detected (100)"}
+    broken = {"found": [], "missing": [], "driver": "12.8", "why": "no device is detected (100)"}
     assert accelerators._nvidia("") == broken
     installed(
         monkeypatch,
@@ -228,11 +227,11 @@ def test_driver_and_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
         **{name: Driver(0, []) for name in ("libcublas", "libcublasLt", "libnvrtc", "libcurand")},
     )
     assert accelerators._nvidia("13.0") == {
-        "card": True,
         "driver": "13.2",
         "gpus": ["NVIDIA H100", "NVIDIA T4"],
         "found": ["CUDA runtime 13.1", "cuDNN 9.14"],
         "missing": ["libcufft.so.12"],
     }
-    monkeypatch.setattr(accelerators.sys, "platform", "darwin")
-    assert accelerators._nvidia("") == {}
+    installed(monkeypatch, nvcuda=Driver(12080, [b"NVIDIA RTX"]))
+    monkeypatch.setattr(accelerators.sys, "platform", "win32")
+    assert accelerators._nvidia("12.8") == {"found": [], "missing": [], "driver": "12.8", "gpus": ["NVIDIA RTX"]}

@@ -36,7 +36,9 @@ BOTH = ["CUDAExecutionProvider", "CPUExecutionProvider"]
 ONE = np.ones((1, 6), np.float32)
 
 
-def session(graph: bytes, inputs: set[str] | None = None, outputs: str = "base_rewards", **settings: Any) -> GraphSession:
+def session(
+    graph: bytes, inputs: set[str] | None = None, outputs: str = "base_rewards", **settings: Any
+) -> GraphSession:
     return GraphSession(
         "x.onnx", lambda: graph, frozenset(inputs or {"embedding"}), frozenset([outputs]), Settings(**settings)
     )
@@ -49,7 +51,9 @@ def graph(embedded_bundle: Bundle) -> bytes:
 
 def model(opset: int = 17, operation: str = "Identity") -> onnx.ModelProto:
     """``embedding`` [n, 6] -> ``base_rewards``, the same."""
-    given, result = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 6]) for name in ("embedding", "base_rewards"))
+    given, result = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 6]) for name in ("embedding", "base_rewards")
+    )
     graph = helper.make_graph([helper.make_node(operation, ["embedding"], ["base_rewards"])], "g", [given], [result])
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
     made.ir_version = 8
@@ -119,7 +123,11 @@ def test_options_of_providers() -> None:
 
 @pytest.mark.parametrize("name", ["cuda", "tensorrt", "openvino", "coreml", "directml"])
 def test_what_did_not_start_is_said_once_and_refused_under_strict(
-    graph: bytes, name: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    graph: bytes,
+    name: str,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(session_module, "_warned", set())
     first = session(graph, providers=name)
@@ -231,6 +239,16 @@ def test_settings_of_sessions_are_checked() -> None:
     for wrong in ({"providers": "gpu"}, {"device_id": -1}, {"gpu_mem_limit": -1}, {"arena_extend_strategy": "x"}):
         with pytest.raises(ConfigurationError, match=next(iter(wrong))):
             Settings(**wrong)  # type: ignore[arg-type]
+
+
+def test_nothing_is_left_in_the_home_folder(embedded_bundle: Bundle, tmp_path: Path) -> None:
+    """The runtime's telemetry would leave an identifier there as soon as it is imported."""
+    code = "import sys; from mrm_sdk import Bundle; Bundle(sys.argv[1]).providers"
+    home = {name: str(tmp_path) for name in ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "TMPDIR")}
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    command = [sys.executable, "-c", code, str(embedded_bundle.path)]
+    subprocess.run(command, env=environment | home, cwd=ROOT, check=True)
+    assert not list(tmp_path.iterdir())
 
 
 def test_nothing_is_logged_where_all_is_well(graph: bytes, caplog: pytest.LogCaptureFixture) -> None:

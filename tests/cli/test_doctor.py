@@ -30,6 +30,8 @@ def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
     """A user who has set nothing, whatever who runs the tests has."""
     for name in ("DATABASE", *(name.upper() for name in Settings.model_fields)):
         monkeypatch.delenv(f"MRM_{name}", raising=False)
+    for name in ("CI", "ORT_DISABLE_TELEMETRY"):  # without these, ONNX Runtime writes to the home folder
+        monkeypatch.delenv(name, raising=False)
 
 
 def as_json(run: Run) -> dict[str, dict[str, object]]:
@@ -102,7 +104,7 @@ def test_no_bundle_and_no_database(tmp_path: Path) -> None:
     lines = run.out.splitlines()
     assert any(line.startswith("BAD  bundle ") and "There is no bundle at" in line for line in lines)
     assert any(line.startswith("BAD  database ") and "does not exist" in line for line in lines)
-    assert any(line.lstrip().startswith("-> mrm db upgrade --database sqlite:///") for line in lines)
+    assert any(line.lstrip().startswith("-> mrm db upgrade --database 'sqlite:///") for line in lines)
     assert not list(tmp_path.iterdir())
 
 
@@ -232,7 +234,7 @@ def test_a_gpu_that_works(monkeypatch: pytest.MonkeyPatch) -> None:
     # A library that only some graphs load is a hint.
     lacking = replace(ON_GPU, nvidia=replace(H100, missing=("libcudnn.so.9",)))
     finding = look(monkeypatch, lacking)["cuda libraries"]
-    assert (finding.ok, finding.fix) == (True, "pip install nvidia-cudnn-cu13")
+    assert (finding.ok, finding.fix) == (True, "pip install 'nvidia-cudnn-cu13~=9.0'")
     # As is a GPU of which the installed runtime makes nothing.
     finding = look(monkeypatch, replace(ON_CPU, nvidia=H100))["nvidia"]
     assert (finding.ok, "pip install 'mrm-sdk[gpu]'" in finding.fix) == (True, True)
@@ -241,11 +243,11 @@ def test_a_gpu_that_works(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("nvidia", "fix"),
     [
-        (Nvidia(), "pip install 'mrm-sdk[cpu]', or set MRM_PROVIDERS=cpu"),
+        (Nvidia(), "pip install 'mrm-sdk[cpu]'  # or set MRM_PROVIDERS=cpu"),
         (Nvidia(card=True), "install NVIDIA's driver"),
         (Nvidia(card=True, driver="13.0", why="no device (100)"), "nvidia-smi"),
         (replace(H100, driver="12.8"), "one for CUDA 13, or: pip install 'onnxruntime-gpu<1.27'"),
-        (replace(H100, missing=("libcudnn.so.9",)), "pip install nvidia-cudnn-cu13"),
+        (replace(H100, missing=("libcudnn.so.9",)), "pip install 'nvidia-cudnn-cu13~=9.0'"),
         (replace(H100, missing=("libcublas.so.13", "libcudnn.so.9")), "pip install 'onnxruntime-gpu[cuda,cudnn]"),
         (H100, "set MRM_PROVIDERS=cpu until CUDAExecutionProvider works"),
     ],

@@ -11,7 +11,7 @@ import torch
 from mrm_sdk.bundle import Bundle
 from mrm_sdk.bundle.specification import EncoderSpec
 from mrm_sdk.encoders import Encoder, OnnxEncoder, PrecomputedEncoder, embed
-from mrm_sdk.encoders.minilm import load_minilm
+from mrm_sdk.encoders.local import load_local
 from mrm_sdk.errors import BundleMismatchError, EmbeddingError, EncoderError
 from mrm_sdk.schemas import Item
 from mrm_sdk.settings import Settings
@@ -28,8 +28,8 @@ def test_it_is_the_model_that_others_run(encoder: Encoder) -> None:
     """Vectors equal those of the published model run in torch, one text at a time."""
     from tokenizers import Tokenizer
 
-    module, tokenizer_json = load_minilm()
-    tokenizer = Tokenizer.from_buffer(tokenizer_json)
+    local = load_local("minilm")
+    module, tokenizer = local.module, Tokenizer.from_buffer(local.files["tokenizer.json"])
     for prompt, text in [(None, TEXTS[0]), (None, TEXTS[1]), ("What?", TEXTS[2])]:
         tokens = tokenizer.encode(text) if prompt is None else tokenizer.encode(prompt, text)
         length = tokens.attention_mask.index(0) if 0 in tokens.attention_mask else len(tokens.ids)
@@ -46,6 +46,46 @@ def test_batching_and_order_change_nothing(encoder: Encoder) -> None:
     for row, text in zip(together[:8], texts[:8], strict=True):
         np.testing.assert_allclose(row, encoder.encode([text])[0], atol=1e-5)
     np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, atol=1e-5)
+
+
+def test_threads_and_budgets_change_nothing(text_bundle: Bundle) -> None:
+    texts = [("A prompt", text * (1 + number % 3)) for number in range(8) for text in TEXTS]
+    expected = OnnxEncoder.of(text_bundle).encode(texts)
+    for settings in (Settings(threads=1), Settings(threads=3, encode_tokens=64), Settings(encode_tokens=100_000)):
+        encoder = OnnxEncoder(text_bundle.read, text_bundle.manifest.encoder, settings=settings)
+        np.testing.assert_allclose(encoder.encode(texts), expected, atol=1e-5)
+
+
+ODD = {
+    "empty": "",
+    "blank": " \n\t ",
+    "a megabyte": "A sentence of a long story. " * 40_000,
+    "a megabyte without a space": "x" * 1_000_000,
+    "right to left": "שלום עולם — مرحبا بالعالم",
+    "emoji": "👩‍👩‍👧‍👦🏳️‍🌈" * 50,
+    "combining": "Z͑ͫ̓a̴l͝g͏o" * 20,
+    "null and controls": "a\x00b\x07\u202ec\ufeff",
+    "private use": "\ue000\U0010ffff",
+}
+
+
+@pytest.mark.parametrize("text", ODD.values(), ids=ODD)
+def test_odd_texts_are_encoded(encoder: Encoder, text: str) -> None:
+    vectors = encoder.encode([(None, text), (text, "An answer."), (text, text)])
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+
+
+def test_lone_surrogates_are_refused_before_anything_is_run(encoder: Encoder) -> None:
+    for texts in ([("p", "a\ud800b")], [(None, "fine"), (None, "\udfff")], [("\ud800", "r")]):
+        with pytest.raises(EncoderError, match="lone surrogates"):
+            encoder.encode(texts)
+
+
+def test_a_tokenizer_of_another_model_is_refused(text_bundle: Bundle) -> None:
+    """Its tokens would lie beyond the graph's vocabulary."""
+    spec = text_bundle.manifest.encoder.model_copy(update={"vocabulary": 1000})
+    with pytest.raises(BundleMismatchError, match="beyond the 1000 that the graph knows"):
+        OnnxEncoder(text_bundle.read, spec, settings=Settings())
 
 
 def test_neither_prompt_nor_response_is_pushed_out(encoder: Encoder) -> None:

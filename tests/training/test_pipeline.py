@@ -49,7 +49,9 @@ def test_onnx_agrees_with_torch_on_base_rewards() -> None:
     model = MetaModel(384, 8, centre=embeddings.mean(0), scale=20.0, generator=torch.Generator().manual_seed(1))
     module, _ = model.freeze()
     graph = export_base_rewards(module)
-    session = GraphSession("base_rewards.onnx", lambda: graph, frozenset({"embedding"}), frozenset({"base_rewards"}), Settings())
+    session = GraphSession(
+        "base_rewards.onnx", lambda: graph, frozenset({"embedding"}), frozenset({"base_rewards"}), Settings()
+    )
     for size in (1, 2, 500):
         got = session.run({"embedding": embeddings[:size].numpy()}, "base_rewards")
         np.testing.assert_allclose(got, module(embeddings[:size]).detach().numpy(), atol=1e-5, rtol=0)
@@ -119,4 +121,7 @@ def test_unknown_encoder(embedded_dataset: Dataset, tmp_path: Path) -> None:
 
 def test_the_manifest_is_json_that_people_can_read(embedded_bundle: Bundle) -> None:
     raw = json.loads((embedded_bundle.path / "manifest.json").read_text())
-    assert raw["files"].keys() == {*(f"base_rewards{kind}.onnx" for kind in ("", "_float16", "_bfloat16")), "prior.safetensors"}
+    assert raw["files"].keys() == {
+        *(f"base_rewards{kind}.onnx" for kind in ("", "_float16", "_bfloat16")),
+        "prior.safetensors",
+    }
