@@ -22,6 +22,7 @@ from mrm_sdk.errors import (
     MissingDependencyError,
     MrmError,
     NotFoundError,
+    OutOfMemoryError,
     OutputError,
     ProviderError,
     SchemaAheadError,
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from mrm_sdk.aclient import AsyncClient
     from mrm_sdk.bundle import Bundle
     from mrm_sdk.client import Client
+    from mrm_sdk.encoders.remote import Limits, RemoteEncoder
     from mrm_sdk.settings import Settings
 
 __all__ = [
@@ -67,10 +69,12 @@ __all__ = [
     "EncoderError",
     "Forgotten",
     "InvalidInputError",
+    "Limits",
     "Message",
     "MissingDependencyError",
     "MrmError",
     "NotFoundError",
+    "OutOfMemoryError",
     "OutputError",
     "ProviderError",
     "Ranked",
@@ -78,6 +82,7 @@ __all__ = [
     "Rating",
     "Recorded",
     "Refusal",
+    "RemoteEncoder",
     "Response",
     "SchemaAheadError",
     "SchemaOutdatedError",
@@ -93,6 +98,8 @@ _LAZY = {
     "AsyncClient": "mrm_sdk.aclient",
     "Bundle": "mrm_sdk.bundle",
     "Client": "mrm_sdk.client",
+    "Limits": "mrm_sdk.encoders.remote",
+    "RemoteEncoder": "mrm_sdk.encoders.remote",
     "Settings": "mrm_sdk.settings",
 }
 

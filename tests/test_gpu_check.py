@@ -63,7 +63,7 @@ def test_a_part_that_fails_costs_no_other(tmp_path: Path) -> None:
     assert list(parts) == ["models", "parity", "training"]
     assert parts["parity"]["error"].startswith("NotFoundError: There is no bundle at")
     assert any("Traceback" in line for line in parts["parity"]["said"])
-    assert [row["what"] for row in parts["parity"]["rows"]][0] == "base rewards, float32 array"
+    assert parts["parity"]["rows"][0]["what"] == "base rewards, float32 array"
     assert len(parts["training"]["rows"]) == 3
 
 

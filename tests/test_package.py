@@ -17,8 +17,8 @@ from mrm_sdk import errors
 from tests.conftest import ROOT
 
 PUBLIC = {
-    "AsyncClient", "Bundle", "Client", "Comparison", "Forgotten", "Message", "Ranked", "Ranking",
-    "Rating", "Recorded", "Refusal", "Response", "Settings", "Thumb", "UserReward", "__version__",
+    "AsyncClient", "Bundle", "Client", "Comparison", "Forgotten", "Limits", "Message", "Ranked", "Ranking",
+    "Rating", "Recorded", "Refusal", "RemoteEncoder", "Response", "Settings", "Thumb", "UserReward", "__version__",
 }  # fmt: skip
 HEAVY = {"torch", "onnxruntime", "sqlalchemy", "transformers", "alembic", "onnx", "tokenizers", "httpx", "rich"}
 

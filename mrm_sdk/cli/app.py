@@ -79,7 +79,9 @@ def train(
     out: Annotated[Path, typer.Option(help="The bundle's folder; an older bundle there is replaced.")],
     preset: Annotated[str, typer.Option(help="newton, or paper: the published method.")] = "newton",
     encoder: Encoder = "minilm",
-    handcrafted: Annotated[bool, typer.Option(help="Put features counted in the text beside the embedding.")] = False,
+    handcrafted: Annotated[
+        bool, typer.Option("--handcrafted", help="Put features counted in the text beside the embedding.")
+    ] = False,
     device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda, or auto.")] = "cpu",
     seed: Seed = 0,
     name: Annotated[str | None, typer.Option(help="Of the bundle; its folder's by default.")] = None,

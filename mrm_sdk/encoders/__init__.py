@@ -6,4 +6,14 @@ from mrm_sdk.encoders.opening import open_encoder
 from mrm_sdk.encoders.precomputed import PrecomputedEncoder
 from mrm_sdk.encoders.remote import RemoteEncoder
 
-__all__ = ["Encoder", "OnnxEncoder", "PrecomputedEncoder", "RemoteEncoder", "base_rewards", "check", "close", "embed", "open_encoder"]
+__all__ = [
+    "Encoder",
+    "OnnxEncoder",
+    "PrecomputedEncoder",
+    "RemoteEncoder",
+    "base_rewards",
+    "check",
+    "close",
+    "embed",
+    "open_encoder",
+]

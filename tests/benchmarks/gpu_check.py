@@ -18,6 +18,7 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from importlib import import_module
 from importlib.util import find_spec
@@ -27,7 +28,7 @@ from typing import Any, NamedTuple
 ROOT = Path(__file__).parents[2]
 OUT = ROOT / "tests" / "benchmarks" / "results" / "gpu.json"
 NEEDED = (
-    *("numpy", "torch", "onnxruntime", "tokenizers", "safetensors", "httpx", "jinja2"),
+    *("numpy", "torch", "onnxruntime", "tokenizers", "safetensors"),
     *("pydantic", "pydantic_core", "annotated_types", "typing_inspection", "pydantic_settings", "dotenv"),
 )
 TO_EXPORT = ("onnx", "onnxscript", "transformers")
@@ -241,10 +242,11 @@ def answer(given: dict[str, Any]) -> None:
         try:
             for row in getattr(import_module(f"tests.benchmarks.{module}"), function)(place):
                 _tell(name, row=row)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  whatever it is, it goes into the file
+            traceback.print_exc()
             said = " ".join(str(error).split())[:500]
             _tell(name, error=f"{type(error).__name__}: {said}")
-            raise
+            sys.exit(1)
         # What a part has taken of the GPU is not to be missing in the next.
         gc.collect()
         torch.cuda.empty_cache()

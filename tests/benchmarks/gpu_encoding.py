@@ -119,7 +119,7 @@ def speed(place: Place) -> Iterator[dict[str, Any]]:
     given = short_texts(place)
     for precision in place.precisions:
         opened = graph_session(place, precision)
-        for budget in _BUDGETS[: place.some(len(_BUDGETS), 1)]:
+        for budget in _BUDGETS if precision == place.precisions[0] and not place.rehearse else _BUDGETS[2:3]:
             encoder = place.encoder(precision, encode_tokens=budget)
             whole = place.seconds(lambda e=encoder: e.base_rewards(given), 3)
             ready = batches(place, precision, given, budget, opened.inputs)
@@ -159,7 +159,7 @@ def _encode(module: torch.nn.Module, ready: Sequence[Batch], device: torch.devic
 
 def short_texts(place: Place) -> list[tuple[None, str]]:
     """5 to 30 words each."""
-    return texts(place.some(20_000, 60))
+    return texts(place.some(10_000, 60))
 
 
 def batches(

@@ -20,6 +20,9 @@ from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented
 
 from mrm_sdk.bundle import Bundle
 from mrm_sdk.bundle.binding import BoundSession
+from mrm_sdk.bundle.session import GraphSession
+from mrm_sdk.errors import ProviderError
+from mrm_sdk.settings import Settings
 from mrm_sdk.training.model import BaseRewards
 from mrm_sdk.training.onnx_export import export_base_rewards
 
@@ -170,3 +173,30 @@ def test_a_bundle_without_cuda_never_opens_its_half_graphs(
             result.as_subclass(torch.Tensor).float(), bundle.base_rewards(embeddings.float()), atol=0.1, rtol=0
         )
     assert read == ["base_rewards.onnx"]
+
+
+def test_why_a_gpu_did_not_start_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And on a GPU no plan of memory is kept for every shape: the CPU, whose batches are small, keeps them."""
+    graph, asked = export_base_rewards(module()), []
+
+    def start_on(self: GraphSession, runtime: Any, graph: bytes, options: Any, providers: list[str]) -> Any:
+        asked.append((providers[0], options.enable_mem_pattern))
+        if providers[0] != "CPUExecutionProvider":
+            raise RuntimeError("CUDA failure 101:\n invalid device ordinal")
+        return opened(graph)
+
+    monkeypatch.setattr(GraphSession, "_start_on", start_on)
+    both = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: both)
+
+    def session(**settings: Any) -> GraphSession:
+        names = frozenset(["embedding"]), frozenset(["base_rewards"])
+        return GraphSession("x.onnx", lambda: graph, *names, Settings(**settings))
+
+    with pytest.raises(ProviderError, match=r"CPUExecutionProvider \(CUDA failure 101: invalid device ordinal\)\."):
+        _ = session(providers="cuda", strict_providers=True).providers
+    lenient = session(providers="cuda")
+    assert (lenient.on_cpu, lenient.on_cuda) == (True, False)
+    assert session(providers="cpu").on_cpu
+    gpu, cpu = (both[0], False), (both[1], False)
+    assert asked == [gpu, cpu, gpu, cpu, (both[1], True)]

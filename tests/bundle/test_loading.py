@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -148,6 +149,16 @@ def test_embeddings_of_another_size(embedded_bundle: Bundle, shape: tuple[int, .
 
 def test_no_embeddings_give_no_rewards(embedded_bundle: Bundle) -> None:
     assert embedded_bundle.base_rewards(np.zeros((0, 6), np.float32)).shape == (0, 3)
+
+
+def test_shipped_graphs_are_optimised(text_bundle: Bundle, tmp_path: Path) -> None:
+    """What every execution provider can run: the runtime's portable optimisations find nothing left to do."""
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    shipped = text_bundle.read("encoder.onnx")
+    onnxruntime.InferenceSession(shipped, options, providers=["CPUExecutionProvider"])
+    assert len(onnx.load(tmp_path / "optimised.onnx").graph.node) == len(onnx.load_from_string(shipped).graph.node)
 
 
 def test_shipped_graphs_tell_nothing_of_the_machine(embedded_bundle: Bundle, text_bundle: Bundle) -> None:

@@ -220,9 +220,11 @@ def test_a_row_that_does_not_fit_is_an_error(graph: bytes, monkeypatch: pytest.M
     monkeypatch.setattr(opened, "_opened", type(real)(real.pid, Full(), real.providers, None, None))
     with pytest.raises(OutOfMemoryError, match="Lower encode_tokens"):
         opened.fill(
-            np.zeros((8, 3), np.float32), [np.arange(8)], lambda rows: {"embedding": np.ones((len(rows), 6), np.float32)},
+            np.zeros((8, 3), np.float32),
+            [np.arange(8)],
+            lambda rows: {"embedding": np.ones((len(rows), 6), np.float32)},
             "base_rewards",
-        )  # fmt: skip
+        )
     assert sizes == [8, 4, 2, 1]
 
 

@@ -274,6 +274,19 @@ def test_the_command(tmp_path: Path) -> None:
     assert "one of float32, float16, bfloat16, int8" in done.err
 
 
+def test_what_the_command_prints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from mrm_sdk.cli.encoding import run
+
+    model, out = write_transformer(tmp_path / "model", "bert"), tmp_path / "encoder"
+    run(
+        str(model), out, max_tokens=None, precision="float32", pooling=None, normalize=None, licence=None, as_json=False
+    )
+    printed = capsys.readouterr().out
+    assert EncoderFolder(out).manifest.encoder.model_fingerprint in printed
+    assert f"vectors      16 numbers, mean pooling, of at most {LENGTH} tokens" in printed
+    assert "the model's files name no pooling: the mean was taken" in printed
+
+
 def test_the_hub_out_of_reach(tmp_path: Path) -> None:
     """The address is one where nobody listens."""
     hub = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path / "cache"), "PATH": os.environ["PATH"]}

@@ -132,3 +132,19 @@ def test_a_tokenizer_that_is_none(tmp_path: Path) -> None:
     spec = EncoderSpec(kind="onnx", name="x", dimension=3, max_tokens=8, model_fingerprint="")
     with pytest.raises(BundleMismatchError, match=r"tokenizer\.json cannot be read"):
         OnnxEncoder(lambda name: b"{}", spec, settings=Settings())
+
+
+def test_a_request_is_one_run_where_one_runs_at_a_time(text_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU: texts of unlike length are padded, rather than run after each other."""
+    encoder = OnnxEncoder.of(Bundle(text_bundle.path, Settings(threads=1)))
+    request: list[tuple[str | None, str]] = [
+        (None, text) for text in ("Yes.", "word " * 20, "word " * 40, "No, never.")
+    ]
+    expected = [encoder.encode([text])[0] for text in request]
+    runs: list[int] = []
+    real = encoder._session.run
+    monkeypatch.setattr(
+        encoder._session, "run", lambda inputs, output: (runs.append(len(inputs["input_ids"])), real(inputs, output))[1]
+    )
+    np.testing.assert_allclose(encoder.encode(request), expected, atol=1e-5)
+    assert runs == [4]

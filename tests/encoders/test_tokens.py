@@ -186,9 +186,15 @@ def test_a_tokenizer_without_special_tokens() -> None:
         [(None, "b a b a b"), ("b b b b b", "a"), (None, "")]
     )
     assert [list(alone.ids), list(pair.ids), list(nothing.ids)] == [[2, 1, 2, 1], [2, 2, 2, 1], []]
-    tokenizer.model = models.WordLevel({"b": 2})
+    tokenizer.model = models.BPE({"b": 0}, [])
     with pytest.raises(BundleMismatchError, match="makes no tokens of plain text"):
         Segments(tokenizer.to_str().encode(), 4)
+    tokenizer.model = models.WordLevel({"b": 0})
+    with pytest.raises(BundleMismatchError, match="does not take plain text"):
+        Segments(tokenizer.to_str().encode(), 4)
+    tokenizer.model = models.WordLevel({"a": 0})
+    with pytest.raises(EncoderError, match="cannot be made into tokens"):
+        Segments(tokenizer.to_str().encode(), 4)([(None, "a b")])
 
 
 def test_a_tokenizer_that_leaves_no_room() -> None:
