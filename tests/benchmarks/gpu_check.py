@@ -209,7 +209,7 @@ def _part(name: str, lines: queue.Queue[str | None], child: subprocess.Popen[str
         if line is None:
             error = f"its process ended with exit code {child.wait()}"
         elif not line.startswith(_MARK):
-            said = [*said, line.rstrip()[:300]][-20:]
+            said = [*said, *([line.rstrip()[:300]] if line.strip() else [])][-20:]
         else:
             message = json.loads(line[len(_MARK) :])
             if message["part"] != name:
