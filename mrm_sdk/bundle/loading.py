@@ -110,6 +110,7 @@ class Bundle:
 
         Raises:
             BundleMismatchError: D is not the bundle's.
+            InvalidInputError: a tensor's numbers are no floating-point ones.
             ConfigurationError: the tensor lies on another GPU than the bundle's.
             OutOfMemoryError: not even one row fits.
         """
@@ -119,12 +120,7 @@ class Bundle:
                 f"This bundle takes embeddings of {dimension} numbers, not of shape {list(embeddings.shape)}."
             )
         if isinstance(embeddings, torch.Tensor):
-            # Where the runtime has no CUDA, the half graphs may not even open: the CPU lacks some of their operators.
-            on_cuda = embeddings.is_cuda and self._sessions[BASE_REWARDS].on_cuda
-            half = _HALF.get(embeddings.dtype) if on_cuda else None
-            name = half if half in self._sessions else BASE_REWARDS
-            given = embeddings if half in self._sessions else embeddings.float()
-            return self._sessions[name].run_tensor(EMBEDDING, given, REWARDS).to(embeddings.dtype)
+            return self._of_tensor(embeddings)
         out = np.empty((len(embeddings), width), np.float32)
         size = max(1, _CHUNK // dimension)
         self._sessions[BASE_REWARDS].fill(
@@ -134,6 +130,18 @@ class Bundle:
             REWARDS,
         )
         return out
+
+    def _of_tensor(self, embeddings: torch.Tensor) -> torch.Tensor:
+        if not embeddings.is_floating_point():
+            raise InvalidInputError(f"Embeddings are floating-point numbers, not {embeddings.dtype}.")
+        # Where the runtime has no CUDA, the half graphs may not even open: the CPU lacks some of their operators.
+        if not embeddings.is_cuda or not self._sessions[BASE_REWARDS].on_cuda:
+            host = self.base_rewards(embeddings.detach().cpu().float().numpy())
+            return torch.from_numpy(host).to(embeddings.device, embeddings.dtype)
+        half = _HALF.get(embeddings.dtype)
+        name = half if half in self._sessions else BASE_REWARDS
+        given = embeddings if half in self._sessions else embeddings.float()
+        return self._sessions[name].run_tensor(EMBEDDING, given, REWARDS).to(embeddings.dtype)
 
     def adapt(self, pairs: Pairs) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Adapts users with the inner loop the bundle was trained for.

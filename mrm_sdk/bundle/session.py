@@ -5,9 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import re
+import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +39,7 @@ _NO_MEMORY = re.compile(
     r"out of memory|failed to allocate|bad_alloc|BFCArena|smaller than requested bytes|MemoryAllocation|ALLOC_FAILED",
     re.IGNORECASE,
 )
+_HALVED = "{}: a batch did not fit into memory; it is run in halves. Lower encode_tokens."
 _warned: set[str] = set()
 # Sessions of a parent process are kept for good: destroying one waits for threads that a fork left behind.
 _inherited: list[Any] = []
@@ -49,7 +53,7 @@ class _Opened:
     session: Any
     providers: tuple[str, ...]
     bound: BoundSession | None
-    threads: ThreadPoolExecutor | None
+    pool: ThreadPoolExecutor | None
 
 
 class GraphSession:
@@ -83,6 +87,7 @@ class GraphSession:
         self._name, self._read, self._settings, self._folder = name, read, settings, folder
         self._inputs, self._outputs, self._optional = inputs, outputs, optional
         self._opened: _Opened | None = None
+        self._locks: dict[int, threading.Lock] = {}
 
     @property
     def providers(self) -> list[str]:
@@ -129,27 +134,33 @@ class GraphSession:
         return np.asarray(result, dtype=np.float32)
 
     def run_tensor(self, name: str, tensor: Tensor, output: str) -> Tensor:
-        """Runs the graph on a torch tensor [n, D], without a copy where it lies on the session's device.
+        """Runs a graph that is on CUDA on a torch tensor [n, D] there, without a copy; in halves where it must.
 
         Returns:
             The output [n, width], on the tensor's device and of its type.
 
         Raises:
-            ConfigurationError: the tensor lies on another GPU than the session.
+            ConfigurationError: the tensor lies on another device than the session.
+            OutOfMemoryError: a single row does not fit.
         """
-        opened = self._open()
-        if not tensor.is_cuda or opened.bound is None:
-            result = self.run({name: tensor.detach().cpu().float().numpy()}, output)
-            return tensor.new_tensor(result)
+        bound = self._open().bound
+        if bound is None or not tensor.is_cuda:
+            raise ConfigurationError("This session does not run on CUDA, or the tensor lies elsewhere.")
         if tensor.device.index != self._settings.device_id:
             raise ConfigurationError(
                 f"The tensor lies on {tensor.device}, the session on cuda:{self._settings.device_id}: "
                 f"set device_id={tensor.device.index}, or move the tensor."
             )
         try:
-            return opened.bound.run_tensor(name, tensor, output)
+            return bound.run_tensor(name, tensor, output)
         except Exception as error:  # as above
-            raise self._failure(error) from error
+            failure = self._failure(error)
+            if not isinstance(failure, OutOfMemoryError) or len(tensor) < 2:
+                raise failure from error
+        import torch
+
+        self._warn(_HALVED.format(self._name))
+        return torch.cat([self.run_tensor(name, half, output) for half in tensor.tensor_split(2)])
 
     def fill(
         self,
@@ -178,13 +189,27 @@ class GraphSession:
             except OutOfMemoryError:
                 if len(rows) == 1:
                     raise
-                self._warn(f"{self._name}: a batch did not fit into memory; it is run in halves. Lower encode_tokens.")
+                self._warn(_HALVED.format(self._name))
                 for half in np.array_split(rows, 2):
                     work(half)
 
-        threads = self._open().threads
-        for _ in map(work, batches) if threads is None else threads.map(work, batches):
-            pass
+        pool, given = self._open().pool, iter(batches)
+        beginning = list(islice(given, 2))
+        if pool is None or len(beginning) < 2:
+            for rows in chain(beginning, given):
+                work(rows)
+            return
+        # Few at a time: whoever asks for one text waits for a few batches of another's long list, not for all of them.
+        under_way: deque[Future[None]] = deque()
+        try:
+            for rows in chain(beginning, given):
+                if len(under_way) == 2 * self.threads:
+                    under_way.popleft().result()
+                under_way.append(pool.submit(work, rows))
+            while under_way:
+                under_way.popleft().result()
+        finally:
+            wait(under_way)
 
     def _failure(self, error: Exception) -> MrmError:
         if isinstance(error, MrmError):
@@ -198,12 +223,15 @@ class GraphSession:
 
     def _open(self) -> _Opened:
         opened = self._opened
-        if opened is None or opened.pid != os.getpid():
-            # Two threads may both get here once; the second session is then dropped, which a lock that a fork could
-            # leave locked would not be worth avoiding.
-            _inherited.append(opened)
-            opened = self._opened = self._start()
-        return opened
+        if opened is not None and opened.pid == os.getpid():
+            return opened
+        # A lock for every process: a fork may leave the parent's locked.
+        with self._locks.setdefault(os.getpid(), threading.Lock()):
+            opened = self._opened
+            if opened is None or opened.pid != os.getpid():
+                _inherited.append(opened)
+                opened = self._opened = self._start()
+            return opened
 
     def _start(self) -> _Opened:
         runtime = onnxruntime()

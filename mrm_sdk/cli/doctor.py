@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import SecretStr
 
 from mrm_sdk.bundle import Bundle
 from mrm_sdk.bundle.accelerators import Survey, survey
@@ -100,24 +101,31 @@ def _settings() -> tuple[Settings, Finding]:
         return Settings.model_construct(), Finding("settings", False, str(error), "unset it, or give a valid value")
     known = {"DATABASE", *(name.upper() for name in Settings.model_fields)}
     strange = sorted(name for name in os.environ if name.startswith("MRM_") and name[4:].upper() not in known)
-    given = [f"MRM_{name.upper()}={_masked(getattr(settings, name))}" for name in sorted(settings.model_fields_set)]
+    given = [
+        f"MRM_{name.upper()}={_masked(name, getattr(settings, name))}" for name in sorted(settings.model_fields_set)
+    ]
     detail = ", ".join(given) or "defaults"
     if strange:
         return settings, Finding("settings", False, f"{detail}; no such setting: {', '.join(strange)}", _SPELLING)
     return settings, Finding("settings", True, detail)
 
 
-def _masked(value: object) -> str:
+def _masked(name: str, value: object) -> str:
     """A setting without what is secret in it: keys, and what an address carries before its host or in its query."""
-    text = str(value)  # a SecretStr gives asterisks
-    if "://" not in text:
-        return text
+    if name != "encoder_url" or value is None:
+        return str(value)  # a SecretStr gives asterisks
+    text = str(value.get_secret_value() if isinstance(value, SecretStr) else value)
     try:
-        parts = urlsplit(text)
+        urlsplit(text)
     except ValueError:
         return "***"
-    hidden = "***@" if "@" in parts.netloc else ""
-    return f"{parts.scheme}://{hidden}{parts.netloc.rpartition('@')[2]}{parts.path}{'?***' if parts.query else ''}"
+    scheme, mark, rest = text.partition("://") if "://" in text else ("", "", text)
+    # People also leave out the scheme, or do not quote a password: all that stands before the last @ may be one.
+    secret, at, shown = rest.rpartition("@")
+    if "?" in secret or "#" in secret:  # or the @ is within the query
+        return f"{scheme}{mark}***"
+    address, query, _ = shown.replace("#", "?").partition("?")
+    return f"{scheme}{mark}{'***@' if at else ''}{address}{'?***' if query else ''}"
 
 
 def _runtime(found: Survey) -> Finding:

@@ -57,6 +57,8 @@ def run(
         f"{spec.precision:11}  differs from the model by {metrics['largest_difference']:.1e} at most; "
         f"least cosine {metrics['least_cosine']:.6f}; {metrics['orders_changed']:.2%} of orders changed"
     )
+    if not metrics["graph_run"]:
+        echo("note         measured in torch: this graph runs on GPUs only, and was not run here")
     if "note" in metrics:
         echo(f"note         {metrics['note']}")
     echo(f"use it with  mrm train DATASET --encoder {out} --out BUNDLE")

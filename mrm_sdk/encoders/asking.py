@@ -26,7 +26,7 @@ class Limits:
         probe_every: seconds after which the probe is taken again, before the next request.
 
     Raises:
-        ConfigurationError: a value is out of range.
+        ConfigurationError: a value is out of range, or not of its kind.
     """
 
     batch_size: int = 32
@@ -39,10 +39,15 @@ class Limits:
 
     def __post_init__(self) -> None:
         ranges = {"batch_size": (1, 2048), "concurrency": (1, 256), "retries": (0, 100), "timeout": (1e-3, 3600.0)}
+        ranges["longest_wait"] = (0, 86_400)  # threads cannot wait forever
         for name, value in vars(self).items():
             low, high = ranges.get(name, (0, math.inf))
-            if not low <= value <= high:
-                raise ConfigurationError(f"Limits({name}={value!r}): give a number from {low:g} to {high:g}.")
+            whole = name in ("batch_size", "concurrency", "retries")
+            # True and False are ints to Python.
+            number = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
+            if not number or not low <= value <= high:
+                kind = "whole number" if whole else "number"
+                raise ConfigurationError(f"Limits({name}={value!r}): give a {kind} from {low:g} to {high:g}.")
 
 
 @dataclass(frozen=True)

@@ -55,12 +55,16 @@ def embed(encoder: Encoder, items: Sequence[Item]) -> NDArray[np.float32]:
             raise
         except Exception as error:  # an encoder of the host's may raise anything
             raise EncoderError(f"The encoder failed with {type(error).__name__}; nothing was stored.") from error
-        if encoded.shape != (len(texts), encoder.dimension):
-            raise EncoderError(f"The encoder returned {list(encoded.shape)}, not {[len(texts), encoder.dimension]}.")
-        if not np.isfinite(encoded).all():
-            raise EncoderError("The encoder returned NaN or infinity.")
-        out[[index for index, _ in texts]] = encoded
+        out[[index for index, _ in texts]] = _checked(encoded, (len(texts), encoder.dimension))
     return out
+
+
+def _checked(encoded: NDArray[np.float32], shape: tuple[int, int]) -> NDArray[np.float32]:
+    if encoded.shape != shape:
+        raise EncoderError(f"The encoder returned {list(encoded.shape)}, not {list(shape)}.")
+    if not np.isfinite(encoded).all():
+        raise EncoderError("The encoder returned NaN or infinity.")
+    return encoded
 
 
 class JoinedEncoder(Encoder, Protocol):
@@ -85,7 +89,8 @@ def base_rewards(encoder: Encoder, bundle: Bundle, items: Sequence[Item]) -> NDA
     """
     if getattr(encoder, "features", None) == bundle.features and all(item.embedding is None for item in items):
         joined = cast(JoinedEncoder, encoder)
-        return joined.base_rewards([(item.prompt, item.text or "") for item in items])
+        rewards = joined.base_rewards([(item.prompt, item.text or "") for item in items])
+        return _checked(rewards, (len(items), bundle.manifest.base_functions))
     return bundle.base_rewards(embed(encoder, items))
 
 

@@ -87,25 +87,27 @@ class VectorCache:
             if application != APPLICATION and tables:
                 raise ConfigurationError(f"{self.path} is another program's database: name a file of its own.")
             self._database.execute("PRAGMA synchronous=NORMAL")
-            if application != APPLICATION:
-                self._transaction(
-                    lambda: (
-                        self._database.execute(
-                            "CREATE TABLE IF NOT EXISTS vectors (key BLOB PRIMARY KEY, namespace TEXT NOT NULL, "
-                            "written REAL NOT NULL, vector BLOB NOT NULL)"
-                        ),
-                        self._database.execute(
-                            "CREATE TABLE IF NOT EXISTS probes (namespace TEXT PRIMARY KEY, vector BLOB NOT NULL)"
-                        ),
-                        self._database.execute(f"PRAGMA application_id={APPLICATION}"),
-                    )
-                )
+            if application != APPLICATION or "good" not in self._columns():
+                self._transaction(self._make)
         except sqlite3.OperationalError as error:
             raise ConfigurationError(
                 f"The cache {self.path} cannot be used ({error}): name a file on a local disk that can be written."
             ) from None
         except sqlite3.DatabaseError:
             raise self._damaged() from None
+
+    def _make(self) -> None:
+        self._database.execute(
+            "CREATE TABLE IF NOT EXISTS vectors (key BLOB PRIMARY KEY, namespace TEXT NOT NULL, "
+            "written REAL NOT NULL, vector BLOB NOT NULL)"
+        )
+        self._database.execute("CREATE TABLE IF NOT EXISTS probes (namespace TEXT PRIMARY KEY, vector BLOB NOT NULL)")
+        if "good" not in self._columns():
+            self._database.execute("ALTER TABLE probes ADD COLUMN good REAL")
+        self._database.execute(f"PRAGMA application_id={APPLICATION}")
+
+    def _columns(self) -> set[str]:
+        return {name for _, name, *_ in self._database.execute("PRAGMA table_info(probes)")}
 
     def _journal(self) -> None:
         # Two processes that make the file at once: SQLite does not wait for a lock on the journal's mode by itself.
@@ -120,11 +122,11 @@ class VectorCache:
             else:
                 return
 
-    def get(self, keys: Collection[bytes]) -> dict[bytes, NDArray[np.float32]]:
+    def get(self, keys: Collection[bytes], dimension: int) -> dict[bytes, NDArray[np.float32]]:
         """Returns the vectors [D] of those ``keys`` that are known.
 
         Raises:
-            EncoderError: the file is damaged.
+            EncoderError: the file is damaged: a row is not ``dimension`` finite numbers.
         """
         wanted = list(keys)
 
@@ -134,31 +136,51 @@ class VectorCache:
                 some = wanted[start : start + _AT_ONCE]
                 marks = ",".join("?" * len(some))
                 rows = self._database.execute(f"SELECT key, vector FROM vectors WHERE key IN ({marks})", some)  # noqa: S608
-                found.update((name, _unpack(vector)) for name, vector in rows)
+                found.update((name, _unpack(vector, dimension)) for name, vector in rows)
             return found
 
         return self._guarded(read, {})
 
     def put(self, vectors: Mapping[bytes, NDArray[np.float32]]) -> None:
-        """Keeps vectors [D] under their keys; what cannot be written is dropped, with a warning the first time.
+        """Keeps vectors [D] under their keys, while a probe vouches for them (:meth:`vouch`).
+
+        What cannot be written is dropped, with a warning the first time.
 
         Raises:
             EncoderError: the file is damaged.
         """
         now = time.time()
-        rows = [(name, self._namespace, now, _pack(vector)) for name, vector in vectors.items()]
-        statement = "INSERT OR REPLACE INTO vectors (key, namespace, written, vector) VALUES (?, ?, ?, ?)"
+        rows = [(name, self._namespace, now, _pack(vector), self._namespace) for name, vector in vectors.items()]
+        statement = (
+            "INSERT OR REPLACE INTO vectors (key, namespace, written, vector) SELECT ?, ?, ?, ? "
+            "WHERE EXISTS (SELECT 1 FROM probes WHERE namespace = ? AND good IS NOT NULL)"
+        )
         self._guarded(lambda: self._transaction(lambda: self._database.executemany(statement, rows)), None)
 
-    def drop(self, since: float) -> None:
-        """Forgets this encoder's vectors that any process wrote from ``since`` on, in seconds since 1970.
+    def vouch(self, moment: float) -> None:
+        """Notes that the kept probe was the server's too at ``moment``, in seconds since 1970.
 
         Raises:
             EncoderError: the file is damaged.
         """
-        statement = "DELETE FROM vectors WHERE namespace = ? AND written >= ?"
-        asked = (self._namespace, since)
-        self._guarded(lambda: self._transaction(lambda: self._database.execute(statement, asked)), None)
+        statement = "UPDATE probes SET good = ? WHERE namespace = ?"
+        row = (moment, self._namespace)
+        self._guarded(lambda: self._transaction(lambda: self._database.execute(statement, row)), None)
+
+    def disown(self) -> None:
+        """Forgets this encoder's vectors that any process wrote since its last good probe, and takes none till another.
+
+        Raises:
+            EncoderError: the file is damaged.
+        """
+
+        def work() -> None:
+            good = "(SELECT good FROM probes WHERE namespace = ?)"
+            asked = (self._namespace, self._namespace)
+            self._database.execute(f"DELETE FROM vectors WHERE namespace = ? AND written >= {good}", asked)  # noqa: S608
+            self._database.execute("UPDATE probes SET good = NULL WHERE namespace = ?", asked[:1])
+
+        self._guarded(lambda: self._transaction(work), None)
 
     def known(self) -> NDArray[np.float32] | None:
         """Returns the probe's vector [D] that this encoder's vectors belong to, where there is one.
@@ -171,7 +193,7 @@ class VectorCache:
         return None if found is None else self._guarded(lambda: _unpack(found[0]), None)
 
     def probe(self, vector: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Keeps a probe's vector [D] where there is none, and returns the one that is kept.
+        """Keeps a probe's vector [D] where there is none, and returns the one that is kept; vouches for nothing yet.
 
         Raises:
             EncoderError: the file is damaged.
@@ -209,7 +231,7 @@ class VectorCache:
             return otherwise
         except sqlite3.ProgrammingError:  # closed by another thread
             return otherwise
-        except (sqlite3.DatabaseError, ValueError):  # ValueError: a row that is no vector
+        except (sqlite3.DatabaseError, ValueError, TypeError):  # the last two: a row that is no vector
             raise self._damaged() from None
 
     def _damaged(self) -> EncoderError:
@@ -220,5 +242,8 @@ def _pack(vector: NDArray[np.float32]) -> bytes:
     return vector.astype("<f4").tobytes()
 
 
-def _unpack(data: bytes) -> NDArray[np.float32]:
-    return np.frombuffer(data, "<f4").astype(np.float32)
+def _unpack(data: bytes, dimension: int | None = None) -> NDArray[np.float32]:
+    vector = np.frombuffer(data, "<f4").astype(np.float32)
+    if not vector.size or dimension not in (None, vector.size) or not np.isfinite(vector).all():
+        raise ValueError
+    return vector

@@ -58,7 +58,6 @@ class Connection:
         self.batch_size = asking.limits.batch_size
         self._asking = asking
         self._due = 0.0
-        self._good_since: float | None = None
         self._probing = threading.Lock()
         self._sender = Sender(asking)
         # Every request runs on these threads, which is what holds the limit on concurrency.
@@ -110,7 +109,9 @@ class Connection:
             kept = self.cache.probe(known) if self.cache else known
             if not (alike(vector, known) and alike(vector, kept)):
                 self._refuse()
-            self.known, self._good_since = kept if self.known is None else known, started
+            if self.cache:
+                self.cache.vouch(started)
+            self.known = kept if self.known is None else known
             self._due = time.monotonic() + self._asking.limits.probe_every
             return self.known
 
@@ -148,8 +149,8 @@ class Connection:
             f"old model again, or train a new bundle with this one{delete}."
         )
         self.refusals += 1
-        if cache and self._good_since is not None:
-            cache.drop(self._good_since)
+        if cache:
+            cache.disown()
         raise BundleMismatchError(self.reason)
 
     def _sent(self, inputs: list[Input], dimension: int | None) -> NDArray[np.float32]:

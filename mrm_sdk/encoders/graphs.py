@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -90,10 +90,3 @@ def finished(model: Any, *, check: bool = True) -> bytes:
     if check:
         onnx.checker.check_model(model)
     return bytes(model.SerializeToString(deterministic=True))
-
-
-def input_names(graph: bytes) -> Sequence[str]:
-    """Names of a graph's inputs."""
-    import onnx
-
-    return [graph_input.name for graph_input in onnx.load_model_from_string(graph).graph.input]

@@ -7,14 +7,16 @@ vectors are pooled. And reward models: decoders with a score head, whose input, 
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple, get_args
+from typing import Any, Final, Literal, NamedTuple, TypeVar, get_args
 
 import torch
+from pydantic import BaseModel, PositiveInt, TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from mrm_sdk.bundle.specification import CHAT_TEMPLATE, TOKENIZER, EncoderFile
@@ -30,6 +32,7 @@ _HUB_FILES: Final = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "
 _LICENCE: Final = re.compile(r"^license: *([\w.+-]+) *$", re.MULTILINE)
 _LENGTHS: Final = ("sentence_bert_config.json", "sentence_roberta_config.json", "sentence_distilbert_config.json")
 _POSITIONS: Final = ("position_embeddings", "wpe", "embed_positions")
+_Shape = TypeVar("_Shape")
 
 
 class PooledEncoder(nn.Module):
@@ -98,6 +101,21 @@ class _Recipe(NamedTuple):
     lowercase: bool
 
 
+class _Module(BaseModel):
+    type: str
+    path: str
+
+
+class _Settings(BaseModel):
+    """What is used of config_sentence_transformers.json, and of sentence_bert_config.json."""
+
+    default_prompt_name: str | None = None
+    prompts: dict[str, Any] | None = None
+    transformer_task: str = "feature-extraction"
+    max_seq_length: PositiveInt | None = None
+    do_lower_case: bool | None = None
+
+
 def load_local(
     model: str, *, max_tokens: int | None = None, pooling: Pooling | None = None, normalize: bool | None = None
 ) -> LocalModel:
@@ -129,8 +147,10 @@ def load_local(
         _lowercase(tokenizer)
     # Before the files are made, in which a tokenizer's own truncation has no place.
     most = _longest(transformer, tokenizer, config, recipe, chat=rewards)
-    if max_tokens is not None and not 2 <= max_tokens <= (most.limit or max_tokens):
-        raise ConfigurationError(f"{model} takes 2 to {most.limit} tokens, not {max_tokens}.")
+    length = most.usual if max_tokens is None else max_tokens
+    least = 2 if rewards else max(2, tokenizer.num_special_tokens_to_add(pair=True) + 1)
+    if not least <= length <= (most.limit or length):
+        raise ConfigurationError(f"{model} takes {least} to {most.limit or 'any number of'} tokens, not {length}.")
     chosen = pooling or recipe.pooling or "mean"
     scaled = recipe.normalize if normalize is None else normalize
     notes: dict[str, Any] = {"pooling": chosen, "normalised": scaled}
@@ -142,7 +162,7 @@ def load_local(
         inputs=("input_ids", "attention_mask", *(("token_type_ids",) if _has_segments(tokenizer, config) else ())),
         files=tokenizer_files(tokenizer, model, chat=rewards),
         layout="chat" if rewards else "segments",
-        max_tokens=max_tokens or most.usual,
+        max_tokens=length,
         vocabulary=transformer.get_input_embeddings().num_embeddings,
         licence=_licence(folder),
         notes=notes,
@@ -192,10 +212,10 @@ def tokenizer_files(tokenizer: Any, model: str, *, chat: bool) -> dict[EncoderFi
 def _folder(model: str) -> Path:
     if model == "minilm":
         return minilm_folder()
-    if Path(model).is_dir():
+    if os.path.isdir(model):  # where Path's takes "" for the current folder, and raises if a name is too long
         return Path(model)
     if not _HUB_NAME.fullmatch(model):
-        raise NotFoundError(f"There is no folder {model}, and a model on the hub is called owner/name.")
+        raise NotFoundError(f"There is no folder {model!r}, and a model on the hub is called owner/name.")
     try:
         from huggingface_hub import snapshot_download
     except ImportError:
@@ -211,44 +231,39 @@ def _folder(model: str) -> Path:
 
 def _sentence_transformer(folder: Path) -> _Recipe:
     """Reads the files that sentence-transformers writes beside a model."""
-    modules = [(str(part["type"]).rpartition(".")[2], folder / part["path"]) for part in _json(folder / "modules.json")]
+    modules = [(m.type.rpartition(".")[2], folder / m.path) for m in _json(folder / "modules.json", list[_Module])]
     kinds = [kind for kind, _ in modules]
     if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
         raise ConfigurationError(
             f"{folder} is made of {', '.join(kinds) or 'nothing'}; what can be exported is Transformer, Pooling and, "
             "where there is one, Normalize."
         )
-    settings = _json(folder / "config_sentence_transformers.json")
-    default = settings.get("default_prompt_name")
-    if default is not None and settings.get("prompts", {}).get(default):
+    settings = _json(folder / "config_sentence_transformers.json", _Settings)
+    default = settings.default_prompt_name
+    if default is not None and (settings.prompts or {}).get(default):
         raise ConfigurationError(
             f"{folder} puts the prompt {default!r} before every text, which an exported encoder does not. Set "
             "default_prompt_name to null in its config_sentence_transformers.json, and put the prompt into your texts."
         )
     where = modules[0][1]
-    own: dict[str, Any] = next((_json(where / name) for name in _LENGTHS if (where / name).is_file()), {})
-    if own.get("transformer_task", "feature-extraction") != "feature-extraction":
-        raise ConfigurationError(f"{folder} is for {own['transformer_task']}, not for feature-extraction.")
-    return _Recipe(
-        where,
-        _pooling(_json(modules[1][1] / "config.json"), folder),
-        len(kinds) == 3,
-        own.get("max_seq_length"),
-        bool(own.get("do_lower_case")),
-    )
+    own = next((_json(where / name, _Settings) for name in _LENGTHS if os.path.isfile(where / name)), _Settings())
+    if own.transformer_task != "feature-extraction":
+        raise ConfigurationError(f"{folder} is for {own.transformer_task}, not for feature-extraction.")
+    pooling = _pooling(_json(modules[1][1] / "config.json", dict[str, Any]), folder)
+    return _Recipe(where, pooling, len(kinds) == 3, own.max_seq_length, bool(own.do_lower_case))
 
 
 def _pooling(config: Mapping[str, Any], folder: Path) -> Pooling:
     """Of the newer form, ``pooling_mode: "mean"``, or of the older one, a flag for each mode."""
     flags = ("cls_token", "max_tokens", "mean_tokens", "mean_sqrt_len_tokens", "weightedmean_tokens", "lasttoken")
     modes = config.get("pooling_mode") or [mode for mode in flags if config.get(f"pooling_mode_{mode}")] or ["mean"]
-    modes = [modes] if isinstance(modes, str) else list(modes)
+    modes = [str(mode) for mode in modes] if isinstance(modes, list) else [str(modes)]
     known: dict[str, Pooling] = {
         "mean": "mean", "mean_tokens": "mean", "cls": "cls", "cls_token": "cls", "lasttoken": "last",
     }  # fmt: skip
     if len(modes) != 1 or modes[0] not in known:
         raise ConfigurationError(
-            f"{folder} pools by {', '.join(map(str, modes))}; what can be exported is one of mean, cls and lasttoken."
+            f"{folder} pools by {', '.join(modes)}; what can be exported is one of mean, cls and lasttoken."
         )
     return known[modes[0]]
 
@@ -318,7 +333,10 @@ def _longest(transformer: nn.Module, tokenizer: Any, config: Any, recipe: _Recip
     stated = getattr(config, "max_position_embeddings", None)
     limits = [*rows, *([stated] if isinstance(stated, int) and stated > 0 else [])]
     limit = min(limits, default=None)
-    usual = recipe.max_tokens or min(int(tokenizer.model_max_length), _MOST_TOKENS if chat or limit is None else limit)
+    own = tokenizer.model_max_length
+    if not isinstance(own, int | float):
+        raise ConfigurationError(f"{recipe.folder / 'tokenizer_config.json'} has a model_max_length that is no number.")
+    usual = recipe.max_tokens or int(min(_MOST_TOKENS if chat or limit is None else limit, own))
     return _Lengths(min(usual, _MOST_TOKENS if chat else usual, *limits), limit)
 
 
@@ -344,11 +362,15 @@ def _licence(folder: Path) -> str:
     return found[1] if found else "not stated"
 
 
-def _json(path: Path) -> Any:
+def _json(path: Path, shape: type[_Shape]) -> _Shape:
+    """What a file holds, or what it would with nothing in it where there is none."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return TypeAdapter(shape).validate_python(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
-        return {}
+        return shape()
+    except ValidationError as error:
+        fields = ", ".join(".".join(map(str, e["loc"])) or "all of it" for e in error.errors())
+        raise ConfigurationError(f"{path} has missing or invalid values: {fields}. Get the model again.") from None
     except (OSError, ValueError, RecursionError):
         raise ConfigurationError(f"{path} cannot be read as JSON: the model is incomplete. Get it again.") from None
 

@@ -7,6 +7,7 @@ from mrm_sdk.encoders.base import Encoder
 from mrm_sdk.encoders.beside import WithHandcrafted
 from mrm_sdk.encoders.onnx import OnnxEncoder
 from mrm_sdk.encoders.precomputed import PrecomputedEncoder
+from mrm_sdk.encoders.probed import Probed
 from mrm_sdk.encoders.remote import RemoteEncoder
 from mrm_sdk.errors import BundleMismatchError, ConfigurationError
 
@@ -42,6 +43,7 @@ def _own(bundle: Bundle) -> Encoder:
         dimension=spec.own_dimension,
         shorten=spec.remote.shorten,
         api_key=settings.encoder_api_key,
+        cache=settings.encoder_cache,
         probe=None if spec.probe is None else spec.probe.numbers(),
     )
 
@@ -63,4 +65,5 @@ def _fitting(encoder: Encoder, bundle: Bundle) -> Encoder:
         raise BundleMismatchError(
             f"The encoder gives {encoder.dimension} numbers, the bundle was trained on {spec.own_dimension}."
         )
-    return encoder
+    # One of this package's own that was opened from a bundle compares itself.
+    return encoder if spec.probe is None or isinstance(encoder, OnnxEncoder) else Probed(encoder, spec.probe)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future
+from itertools import islice
 from typing import TYPE_CHECKING, Final, Literal
 from urllib.parse import urlsplit, urlunsplit
 
@@ -39,7 +41,8 @@ class RemoteEncoder:
     serves the old one again; what was cached since the last good probe is dropped.
 
     Args:
-        url: the server's address, with or without ``/v1`` or the endpoint's path.
+        url: the server's address, with or without ``/v1`` or the endpoint's path. Neither a password nor a query in
+            it is shown.
         protocol: ``openai`` (OpenAI, vLLM, TEI, Ollama: ``/v1/embeddings``), ``vllm`` (``/pooling``), ``tei``
             (``/embed``) or ``sglang`` (``/encode``).
         model: its name, as the server knows it.
@@ -60,7 +63,7 @@ class RemoteEncoder:
 
     def __init__(
         self,
-        url: str,
+        url: str | SecretStr,
         *,
         protocol: Literal["openai", "vllm", "tei", "sglang"],
         model: str,
@@ -74,13 +77,15 @@ class RemoteEncoder:
     ) -> None:
         if protocol not in PROTOCOLS:
             raise ConfigurationError(f"protocol must be one of {', '.join(PROTOCOLS)}, not {protocol!r}.")
-        endpoint, host = _endpoint(url, PROTOCOLS[protocol].path)
+        endpoint, host = _endpoint(_text(url), PROTOCOLS[protocol].path)
         bearer = None if api_key is None else SecretStr(_checked_key(api_key))
         if bearer and "@" in urlsplit(endpoint).netloc:
             raise ConfigurationError("Give a password in the url, or an api_key: a request can carry one of them only.")
         _check_template(template, protocol)
-        if dimension is not None and dimension < 1:
-            raise ConfigurationError("dimension must be 1 or more.")
+        if not isinstance(model, str) or not model.strip():
+            raise ConfigurationError("model must be the name that the server knows its model by.")
+        if dimension is not None and (type(dimension) is not int or dimension < 1):
+            raise ConfigurationError("dimension must be 1 or more, a whole number.")
         if shorten and (protocol != "openai" or dimension is None):
             raise ConfigurationError("shorten=True needs protocol='openai' and the dimension to ask for.")
         self._dimension, self._template, self._cache = dimension, template, cache
@@ -143,7 +148,7 @@ class RemoteEncoder:
                 rows.setdefault(key(self.fingerprint, prompt, response), []).append(index)
             except UnicodeEncodeError:
                 raise InvalidInputError(f"Text {index} holds a lone surrogate: it is not valid Unicode.") from None
-        found = line.cache.get(rows) if line.cache else {}
+        found = line.cache.get(rows, self.dimension) if line.cache else {}
         missing = [name for name in rows if name not in found]
         inputs = [self._input(*texts[rows[name][0]]) for name in missing]
         found.update(self._fetched(line, missing, inputs))
@@ -174,20 +179,27 @@ class RemoteEncoder:
         return _FIELD.sub(lambda field: values[field[1]], self._template) or " "
 
     def _fetched(self, line: Connection, names: list[bytes], inputs: list[Input]) -> dict[bytes, NDArray[np.float32]]:
-        """The vectors [D] of inputs, by name; each batch is cached as it comes: a failure loses none before it."""
+        """The vectors [D] of inputs, by name; each batch is cached as it comes: a failure loses none before it.
+
+        Few batches wait at a time, so that other threads' calls come in between those of a long one.
+        """
         size = 1 if self._template is None else line.batch_size
-        starts, refusals = range(0, len(inputs), size), line.refusals
+        most, refusals = 2 * self._asking.limits.concurrency, line.refusals
         found: dict[bytes, NDArray[np.float32]] = {}
-        futures: list[Future[NDArray[np.float32]]] = []
+        sent: deque[tuple[int, Future[NDArray[np.float32]]]] = deque()
+        ahead = iter(range(0, len(inputs), size))
         try:
-            futures.extend(line.submit(line.vectors, inputs[start : start + size]) for start in starts)
-            for start, future in zip(starts, futures, strict=True):
+            while True:
+                for start in islice(ahead, most - len(sent)):
+                    sent.append((start, line.submit(line.vectors, inputs[start : start + size])))
+                if not sent:
+                    return found
+                start, future = sent.popleft()
                 fresh = dict(zip(names[start : start + size], future.result(), strict=True))
                 found.update(line.release(fresh, refusals))
         finally:
-            for future in futures:
+            for _, future in sent:
                 future.cancel()
-        return found
 
     def _line(self) -> Connection:
         from mrm_sdk.encoders.connection import Connection
@@ -213,10 +225,15 @@ class RemoteEncoder:
 
 def _endpoint(url: str, path: str) -> tuple[str, str]:
     """The address of an endpoint, and its host for messages, from an address with or without ``path`` or ``/v1``."""
+    import httpx
+
     try:
         parts = urlsplit(url.strip())
-        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
+        asked = httpx.URL(urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])))
+        # What would fail in the middle of a request: a host's name that httpx cannot decode, or sockets not encode.
+        valid = parts.scheme in ("http", "https") and bool(asked.host) and parts.port != 0
+        asked.raw_host.decode("ascii").encode("idna")
+    except (ValueError, httpx.InvalidURL):
         valid = False
     if not valid:  # not quoted: it may hold a password
         raise ConfigurationError("The server's url must look like http://host:8000 or https://host/v1.")
@@ -227,8 +244,14 @@ def _endpoint(url: str, path: str) -> tuple[str, str]:
     return urlunsplit(parts._replace(path=base, fragment="")), parts.netloc.rpartition("@")[2]
 
 
+def _text(value: str | SecretStr) -> str:
+    """What a secret holds; of what is neither text nor secret nothing, which no check lets pass."""
+    text = value.get_secret_value() if isinstance(value, SecretStr) else value
+    return text if isinstance(text, str) else ""
+
+
 def _checked_key(api_key: str | SecretStr) -> str:
-    key = (api_key.get_secret_value() if isinstance(api_key, SecretStr) else api_key).strip()
+    key = _text(api_key).strip()
     if not key or not key.isascii() or not key.isprintable() or " " in key:
         raise ConfigurationError("api_key must be one word of printable ASCII characters; leave it out for no key.")
     return key
@@ -242,7 +265,7 @@ def _check_template(template: str | None, protocol: str) -> None:
                 "template's text around {prompt} and {response}."
             )
         return
-    if "{response}" not in template:
+    if not isinstance(template, str) or "{response}" not in template:
         raise ConfigurationError("template must hold {response}, and should hold {prompt}.")
     if template.lstrip().startswith(_BOS):
         raise ConfigurationError("template must not begin with a BOS token: the server adds one itself.")

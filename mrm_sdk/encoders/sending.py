@@ -43,6 +43,16 @@ class TooLargeError(EncoderError):
         self.by_count = by_count
 
 
+class _Address(httpx.URL):
+    """An address that is sent whole and shown without its query, where some gateways want a key."""
+
+    def __str__(self) -> str:
+        return str(self.copy_with(query=None))
+
+    def __repr__(self) -> str:
+        return repr(str(self))
+
+
 class Sender:
     """POSTs JSON to one address, from any thread of one process.
 
@@ -52,8 +62,8 @@ class Sender:
 
     def __init__(self, asking: Asking) -> None:
         parts = urlsplit(asking.url.get_secret_value())
-        # httpx logs addresses: the one it gets holds no password.
-        self._url = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+        # httpx logs addresses: the one it gets holds no password, and does not show its query.
+        self._url = _Address(urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])))
         self._host, self._limits = asking.host, asking.limits
         self._closing = threading.Event()
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
@@ -82,14 +92,16 @@ class Sender:
                 break
             asked = None
             try:
-                response = self._client.post(self._url, content=body)
+                request = self._client.build_request("POST", self._url, content=body)
+                request.url = self._url  # httpx made a plain one of it
+                response = self._client.send(request)
             except httpx.TimeoutException:
                 failure = f"did not answer within {self._limits.timeout:g} s"
             except httpx.ConnectError as error:
                 failure = f"cannot be reached ({error})"
             except httpx.TransportError as error:
                 failure = f"broke off ({type(error).__name__})"
-            except httpx.HTTPError as error:
+            except (httpx.HTTPError, UnicodeError) as error:  # UnicodeError: a redirect to what is no host
                 raise EncoderError(f"{self._host} sent an answer that cannot be read: {type(error).__name__}") from None
             except RuntimeError:  # the client was closed by another thread
                 break
@@ -122,8 +134,9 @@ class Sender:
         if status in (401, 403, 407):
             return ConfigurationError(f"{host} {failure}: it refuses the key. Check api_key, and what the key may do.")
         if status in (404, 405):
-            path = urlsplit(self._url).path
-            return ConfigurationError(f"{host} {failure} for {path}: check address, protocol and the model's name.")
+            return ConfigurationError(
+                f"{host} {failure} for {self._url.path}: check address, protocol and the model's name."
+            )
         if 300 <= status < 400:
             return ConfigurationError(f"{host} {failure}, a redirect, which is not followed: give the final address.")
         return EncoderError(
@@ -150,9 +163,9 @@ def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
         return float(value)
     try:
         moment = email.utils.parsedate_to_datetime(value)
-    except ValueError:
+        return max(0.0, (moment.replace(tzinfo=moment.tzinfo or UTC) - now).total_seconds())
+    except (ValueError, OverflowError):  # OverflowError: a zone of more hours than Python counts
         return None
-    return max(0.0, (moment.replace(tzinfo=moment.tzinfo or UTC) - now).total_seconds())
 
 
 def code_of(body: bytes) -> str:

@@ -83,10 +83,10 @@ def test_what_is_no_bundle(tmp_path: Path) -> None:
 
 
 def test_manifests_that_were_changed(copy: Path) -> None:
-    edit(copy, lambda raw: raw.update(format=2))
-    with pytest.raises(BundleMismatchError, match="format 2"):
+    edit(copy, lambda raw: raw.update(format=1))
+    with pytest.raises(BundleMismatchError, match="format 1"):
         Bundle(copy)
-    edit(copy, lambda raw: raw.update(format=1, base_functions=4))
+    edit(copy, lambda raw: raw.update(format=2, base_functions=4))
     with pytest.raises(BundleDamagedError, match="changed after training"):
         Bundle(copy)
     edit(copy, lambda raw: raw.update(base_functions="many"))
@@ -139,6 +139,14 @@ def test_another_encoder_under_the_same_name_is_noticed(text_bundle: Bundle, tmp
     edit(copy, lambda raw: raw["encoder"].update(max_tokens=3), sign=True)
     with pytest.raises(BundleDamagedError, match="changed after training"):
         Bundle(copy)
+
+
+def test_another_graph_under_the_same_specification_is_another_bundle(text_bundle: Bundle) -> None:
+    manifest = text_bundle.manifest
+    other = manifest.model_copy(update={"files": {**manifest.files, "encoder.onnx": "0" * 64}}).identified()
+    assert other.features != manifest.features
+    unprobed = manifest.encoder.model_copy(update={"probe": None})
+    assert manifest.model_copy(update={"encoder": unprobed}).identified().fingerprint != manifest.fingerprint
 
 
 @pytest.mark.parametrize("shape", [(6,), (2, 5), (1, 2, 6)])

@@ -6,6 +6,7 @@ import logging
 import os
 import subprocess
 import sys
+import threading
 import types
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from mrm_sdk.errors import (
     BundleMismatchError,
     ConfigurationError,
     EncoderError,
+    InvalidInputError,
     MissingDependencyError,
     OutOfMemoryError,
     ProviderError,
@@ -159,6 +161,49 @@ def test_batches_fill_their_rows(graph: bytes, threads: int) -> None:
     assert opened.threads == threads
 
 
+def test_a_small_request_does_not_wait_for_all_of_a_large_one(graph: bytes) -> None:
+    """Of a thousand batches, each held until it is let go, one thread's single batch gets through."""
+    opened, done = session(graph, threads=2), threading.Event()
+    embeddings, began = np.ones((1000, 6), np.float32), []
+
+    def held(rows: NDArray[np.intp]) -> dict[str, NDArray[np.float32]]:
+        began.append(rows)
+        done.wait(timeout=60)
+        return {"embedding": embeddings[rows]}
+
+    large = threading.Thread(
+        target=lambda: opened.fill(
+            np.zeros((1000, 3), np.float32), np.split(np.arange(1000), 1000), held, "base_rewards"
+        )
+    )
+    large.start()
+    out = np.zeros((1, 3), np.float32)
+    opened.fill(out, [np.arange(1)], lambda rows: {"embedding": embeddings[rows]}, "base_rewards")
+    assert out.any()
+    assert len(began) <= 2
+    done.set()
+    large.join()
+    assert len(began) == 1000
+
+
+def test_threads_that_start_together_open_one_session(graph: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened, starts = session(graph), []
+    start = opened._start
+    monkeypatch.setattr(opened, "_start", lambda: starts.append(None) or start())
+    barrier = threading.Barrier(8)
+
+    def work() -> None:
+        barrier.wait()
+        opened.run({"embedding": ONE}, "base_rewards")
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(starts) == 1
+
+
 def test_an_error_in_one_batch_is_the_callers(graph: bytes) -> None:
     def prepare(rows: NDArray[np.intp]) -> dict[str, NDArray[np.float32]]:
         return {"embedding": np.ones((len(rows), 5 if 7 in rows else 6), np.float32)}
@@ -228,13 +273,15 @@ def test_a_row_that_does_not_fit_is_an_error(graph: bytes, monkeypatch: pytest.M
     assert sizes == [8, 4, 2, 1]
 
 
-def test_tensors_of_the_cpu(graph: bytes) -> None:
+def test_tensors_of_the_cpu(embedded_bundle: Bundle) -> None:
     embeddings = torch.randn(5, 6, generator=torch.Generator().manual_seed(0))
-    expected = session(graph).run({"embedding": embeddings.numpy()}, "base_rewards")
+    expected = embedded_bundle.base_rewards(embeddings.numpy())
     for dtype, tolerance in ((torch.float32, 1e-6), (torch.float16, 1e-2), (torch.bfloat16, 1e-1)):
-        result = session(graph).run_tensor("embedding", embeddings.to(dtype).requires_grad_(), "base_rewards")
+        result = embedded_bundle.base_rewards(embeddings.to(dtype).requires_grad_())
         assert (result.dtype, result.device.type) == (dtype, "cpu")
         np.testing.assert_allclose(result.float().numpy(), expected, atol=tolerance)
+    with pytest.raises(InvalidInputError, match=r"floating-point numbers, not torch\.int64"):
+        embedded_bundle.base_rewards(embeddings.long())
 
 
 def test_settings_of_sessions_are_checked() -> None:

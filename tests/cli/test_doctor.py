@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from mrm_sdk.bundle import Bundle
 from mrm_sdk.bundle.accelerators import Nvidia, Survey, Trial
@@ -167,6 +168,20 @@ def test_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "sesame" not in finding.detail
     monkeypatch.setenv("MRM_ENCODER_URL", "https://[sesame")
     assert "MRM_ENCODER_URL=***" in look(monkeypatch, ON_CPU)["settings"].detail
+    for url, shown in {
+        "ada:sesame@host:80": "***@host:80",
+        "http://ada:sesa/sesame@host/v1": "http://***@host/v1",
+        "http://ada:sesa?sesame@host": "http://***",
+        "http://host/v1?a=b@c&key=sesame": "http://***",
+        "host:80/v1?key=sesame": "host:80/v1?***",
+        "http://host/v1#sesame": "http://host/v1?***",
+        "http://host:80/v1": "http://host:80/v1",
+    }.items():
+        monkeypatch.setenv("MRM_ENCODER_URL", url)
+        detail = look(monkeypatch, ON_CPU)["settings"].detail
+        assert f"MRM_ENCODER_URL={shown}" in detail.split(", ")
+        assert "sesame" not in detail
+        assert doctor._masked("encoder_url", SecretStr(url)) == doctor._masked("encoder_url", url) == shown
     monkeypatch.setenv("MRM_PROVIDER", "cpu")
     finding = look(monkeypatch, ON_CPU)["settings"]
     assert (finding.ok, "no such setting: MRM_PROVIDER" in finding.detail) == (False, True)

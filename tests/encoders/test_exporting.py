@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -119,6 +120,7 @@ def test_what_the_folder_says(exported: tuple[str, Path, Path]) -> None:
     assert manifest.metrics["pooling"] == {"roberta": "cls", "qwen3": "last"}.get(kind, "mean")
     assert manifest.metrics["largest_difference"] < 1e-5
     assert manifest.metrics["orders_changed"] < 1e-3
+    assert (manifest.metrics["graph_run"], manifest.metrics["longest"]) == (True, spec.max_tokens)
     np.testing.assert_allclose(spec.probe.numbers(), opened(folder).encode([PROBE_TEXT])[0], atol=1e-6)
     assert {path.name for path in folder.iterdir()} == {"encoder.json", "encoder.onnx", "tokenizer.json"}
     assert str(model).encode() not in (folder / "encoder.onnx").read_bytes()
@@ -194,8 +196,62 @@ def test_smaller_numbers(reward: tuple[Path, Path], tmp_path: Path, precision: A
 def test_bfloat16_says_that_it_needs_a_gpu(reward: tuple[Path, Path], tmp_path: Path) -> None:
     manifest = export_encoder(str(reward[0]), tmp_path / "encoder", max_tokens=100, precision="bfloat16")
     assert 0 < manifest.metrics["largest_difference"] < 0.3
+    assert manifest.metrics["graph_run"] is False
     with pytest.raises(BundleMismatchError, match="bfloat16"):
         opened(tmp_path / "encoder").encode(PAIRS)
+
+
+@pytest.mark.parametrize(("precision", "least"), [("float16", 0.999), ("bfloat16", 0.999), ("int8", 0.95)])
+def test_rounding_that_leaves_nothing_of_use(
+    reward: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: Any, least: float
+) -> None:
+    """Stands for a model whose weights lose too much: those that are measured second come out moved."""
+    if precision == "bfloat16":
+        monkeypatch.setattr(exporting, "_halve", lambda module, dtype: spoil(module))
+    else:
+        exact = exporting.to_onnx
+        monkeypatch.setattr(exporting, "to_onnx", lambda module, *args, **more: exact(spoil(module), *args, **more))
+    with pytest.raises(EncoderError, match=rf"in {precision} has a cosine of -?0\.\d+ .*where {least} is the least"):
+        export_encoder(str(reward[0]), tmp_path / "encoder", max_tokens=100, precision=precision)
+    assert not (tmp_path / "encoder").exists()
+
+
+@torch.no_grad()
+def spoil(module: torch.nn.Module) -> torch.nn.Module:
+    torch.manual_seed(0)
+    for parameter in module.parameters():
+        parameter.add_(torch.randn_like(parameter))
+    return module
+
+
+class Forgetful(torch.nn.Module):
+    """A graph that is wrong behind its 400th token only, as one is that was exported without its sliding window."""
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        return self.module(input_ids, attention_mask * (torch.arange(attention_mask.shape[1]) < 400))
+
+
+def test_a_graph_that_is_wrong_for_long_texts(
+    reward: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exact = exporting.to_onnx
+    monkeypatch.setattr(exporting, "to_onnx", lambda module, *args, **more: exact(Forgetful(module), *args, **more))
+    texts = [("Short?", "Yes.")]
+    export_encoder(str(reward[0]), tmp_path / "encoder", max_tokens=400, texts=texts)
+    with pytest.raises(EncoderError, match="differs from the model by"):
+        export_encoder(str(reward[0]), tmp_path / "encoder", texts=texts)
+
+
+def test_how_long_the_long_text_is(reward: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exporting, "SAMPLE", [(None, "ten words and so on, until it is enough.")])
+    monkeypatch.setattr(exporting, "_LONG_TOKENS", 200)
+    for most, low, high in ((90, 90, 90), (512, 200, 280)):
+        manifest = export_encoder(str(reward[0]), tmp_path / "encoder", max_tokens=most, texts=[])
+        assert low <= manifest.metrics["longest"] <= high
 
 
 def test_a_plain_transformer(tmp_path: Path) -> None:
@@ -272,6 +328,20 @@ def test_the_command(tmp_path: Path) -> None:
     done = mrm("encoder", "export", "model", "--out", "encoder", "--precision", "int4", cwd=tmp_path)
     assert (done.code, done.out) == (2, "")
     assert "one of float32, float16, bfloat16, int8" in done.err
+    wrong = [("", "no folder ''"), ("x" * 300, "There is no folder x"), ("model", "takes 4 to 48 tokens, not 2")]
+    for name, said in wrong:
+        done = mrm("encoder", "export", name, "--out", "other", "--max-tokens", "2", cwd=tmp_path)
+        assert (done.code, done.out) == (2, "")
+        assert said in done.err
+
+
+def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/elsewhere/file")
+
+    monkeypatch.setattr(exporting, "to_onnx", full)
+    with pytest.raises(OutputError, match=r"^/elsewhere/file cannot be read or written: No space left on device"):
+        export_encoder(str(write_transformer(tmp_path / "model", "bert")), tmp_path / "encoder")
 
 
 def test_what_the_command_prints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

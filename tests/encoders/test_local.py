@@ -50,8 +50,10 @@ def test_inputs_and_lengths_of_each_class(tmp_path: Path) -> None:
     tokenizer = tmp_path / "roberta" / "tokenizer_config.json"
     change(tokenizer, model_max_length=10**30)
     assert load_local(str(tmp_path / "roberta")).max_tokens == LENGTH  # not the table's 50 rows
-    for wrong in (1, LENGTH + 1):
-        with pytest.raises(ConfigurationError, match=f"takes 2 to {LENGTH} tokens, not {wrong}"):
+    # <s> a </s></s> b </s>: at least one token beside the special ones of a pair
+    assert load_local(str(tmp_path / "roberta"), max_tokens=5).max_tokens == 5
+    for wrong in (1, 4, LENGTH + 1):
+        with pytest.raises(ConfigurationError, match=f"takes 5 to {LENGTH} tokens, not {wrong}"):
             load_local(str(tmp_path / "roberta"), max_tokens=wrong)
 
 
@@ -108,6 +110,51 @@ def test_parts_that_cannot_be_exported(model: Path) -> None:
     (model / "modules.json").write_text("[{")
     with pytest.raises(ConfigurationError, match=r"modules\.json cannot be read as JSON"):
         load_local(str(model))
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "named"),
+    [
+        ("modules.json", {"type": "Transformer"}, "all of it"),
+        ("modules.json", [{"type": "Transformer"}], r"0\.path"),
+        ("modules.json", ["Transformer"], "0"),
+        ("modules.json", [{"type": "Transformer", "path": 3}], r"0\.path"),
+        ("config_sentence_transformers.json", [], "all of it"),
+        ("config_sentence_transformers.json", {"default_prompt_name": ["query"]}, "default_prompt_name"),
+        ("config_sentence_transformers.json", {"default_prompt_name": "query", "prompts": "ask: "}, "prompts"),
+        ("sentence_bert_config.json", 32, "all of it"),
+        ("sentence_bert_config.json", {"max_seq_length": "long"}, "max_seq_length"),
+        ("sentence_bert_config.json", {"max_seq_length": -1}, "max_seq_length"),
+        ("1_Pooling/config.json", ["mean"], "all of it"),
+    ],
+)
+def test_malformed_files_are_named(model: Path, file: str, content: Any, named: str) -> None:
+    write(model / file, content)
+    with pytest.raises(ConfigurationError, match=rf"{file} has missing or invalid values: {named}\."):
+        load_local(str(model))
+
+
+def test_malformed_pooling_and_length(model: Path) -> None:
+    change(model / "1_Pooling" / "config.json", pooling_mode=[{"mean": True}])
+    with pytest.raises(ConfigurationError, match="pools by"):
+        load_local(str(model))
+    change(model / "1_Pooling" / "config.json", pooling_mode="mean")
+    for wrong in ("long", ["512"]):
+        change(model / "tokenizer_config.json", model_max_length=wrong)
+        with pytest.raises(ConfigurationError, match=r"tokenizer_config\.json has a model_max_length that is no"):
+            load_local(str(model))
+    change(model / "tokenizer_config.json", model_max_length=float("inf"))
+    assert load_local(str(model)).max_tokens == LENGTH
+    change(model / "tokenizer_config.json", model_max_length=1)
+    with pytest.raises(ConfigurationError, match=f"takes 4 to {LENGTH} tokens, not 1"):
+        load_local(str(model))
+
+
+@pytest.mark.parametrize("name", ["", "x" * 300, "owner/" + "x" * 300, "/" + "x" * 300, "nul\0"])
+def test_names_of_no_model(name: str) -> None:
+    """None of them reaches the network: the hub's own library refuses them."""
+    with pytest.raises(NotFoundError, match="There is no folder"):
+        load_local(name)
 
 
 def test_a_default_prompt(model: Path) -> None:

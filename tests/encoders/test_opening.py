@@ -91,6 +91,8 @@ def test_embeddings_alone_have_no_features(embedded_dataset: Dataset, tmp_path: 
 @pytest.mark.parametrize("handcrafted", [False, True])
 def test_a_bundle_whose_encoder_is_a_server(texts: Dataset, tmp_path: Path, handcrafted: bool) -> None:
     with EmbeddingServer(key="s3cret") as server:
+        url = server.url.replace("http://", "http://ada:hunter2@")
+        assert "hunter2" not in repr(Settings(encoder_url=url))  # type: ignore[arg-type]
         settings = Settings(encoder_url=server.url, encoder_api_key="s3cret")  # type: ignore[arg-type]
         manifest = train_bundle(
             texts, tmp_path / "b", encoder="remote:openai:m", handcrafted=handcrafted, config=QUICK, settings=settings
@@ -106,10 +108,13 @@ def test_a_bundle_whose_encoder_is_a_server(texts: Dataset, tmp_path: Path, hand
         with own, Client("sqlite://", bundle=tmp_path / "b", encoder=own) as client:
             np.testing.assert_allclose(client.score("ada", ["one", "two"], prompt="Say!"), scores, atol=1e-5)
         server.model = "another"
-        with Client("sqlite://", bundle=tmp_path / "b", settings=settings) as client:
-            with pytest.raises(BundleMismatchError, match="model"):
-                client.record(Comparison(user_id="ada", prompt="Say!", chosen="one", rejected="two"))
-            assert client.personalize("ada").comparisons == 0
+        hosts = RemoteEncoder(server.url, protocol="openai", model="m", api_key="s3cret")
+        for encoder in (None, hosts):
+            with Client("sqlite://", bundle=tmp_path / "b", settings=settings, encoder=encoder) as client:
+                with pytest.raises(BundleMismatchError, match="model"):
+                    client.record(Comparison(user_id="ada", prompt="Say!", chosen="one", rejected="two"))
+                assert client.personalize("ada").comparisons == 0
+        hosts.close()
 
 
 def test_a_server_of_another_model_name_or_size(texts: Dataset, tmp_path: Path) -> None:
@@ -125,6 +130,19 @@ def test_a_server_of_another_model_name_or_size(texts: Dataset, tmp_path: Path) 
         with pytest.raises(BundleMismatchError, match="no longer serves the m"):
             opened.encode([(None, "x")])
         close(opened)
+
+
+def test_a_server_that_is_sent_chat_messages(texts: Dataset, tmp_path: Path) -> None:
+    with EmbeddingServer() as server:
+        settings = Settings(encoder_url=server.url, encoder_cache=tmp_path / "cache")  # type: ignore[arg-type]
+        manifest = train_bundle(texts, tmp_path / "b", encoder="remote:vllm+chat:m", config=QUICK, settings=settings)
+        assert (manifest.encoder.remote.protocol, manifest.encoder.remote.template) == ("vllm", None)  # type: ignore[union-attr]
+        assert all("messages" in request.body for request in server.requests)
+        asked = len(server.requests)
+        with Client("sqlite://", bundle=tmp_path / "b", settings=settings) as client:
+            item = texts.items[0]
+            client.score("ada", [item.text or ""], prompt=item.prompt)
+        assert len(server.requests) == asked  # all of it is in the cache
 
 
 @pytest.mark.parametrize("name", ["remote:", "remote:openai", "remote:openai:", "remote:grpc:m"])

@@ -241,15 +241,26 @@ def test_answers_of_another_kind_of_server(server: EmbeddingServer, body: bytes)
         ({"url": "ftp://host"}, "must look like http"),
         ({"url": "http://"}, "must look like http"),
         ({"url": "http://user:hunter2@host:port"}, "must look like http"),
+        ({"url": SecretStr("http://user:hunter2@host:port")}, "must look like http"),
+        ({"url": "http://xn--a"}, "must look like http"),
+        ({"url": "http://☃.net"}, "must look like http"),
+        ({"url": "http://a..b"}, "must look like http"),
+        ({"url": f"http://{'a' * 64}"}, "must look like http"),
+        ({"url": "http://host/\0"}, "must look like http"),
+        ({"url": None}, "must look like http"),
+        ({"model": None}, "model must be the name"),
+        ({"model": " "}, "model must be the name"),
         ({"protocol": "cohere"}, "protocol must be one of openai, vllm, tei, sglang"),
         ({"protocol": "tei", "template": None}, "only protocol='vllm' takes"),
+        ({"template": 5}, r"must hold \{response\}"),
         ({"template": "{prompt}"}, r"must hold \{response\}"),
         ({"template": "<|begin_of_text|>{prompt}{response}"}, "BOS"),
-        ({"dimension": 0}, "dimension must be 1 or more"),
+        *(({"dimension": dimension}, "dimension must be 1 or more") for dimension in (0, 1.5, True, "8")),
         ({"shorten": True}, "shorten=True needs"),
         ({"protocol": "tei", "shorten": True, "dimension": 4}, "shorten=True needs"),
         ({"api_key": "two words"}, "api_key must be one word"),
         ({"api_key": "hunter2\u2603"}, "api_key must be one word"),
+        ({"api_key": 5}, "api_key must be one word"),
         ({"api_key": ""}, "api_key must be one word"),
         ({"url": "http://user:hunter2@host", "api_key": "key"}, "one of them only"),
         ({"probe": [[1.0]]}, "probe must be one finite vector"),
@@ -268,7 +279,9 @@ def test_arguments_that_make_no_sense(arguments: dict[str, Any], message: str) -
 @pytest.mark.parametrize(
     "limits",
     [{"batch_size": 0}, {"batch_size": 2049}, {"concurrency": 0}, {"timeout": 0}, {"retries": -1}, {"backoff": -1},
-     {"longest_wait": float("nan")}, {"probe_every": -1}],
+     {"longest_wait": float("nan")}, {"longest_wait": float("inf")}, {"probe_every": -1},
+     {"batch_size": 1.5}, {"concurrency": True}, {"retries": "3"}, {"retries": 1.0}, {"timeout": "30"},
+     {"backoff": None}, {"probe_every": True}],
 )  # fmt: skip
 def test_limits_out_of_range(limits: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match=f"Limits\\({next(iter(limits))}="):
@@ -285,11 +298,19 @@ def test_a_key_is_sent_and_shown_nowhere(server: EmbeddingServer) -> None:
     assert shown[0] == f"RemoteEncoder({server.url.removeprefix('http://')!r}, protocol='openai', model='tiny')"
 
 
+def test_hosts_that_are_not_ascii_and_addresses_that_are_secret(server: EmbeddingServer) -> None:
+    for host in ("münchen.de", "xn--mnchen-3ya.de", "[::1]:8", "host."):
+        RemoteEncoder(f"http://{host}", protocol="tei", model="m").close()
+    with RemoteEncoder(SecretStr(server.url), protocol="tei", model="tiny", limits=FAST) as encoder:
+        assert encoder.dimension == 8
+
+
 def test_importing_it_opens_nothing_and_loads_no_http_client() -> None:
     script = (
         "import sys, threading\n"
         "from mrm_sdk.encoders.remote import RemoteEncoder\n"
+        "assert not {'httpx', 'transformers'} & sys.modules.keys()\n"
         "RemoteEncoder('http://nowhere.invalid', protocol='tei', model='m', cache='/nowhere/vectors.db').close()\n"
-        "assert threading.active_count() == 1 and not {'httpx', 'transformers'} & sys.modules.keys()\n"
+        "assert threading.active_count() == 1\n"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", script], check=True)

@@ -46,6 +46,7 @@ def remote(server: EmbeddingServer, **arguments: Any) -> RemoteEncoder:
         Reply(429, headers={"Retry-After": "3600"}),
         Reply(503, headers={"Retry-After": "Fri, 31 Dec 9999 23:59:59 GMT"}),
         Reply(503, headers={"Retry-After": "soon"}),
+        Reply(503, headers={"Retry-After": f"Fri, 31 Dec 2100 23:59:59 +{'9' * 30}"}),
         Reply(drop=True),
         Reply(body=b"{}", headers={"Content-Length": "100", "Connection": "close"}),  # ends in the middle
     ],
@@ -122,6 +123,13 @@ def test_a_redirect_is_not_followed_with_the_key(server: EmbeddingServer) -> Non
         assert not other.requests
 
 
+def test_a_redirect_to_what_is_no_host(server: EmbeddingServer) -> None:
+    with remote(server) as encoder:
+        server.script.append(Reply(307, headers={"Location": "http://xn--a/"}))
+        with pytest.raises(EncoderError, match="sent an answer that cannot be read"):
+            encoder.encode([(None, TEXT)])
+
+
 def test_one_failed_batch_fails_the_call_and_what_came_before_is_cached(server: EmbeddingServer, path: Path) -> None:
     pairs = [(None, f"text {n}") for n in range(40)]
     limits = Limits(batch_size=4, retries=0, concurrency=1, backoff=0)
@@ -151,6 +159,50 @@ def test_neither_key_nor_text_is_told(server: EmbeddingServer, status: int, capl
     assert "invalid_request" in shown or status == 413
     assert SECRET not in shown
     assert TEXT not in shown
+
+
+def test_a_key_in_the_query_is_sent_and_not_logged(server: EmbeddingServer, caplog: pytest.LogCaptureFixture) -> None:
+    url = f"{server.url}/v1?api-key={SECRET}&api-version=1"
+    with caplog.at_level(logging.DEBUG), RemoteEncoder(url, protocol="openai", model="tiny", limits=FAST) as encoder:
+        server.script.extend([Reply(body=b'{"data": [{"index": 0, "embedding": [1, 2]}]}')] * 2 + [Reply(404)])
+        assert encoder.encode([(None, "a")]).shape == (1, 2)
+        with pytest.raises(ConfigurationError, match="for /v1/embeddings: check address") as caught:
+            encoder.encode([(None, "b")])
+        shown = f"{caught.value!r} {encoder!r} {vars(encoder)} {vars(encoder._line()._sender)} {caplog.text}"
+    assert {request.path for request in server.requests} == {f"/v1/embeddings?api-key={SECRET}&api-version=1"}
+    assert f'HTTP Request: POST {server.url}/v1/embeddings "HTTP/1.1 200 OK"' in caplog.text
+    assert SECRET not in shown
+
+
+def test_a_short_call_comes_in_between_the_batches_of_a_long_one(server: EmbeddingServer) -> None:
+    held, go = threading.Event(), threading.Event()
+
+    def during(request: Request) -> None:
+        if request.inputs == ["long 0"]:
+            held.set()
+            go.wait(20)
+
+    server.during = during
+    with remote(server, limits=Limits(batch_size=1, concurrency=1, backoff=0)) as encoder:
+        line = encoder._line()
+        submit = line.submit
+
+        def submitted(work: Any, inputs: list[Any]) -> Any:
+            future = submit(work, inputs)
+            if inputs == ["short"]:
+                go.set()  # only now does the server go on with the long call
+            return future
+
+        line.submit = submitted
+        pairs = [(None, f"long {n}") for n in range(40)]
+        results: list[Any] = []
+        thread = threading.Thread(target=lambda: results.append(encoder.encode(pairs)))
+        thread.start()
+        assert held.wait(20)
+        np.testing.assert_allclose(encoder.encode([(None, "short")]), [vector("short")], rtol=1e-6)
+        thread.join(20)
+    np.testing.assert_allclose(results[0], [vector(text) for _, text in pairs], rtol=1e-6)
+    assert server.sent.index("short") <= 2
 
 
 def test_the_limit_on_concurrency_is_held_over_all_threads(server: EmbeddingServer) -> None:
@@ -225,6 +277,7 @@ def test_retry_after_in_both_forms() -> None:
         "Sun, 01 Nov 2026 12:00:30 GMT": 30.0,
         "Sun, 01 Nov 2026 12:00:30 -0000": 30.0,
         "Sun, 01 Nov 2026 11:00:00 GMT": 0.0,
+        f"Sun, 01 Nov 2026 12:00:30 +{'9' * 30}": None,
     }  # fmt: skip
     assert {value: retry_after({"retry-after": value}, now) for value in read} == read
     assert retry_after({}, now) is None

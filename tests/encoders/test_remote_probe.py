@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from mrm_sdk.bundle.specification import PROBE_TEXT
 from mrm_sdk.encoders.remote import Limits, RemoteEncoder
@@ -171,6 +173,47 @@ def test_vectors_cached_since_the_last_good_probe_are_dropped(server: EmbeddingS
         server.requests.clear()
         np.testing.assert_allclose(encoder.encode(PAIRS[:4]), EXPECTED[:4], rtol=1e-6)
     assert server.sent == ["text 1", "text 2", "text 3"]
+
+
+def test_what_another_process_cached_of_a_wrong_model_is_dropped(server: EmbeddingServer, path: Path) -> None:
+    with remote(server, cache=path) as a:
+        a.encode(PAIRS[:2])
+        server.model = "another"
+        a.encode(PAIRS[2:3])  # its next probe is not due: nobody can know
+    with remote(server, cache=path) as b, pytest.raises(BundleMismatchError):
+        b.encode(PAIRS[3:4])
+    server.model = "tiny"
+    with remote(server, cache=path) as c:
+        np.testing.assert_allclose(c.encode(PAIRS[:3]), EXPECTED[:3], rtol=1e-6)
+
+
+def test_after_a_refusal_no_process_caches_until_a_probe_is_good(server: EmbeddingServer, path: Path) -> None:
+    with remote(server, cache=path) as a:
+        a.encode(PAIRS[:1])
+        server.model = "another"
+        with remote(server, cache=path) as b, pytest.raises(BundleMismatchError):
+            b.encode(PAIRS[1:2])
+        a.encode(PAIRS[2:3])  # still not due
+    server.model = "tiny"
+    with remote(server, cache=path) as c:
+        np.testing.assert_allclose(c.encode(PAIRS), EXPECTED, rtol=1e-6)
+    server.requests.clear()
+    with remote(server, cache=path) as d:
+        np.testing.assert_allclose(d.encode(PAIRS), EXPECTED, rtol=1e-6)
+    assert not server.requests
+
+
+@pytest.mark.parametrize("vector", [np.ones(1, np.float32), np.full(8, np.nan, np.float32)], ids=["short", "NaN"])
+def test_a_cached_row_that_is_no_vector_of_this_encoder(
+    server: EmbeddingServer, path: Path, vector: NDArray[np.float32]
+) -> None:
+    with remote(server, cache=path) as encoder:
+        encoder.encode(PAIRS)
+    with sqlite3.connect(path) as database:
+        database.execute("UPDATE vectors SET vector = ?", (vector.tobytes(),))
+    database.close()
+    with remote(server, cache=path) as encoder, pytest.raises(EncoderError, match=r"damaged: delete it"):
+        encoder.encode(PAIRS)
 
 
 def test_a_cache_of_another_model_than_the_bundles(server: EmbeddingServer, path: Path) -> None:
