@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from mrm_sdk.bundle.loading import Bundle
 from mrm_sdk.client import Client
 from mrm_sdk.encoders import Encoder
 from mrm_sdk.feedback import Feedback
-from mrm_sdk.schemas import Forgotten, Prompt, Ranked, Recorded, Response, UserReward
+from mrm_sdk.schemas import Forgotten, Prompt, Pruned, Ranked, Recorded, Response, UserReward
 from mrm_sdk.settings import Settings
 
 if TYPE_CHECKING:
@@ -67,6 +68,14 @@ class AsyncClient:
     async def forget(self, user_id: str) -> Forgotten:
         """See :meth:`mrm_sdk.Client.forget`."""
         return await asyncio.to_thread(self._client.forget, user_id)
+
+    async def export_user(self, user_id: str) -> dict[str, Any]:
+        """See :meth:`mrm_sdk.Client.export_user`."""
+        return await asyncio.to_thread(self._client.export_user, user_id)
+
+    async def prune(self, *, older_than: timedelta | datetime) -> Pruned:
+        """See :meth:`mrm_sdk.Client.prune`."""
+        return await asyncio.to_thread(self._client.prune, older_than=older_than)
 
     async def close(self) -> None:
         """See :meth:`mrm_sdk.Client.close`."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ from mrm_sdk.schemas import (
     Forgotten,
     Item,
     Prompt,
+    Pruned,
     Ranked,
     Recorded,
     Response,
@@ -74,7 +76,7 @@ class Client:
         self._settings = settings or Settings()
         self._bundle = bundle if isinstance(bundle, Bundle) else Bundle(bundle, self._settings)
         self._database = Database(database, self._settings)
-        store = Store(self._database, tenant)
+        store = Store(self._database, tenant, store_text=self._settings.store_text)
         self._store = store
         opened = open_encoder(encoder, self._bundle)
         # One that the host handed in stays the host's to close.
@@ -98,6 +100,7 @@ class Client:
         Raises:
             ConflictError: its event id was recorded before with other content.
             UserForgottenError: it is older than its user's deletion.
+            EventExpiredError: it is older than what :meth:`prune` keeps.
             EmbeddingError: an embedding does not fit the bundle.
             EncoderError: its text could not be encoded.
             DatabaseError: the database refused; nothing was stored.
@@ -131,6 +134,7 @@ class Client:
         """Returns a user's reward model, adapted to all feedback so far; an unknown user gets the prior.
 
         Raises:
+            BundleMismatchError: feedback stored without its text has no features under this bundle.
             DatabaseError: the database refused; the stored weights stay as they were.
         """
         self._open()
@@ -145,6 +149,7 @@ class Client:
             InvalidInputError: a response or the prompt is of a wrong type.
             EmbeddingError: an embedding does not fit the bundle.
             EncoderError: text could not be encoded.
+            BundleMismatchError: see :meth:`personalize`.
         """
         self._open()
         if isinstance(responses, str | Response) or not isinstance(responses, Sequence):
@@ -167,6 +172,51 @@ class Client:
         self._open()
         user_id = identifier("user_id", user_id)
         return Forgotten(user_id=user_id, rows=self._store.forget(user_id))
+
+    def export_user(self, user_id: str) -> dict[str, Any]:
+        """Returns everything known of a user, as it stood at one moment, in values that ``json.dumps`` takes.
+
+        Returns:
+            ``format`` (1), ``exported_at``, ``tenant``, ``user_id``, and, empty where nothing is known:
+
+            - ``comparisons``: ``event_id``, ``created_at``, ``prompt``, ``chosen``, ``rejected``, ``tie``,
+              ``strength``, ``z`` ([K] by hash of features), by event id; rankings are the comparisons that they make;
+            - ``ratings``, thumbs among them: ``event_id``, ``created_at``, ``prompt``, ``response``, ``value``,
+              ``strength``;
+            - ``weights`` by fingerprint: ``weights`` [K], ``covariance`` [K, K] or ``None``, ``comparisons``,
+              ``revision``;
+            - ``outbox``: ``event_id``, ``kind``, ``created_at``; ``tombstones``: ``event_id``, ``forgotten_at``;
+            - ``counts``: rows by table.
+
+            ``chosen``, ``rejected`` and ``response`` hold ``item`` (hash of the content, in hex), ``text``,
+            ``embedding`` [D], ``base_rewards`` ([K] by hash of features). Times are ISO 8601, in UTC.
+
+        Raises:
+            DatabaseError: the database refused.
+        """
+        self._open()
+        return self._store.export(identifier("user_id", user_id))
+
+    def prune(self, *, older_than: timedelta | datetime) -> Pruned:
+        """Deletes all users' events from before a moment, or of a greater age, in one transaction.
+
+        Weights that had seen one go too, and are adapted anew when they are next wanted; so do texts that nobody
+        judges any more, and users of whom nothing is left. What is older stays out when it arrives again
+        (``EventExpiredError``); an earlier moment than that of the last call changes nothing.
+
+        Args:
+            older_than: an age, or a moment with a time zone; by an event's ``created_at``.
+
+        Returns:
+            The moment, and how many rows went from each table.
+
+        Raises:
+            InvalidInputError: it is of another type, without a time zone, in the future, or outside of the calendar.
+            DatabaseError: the database refused; nothing was deleted.
+        """
+        self._open()
+        before, rows = self._store.prune(_moment(older_than))
+        return Pruned(before=before, rows=rows)
 
     def close(self) -> None:
         """Closes the connections to the database and to the encoder's server; what is the host's is left open."""
@@ -202,3 +252,17 @@ class Client:
                     fingerprint=manifest.fingerprint, features=manifest.features, name=manifest.name[:255]
                 )
                 self._ready = True
+
+
+def _moment(older_than: timedelta | datetime) -> datetime:
+    now = datetime.now(UTC)
+    try:
+        moment = now - older_than if isinstance(older_than, timedelta) else older_than
+        if not isinstance(moment, datetime) or moment.utcoffset() is None:
+            raise InvalidInputError("older_than must be a timedelta, or a datetime with a time zone.")
+        moment = moment.astimezone(UTC)
+    except OverflowError:
+        raise InvalidInputError("older_than lies outside of the calendar.") from None
+    if moment > now:
+        raise InvalidInputError("older_than lies in the future: all feedback would go, and new feedback be refused.")
+    return moment

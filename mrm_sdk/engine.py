@@ -21,9 +21,17 @@ from numpy.typing import NDArray
 from mrm_sdk.bundle.loading import Bundle
 from mrm_sdk.bundle.specification import digest
 from mrm_sdk.core.batching import Pairs, pad
+from mrm_sdk.core.drift import discounts, rating_discounts
 from mrm_sdk.core.ratings import pairs_of_ratings
 from mrm_sdk.encoders import Encoder, base_rewards, check
-from mrm_sdk.errors import ContentionError, EmbeddingError, EncoderError, InvalidInputError, MrmError
+from mrm_sdk.errors import (
+    BundleMismatchError,
+    ContentionError,
+    EmbeddingError,
+    EncoderError,
+    InvalidInputError,
+    MrmError,
+)
 from mrm_sdk.feedback import Feedback
 from mrm_sdk.schemas import Item, UserReward
 from mrm_sdk.settings import Settings
@@ -54,6 +62,11 @@ class RewardEngine:
         foreign = encoder.fingerprint != bundle.manifest.encoder.fingerprint
         self._features = digest([bundle.features, encoder.fingerprint]) if foreign else bundle.features
         self._fingerprint = digest([bundle.fingerprint, encoder.fingerprint]) if foreign else bundle.fingerprint
+        # Weights adapted with another half-life than the bundle's are kept apart likewise.
+        own, given = bundle.manifest.adaptation.half_life, settings.half_life
+        self._half_life = own if given is None else given.total_seconds() or None
+        if self._half_life != own:
+            self._fingerprint = digest([self._fingerprint, {"half_life": self._half_life}])
         self._cache: OrderedDict[bytes, NDArray[np.float32]] = OrderedDict()
         self._cache_lock = threading.Lock()
         self._prior_weights, self._prior_covariance = self._adapt(NO_FEEDBACK)
@@ -145,6 +158,9 @@ class RewardEngine:
 
         Returns:
             ``None`` where the user was forgotten in this very moment.
+
+        Raises:
+            BundleMismatchError: features are missing, and so is the text that they would be computed from.
         """
         missing = {key for pair, z in zip(feedback.items, feedback.z, strict=True) if z is None for key in pair}
         missing |= {rating.item for rating in feedback.ratings if rating.base_rewards is None}
@@ -153,6 +169,8 @@ class RewardEngine:
         items = self._store.items(missing)
         if len(items) < len(missing):
             return None
+        if any(item.text is None and item.embedding is None for item in items.values()):
+            raise _textless()
         features = self._base_rewards([item for item in items.values() if self._can_take(item)])
         z, ratings, new = list(feedback.z), list(feedback.ratings), {}
         for row, (chosen, rejected) in enumerate(feedback.items):
@@ -177,18 +195,21 @@ class RewardEngine:
         return True
 
     def _adapt(self, feedback: UserFeedback) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+        ratings, strength = feedback.ratings, np.array(feedback.strength, np.float64)
+        moments = [*feedback.created_at, *(rating.created_at for rating in ratings)]
+        old, old_ratings = np.split(discounts(moments, self._half_life), [len(strength)])
         compared = Pairs(
             torch.from_numpy(self._matrix(feedback.z)),
-            torch.tensor(feedback.strength, dtype=torch.float64),
+            torch.from_numpy(strength * old),
             torch.tensor(feedback.tie, dtype=torch.float64),
         )
-        ratings = feedback.ratings
         prompts = {key: number for number, key in enumerate(dict.fromkeys(rating.prompt for rating in ratings))}
+        prompt = np.array([prompts[rating.prompt] for rating in ratings], np.int64)
         rated = pairs_of_ratings(
             np.array([rating.value for rating in ratings], np.float64),
             self._matrix([rating.base_rewards for rating in ratings]),
-            np.array([prompts[rating.prompt] for rating in ratings], np.int64),
-            np.array([rating.strength for rating in ratings], np.float64),
+            prompt,
+            np.array([rating.strength for rating in ratings], np.float64) * rating_discounts(old_ratings, prompt),
         )
         user = Pairs(*map(torch.cat, zip(compared, rated, strict=True)))
         weights, covariance = self._bundle.adapt(pad([user]))
@@ -235,6 +256,14 @@ class RewardEngine:
 def _usable(z: NDArray[np.float32]) -> bool:
     """Base rewards have unit variance over the training items: what is this far off comes from a broken encoder."""
     return bool((np.abs(z) <= _LARGEST).all())
+
+
+def _textless() -> BundleMismatchError:
+    return BundleMismatchError(
+        "Some of this user's feedback was stored without its text (store_text=False), by another bundle or encoder. "
+        "Hand the same feedback in again through this client, with the same event ids (record_many): it counts as "
+        "duplicates, and what this bundle makes of it is stored. Or use the bundle that it was recorded with."
+    )
 
 
 def _overflow() -> EmbeddingError:

@@ -10,6 +10,7 @@
     ├── OutputError                      a result cannot be written where it was asked for
     ├── ConflictError                    an event id came again with other content
     ├── UserForgottenError               an event from before its user was forgotten
+    ├── EventExpiredError                an event from before what the tenant keeps
     ├── ConfigurationError               settings or arguments contradict each other
     │   └── MissingDependencyError       an optional package is absent: the message names the extra
     ├── BundleError                      a bundle cannot be used
@@ -71,6 +72,10 @@ class ConflictError(MrmError):
 
 class UserForgottenError(MrmError):
     """The event is older than its user's deletion, and stays deleted."""
+
+
+class EventExpiredError(MrmError):
+    """The event is older than the tenant keeps feedback, and stays deleted."""
 
 
 class ConfigurationError(MrmError):

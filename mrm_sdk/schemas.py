@@ -368,3 +368,10 @@ class Forgotten(Frozen):
 
     user_id: str
     rows: Annotated[Mapping[str, int], AfterValidator(MappingProxyType), PlainSerializer(dict, return_type=dict)]
+
+
+class Pruned(Frozen):
+    """How many rows of each table went, and from before when: such events stay out."""
+
+    before: AwareDatetime
+    rows: Annotated[Mapping[str, int], AfterValidator(MappingProxyType), PlainSerializer(dict, return_type=dict)]

@@ -207,6 +207,8 @@ class TestOpening:
             lambda: client.score("ada", [A]),
             lambda: client.rank("ada", [A]),
             lambda: client.forget("ada"),
+            lambda: client.export_user("ada"),
+            lambda: client.prune(older_than=timedelta(days=1)),
         ]
         for call in calls:
             with pytest.raises(ClientClosedError):

@@ -167,6 +167,18 @@ def test_the_experiment_behind_the_rules_for_ratings_runs(tmp_path: Path) -> Non
     assert [len(row.split()) for row in rows] == [1] * 4 + [5] * 11 + [6] * 6
 
 
+def test_the_measurement_of_drift_runs(tmp_path: Path) -> None:
+    out = run("-W", "error", ROOT / "export" / "measure_drift.py", "--quick", cwd=tmp_path)
+    changed, kept = out.split("tastes stay")
+    for table in (changed, kept):
+        rows = re.findall(r"^(none|\d+ days|none, .*?)((?: +0\.\d{4}(?: ± \d\.\d{3})?){7}) *$", table, re.MULTILINE)
+        assert [name for name, _ in rows][:2] == ["none", "160 days"]
+        assert len(rows) == 9
+    # The row without a half-life at 60 further comparisons, where tastes stay and where they have changed.
+    last = [float(re.findall(r"^none .*?(0\.\d{4}) *$", table, re.MULTILINE)[0]) for table in (kept, changed)]
+    assert last[0] > last[1]
+
+
 def test_recipes_and_examples_are_all_listed_and_tested() -> None:
     tested = "".join(
         (ROOT / "tests" / name).read_text(encoding="utf-8") for name in ("test_docs.py", "test_recipes.py")

@@ -17,7 +17,7 @@ from mrm_sdk import errors
 from tests.conftest import ROOT
 
 PUBLIC = {
-    "AsyncClient", "Bundle", "Client", "Comparison", "Forgotten", "Limits", "Message", "Ranked", "Ranking",
+    "AsyncClient", "Bundle", "Client", "Comparison", "Forgotten", "Limits", "Message", "Pruned", "Ranked", "Ranking",
     "Rating", "Recorded", "Refusal", "RemoteEncoder", "Response", "Settings", "Thumb", "UserReward", "__version__",
 }  # fmt: skip
 HEAVY = {"torch", "onnxruntime", "sqlalchemy", "transformers", "alembic", "onnx", "tokenizers", "httpx", "rich"}
@@ -134,6 +134,6 @@ def test_the_wheel_works_alone(tmp_path: Path, embedded_bundle: mrm_sdk.Bundle) 
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    assert "no tables -> 0002" in run(bin_folder / "mrm", "db", "upgrade", "--database", "sqlite:///wheel.db")
+    assert "no tables -> 0003" in run(bin_folder / "mrm", "db", "upgrade", "--database", "sqlite:///wheel.db")
     assert "as they should be" in run(bin_folder / "mrm", "db", "check", "--database", "sqlite:///wheel.db")
     assert "recorded and scored" in run(bin_folder / "python", "-c", SCRIPT, embedded_bundle.path)

@@ -13,7 +13,7 @@ from mrm_sdk.bundle.specification import ENCODER, EncoderSpec, digest
 from mrm_sdk.errors import BundleDamagedError, BundleMismatchError
 from mrm_sdk.schemas import Frozen
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 MANIFEST: Final = "manifest.json"
 BASE_REWARDS: Final = "base_rewards.onnx"
 BASE_REWARDS_FLOAT16: Final = "base_rewards_float16.onnx"
@@ -40,12 +40,15 @@ class Adaptation(Frozen):
         steps: Newton: most steps when serving; gradient: Adam steps.
         tolerance: Newton: largest change of a weight that counts as converged.
         learning_rate: gradient: of Adam.
+        half_life: seconds of age at which a judgement counts half, unless a client's settings say otherwise; ``None``:
+            all count in full, however old.
     """
 
     method: Literal["newton", "gradient"] = "newton"
     steps: int = Field(default=8, ge=1, le=1000)
     tolerance: float = Field(default=1e-9, gt=0)
     learning_rate: float = Field(default=0.005, gt=0)
+    half_life: float | None = Field(default=None, gt=0, allow_inf_nan=False)
 
 
 class Manifest(Frozen):
@@ -55,7 +58,7 @@ class Manifest(Frozen):
     identifies all of the bundle: stored weights belong to it. Neither depends on when or where it was made.
     """
 
-    format: Literal[1] = FORMAT
+    format: Literal[2] = FORMAT
     name: str
     created_at: datetime = Field(default_factory=lambda: datetime.now(UTC))
     sdk_version: str
@@ -78,8 +81,10 @@ class Manifest(Frozen):
     def identified(self) -> Manifest:
         """Returns this manifest with ``features`` and ``fingerprint`` computed from its contents."""
         shape = [self.format, self.base_functions, self.dimension]
-        features = digest([shape, self.encoder.fingerprint, self.files.get(BASE_REWARDS)])
-        fingerprint = digest([features, self.files.get(PRIOR), self.adaptation.model_dump()])
+        graphs = [self.files.get(BASE_REWARDS), self.files.get(ENCODER)]
+        features = digest([shape, self.encoder.fingerprint, graphs])
+        described = [self.files, self.encoder.model_dump(mode="json")]
+        fingerprint = digest([features, described, self.adaptation.model_dump(exclude_none=True)])
         return self.model_copy(update={"features": features, "fingerprint": fingerprint})
 
     @classmethod

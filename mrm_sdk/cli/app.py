@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -83,6 +84,9 @@ def train(
         bool, typer.Option("--handcrafted", help="Put features counted in the text beside the embedding.")
     ] = False,
     device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda, or auto.")] = "cpu",
+    half_life: Annotated[
+        str | None, typer.Option(help="Age at which a judgement counts half: 90d, 12h.", show_default=False)
+    ] = None,
     seed: Seed = 0,
     name: Annotated[str | None, typer.Option(help="Of the bundle; its folder's by default.")] = None,
     licence: Annotated[str, typer.Option(help="Of the training data, for the manifest.")] = "not stated",
@@ -99,6 +103,7 @@ def train(
     from mrm_sdk.training.config import TrainingConfig
 
     config = replace(TrainingConfig.preset(preset, seed=seed), device=device)
+    half = None if half_life is None else _duration(half_life, "--half-life")
     try:
         with progress() as report:
             report("reading", 0, 1)
@@ -116,6 +121,7 @@ def train(
                 config=config,
                 name=name,
                 licence=licence,
+                half_life=half,
                 checkpoint=checkpoint,
                 progress=report,
             )
@@ -228,6 +234,15 @@ def _numbers(text: str, option: str) -> list[int]:
         return [int(part) for part in text.split(",")]
     except ValueError:
         raise ConfigurationError(f"{option} wants whole numbers with commas, as 0,2,10; not {text!r}.") from None
+
+
+def _duration(text: str, option: str) -> timedelta:
+    from mrm_sdk.settings import duration
+
+    try:
+        return duration(text)
+    except ValueError as error:
+        raise ConfigurationError(f"{option}: {error}.") from None
 
 
 @app.command("import")

@@ -46,6 +46,6 @@ def run(dataset: Path, database: str, tenant: str, bundle: Path | None, data_for
 
             with Client(database, bundle=bundle, tenant=tenant, settings=settings) as client:
                 return client.record_many(counted())
-        store = Store(opened, tenant)
+        store = Store(opened, tenant, store_text=settings.store_text)
         upgrade(opened)
         return collect(observe_unencoded(store, counted(), settings.chunk_size))

