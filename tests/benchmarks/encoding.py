@@ -76,7 +76,7 @@ def encoding(folder: Path) -> list[dict[str, Any]]:
     peer = SentenceTransformer(str(minilm_folder()), device="cpu")
     peer.max_seq_length = 256
     encoders = {precision: opened(folder / precision, precision) for precision in ("float32", "int8")}
-    rows, rate, texts = [], matrix_rate(), answers()
+    rows, texts = [], answers()
     for name, chosen in ((f"{len(texts):,} answers", texts), ("4,000 short texts", short_texts(texts))):
         lengths = [min(256, len(ids)) for ids in peer.tokenizer(chosen, truncation=True, max_length=256)["input_ids"]]
         ways: dict[str, Callable[[], NDArray[np.float32]]] = {
@@ -88,7 +88,9 @@ def encoding(folder: Path) -> list[dict[str, Any]]:
         }
         vectors = {way: work() for way, work in ways.items()}  # the run that is not counted
         seconds: dict[str, list[float]] = {way: [] for way in ways}
+        rates: list[float] = []
         for _ in range(REPEATS):  # in turn: what disturbs the machine disturbs all of them
+            rates.append(matrix_rate())
             for way, work in ways.items():
                 began = time.perf_counter()
                 work()
@@ -101,7 +103,7 @@ def encoding(folder: Path) -> list[dict[str, Any]]:
                     "what": f"{name}: {way}",
                     "per_second": len(chosen) / middle,
                     "ratio": float(np.median(slowest)) / middle,
-                    "share": operations(lengths) / middle / rate,
+                    "share": operations(lengths) / middle / float(np.median(rates)),
                     "difference": float(np.abs(vectors[way] - expected).max()),
                     "cosine": float((vectors[way] * expected).sum(1).min()),
                 }
