@@ -53,6 +53,7 @@ class _Opened:
     session: Any
     providers: tuple[str, ...]
     bound: BoundSession | None
+    workers: int
     pool: ThreadPoolExecutor | None
 
 
@@ -107,7 +108,7 @@ class GraphSession:
     @property
     def threads(self) -> int:
         """How many batches run at once."""
-        return (self._settings.threads or available_cpus()) if self.on_cpu else 1
+        return self._open().workers
 
     @property
     def inputs(self) -> frozenset[str]:
@@ -251,7 +252,7 @@ class GraphSession:
         bound = BoundSession(runtime, session, "cuda", self._settings.device_id) if on_gpu else None
         workers = (self._settings.threads or available_cpus()) if providers[0] == CPU else 1
         pool = ThreadPoolExecutor(workers, "mrm_sdk") if workers > 1 else None
-        return _Opened(os.getpid(), session, providers, bound, pool)
+        return _Opened(os.getpid(), session, providers, bound, workers, pool)
 
     def _session(self, runtime: Any, asked: list[str]) -> tuple[Any, str]:
         """An open session, and why it is on the CPU where that was not asked for."""

@@ -68,8 +68,6 @@ class Finding:
 
 def examine(database: str | None, bundle: Path | None) -> list[Finding]:
     """Looks at the installation and, where named, at a database and a bundle; changes nothing."""
-    # From 1.29 on, importing ONNX Runtime leaves an identifier and a database of events in the home folder.
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     findings = [Finding("python", True, f"{platform.python_version()}, {platform.system()} {platform.machine()}")]
     findings += [Finding(name, _version(name) is not None, _version(name) or "not installed") for name in _PACKAGES]
     settings, finding = _settings()

@@ -135,7 +135,8 @@ class VectorCache:
             for start in range(0, len(wanted), _AT_ONCE):
                 some = wanted[start : start + _AT_ONCE]
                 marks = ",".join("?" * len(some))
-                rows = self._database.execute(f"SELECT key, vector FROM vectors WHERE key IN ({marks})", some)  # noqa: S608
+                query = f"SELECT key, vector FROM vectors WHERE key IN ({marks})"  # noqa: S608  question marks alone
+                rows = self._database.execute(query, some)
                 found.update((name, _unpack(vector, dimension)) for name, vector in rows)
             return found
 
@@ -177,7 +178,8 @@ class VectorCache:
         def work() -> None:
             good = "(SELECT good FROM probes WHERE namespace = ?)"
             asked = (self._namespace, self._namespace)
-            self._database.execute(f"DELETE FROM vectors WHERE namespace = ? AND written >= {good}", asked)  # noqa: S608
+            query = f"DELETE FROM vectors WHERE namespace = ? AND written >= {good}"  # noqa: S608  it stands above
+            self._database.execute(query, asked)
             self._database.execute("UPDATE probes SET good = NULL WHERE namespace = ?", asked[:1])
 
         self._guarded(lambda: self._transaction(work), None)

@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from mrm_sdk.bundle.loading import Bundle
+from mrm_sdk.bundle.loading import REWARDS, Bundle
 from mrm_sdk.bundle.session import GraphSession
 from mrm_sdk.bundle.specification import ENCODER, PROBE_TEXT, EncoderSpec
 from mrm_sdk.encoders.batches import token_batches
@@ -19,7 +19,6 @@ from mrm_sdk.settings import Settings
 
 INPUTS: Final = ("input_ids", "attention_mask", "token_type_ids")
 POOLED: Final = "pooled"
-BASE_REWARDS: Final = "base_rewards"
 HANDCRAFTED: Final = "handcrafted"
 
 # On a CPU, activations of this many tokens stay in a core's cache: twice as fast as 2,048 (tests/benchmarks/encoding).
@@ -63,7 +62,7 @@ class OnnxEncoder:
             ENCODER,
             lambda: read(ENCODER),
             frozenset(INPUTS[:2]),
-            frozenset([POOLED] if joined is None else [POOLED, BASE_REWARDS]),
+            frozenset([POOLED] if joined is None else [POOLED, REWARDS]),
             settings,
             optional=frozenset([INPUTS[2], HANDCRAFTED]),
             folder=folder,
@@ -107,7 +106,7 @@ class OnnxEncoder:
             BundleMismatchError: as for ``encode``, as are the other errors.
         """
         self._check()
-        return self._run(texts, BASE_REWARDS, self._base_functions, handcrafted)
+        return self._run(texts, REWARDS, self._base_functions, handcrafted)
 
     def _check(self) -> None:
         """Compares the probe text's vector, once in every process."""

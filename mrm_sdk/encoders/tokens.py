@@ -55,9 +55,9 @@ class Segments:
     """
 
     def __init__(self, tokenizer: bytes, max_tokens: int) -> None:
-        self._tokenizer, side = read_tokenizer(tokenizer)
+        self.tokenizer, side = read_tokenizer(tokenizer)
         self._kept = -1 if side == "left" else 1
-        self._frames = {pair: _frame(self._tokenizer, pair=pair) for pair in (False, True)}
+        self._frames = {pair: _frame(self.tokenizer, pair=pair) for pair in (False, True)}
         self._room = {
             pair: max_tokens - sum(part.sequence is None for part in frame) for pair, frame in self._frames.items()
         }
@@ -73,7 +73,7 @@ class Segments:
         for prompt, response in texts:
             check_text(prompt, response)
         parts = [part for text in texts for part in text if part is not None]
-        ids = _token_ids(self._tokenizer, parts, lambda row: (len(row), self._cut(row, max(self._room.values()))))
+        ids = _token_ids(self.tokenizer, parts, lambda row: (len(row), self._cut(row, max(self._room.values()))))
         return [self._framed([next(ids) for part in text if part is not None]) for text in texts]
 
     def _framed(self, rows: Sequence[tuple[int, Sequence[int]]]) -> Tokens:
@@ -141,7 +141,7 @@ class Chat:
     """
 
     def __init__(self, tokenizer: bytes, template: bytes, max_tokens: int) -> None:
-        self._tokenizer, self._max_tokens = read_tokenizer(tokenizer)[0], max_tokens
+        self.tokenizer, self._max_tokens = read_tokenizer(tokenizer)[0], max_tokens
         try:
             given = json.loads(template)
             self._special = {str(name): str(token) for name, token in given["tokens"].items()}
@@ -156,7 +156,7 @@ class Chat:
             EncoderError: the template refuses a conversation, or a text cannot be encoded as UTF-8.
         """
         chats = [self._rendered(prompt, response) for prompt, response in texts]
-        return [Tokens(ids, [0] * len(ids)) for ids in _token_ids(self._tokenizer, chats, self._cut)]
+        return [Tokens(ids, [0] * len(ids)) for ids in _token_ids(self.tokenizer, chats, self._cut)]
 
     def _cut(self, ids: Sequence[int]) -> Sequence[int]:
         return ids if len(ids) <= self._max_tokens else [ids[0], *ids[1 - self._max_tokens :]]
@@ -178,14 +178,17 @@ def layout(spec: EncoderSpec, read: Callable[[Any], bytes]) -> Segments | Chat:
     Raises:
         BundleMismatchError: a file cannot be read, or the tokenizer has tokens that the graph does not know.
     """
-    vocabulary = read_tokenizer(read(TOKENIZER))[0].get_vocab() if spec.vocabulary else {}
+    chosen: Segments | Chat
+    if spec.layout == "chat":
+        chosen = Chat(read(TOKENIZER), read(CHAT_TEMPLATE), spec.max_tokens)
+    else:
+        chosen = Segments(read(TOKENIZER), spec.max_tokens)
+    vocabulary = chosen.tokenizer.get_vocab() if spec.vocabulary else {}
     if max(vocabulary.values(), default=-1) >= spec.vocabulary > 0:
         raise BundleMismatchError(
             f"{TOKENIZER} has tokens beyond the {spec.vocabulary} that the graph knows: it is another model's."
         )
-    if spec.layout == "chat":
-        return Chat(read(TOKENIZER), read(CHAT_TEMPLATE), spec.max_tokens)
-    return Segments(read(TOKENIZER), spec.max_tokens)
+    return chosen
 
 
 def _token_ids(tokenizer: Tokenizer, texts: Sequence[str], cut: Callable[[Sequence[int]], _Cut]) -> Iterator[_Cut]:

@@ -10,13 +10,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mrm_sdk.bundle.loading import REWARDS
 from mrm_sdk.bundle.providers import CPU, CUDA, onnxruntime, with_options
 from mrm_sdk.bundle.session import GraphSession
 from mrm_sdk.bundle.specification import ENCODER
 from mrm_sdk.encoders.batches import token_batches
 from mrm_sdk.encoders.exporting import export_encoder
 from mrm_sdk.encoders.local import load_local
-from mrm_sdk.encoders.onnx import BASE_REWARDS, INPUTS, POOLED, padded
+from mrm_sdk.encoders.onnx import INPUTS, POOLED, padded
 from mrm_sdk.encoders.tokens import layout
 from tests.benchmarks.gpu_place import Place, texts, words
 
@@ -91,10 +92,10 @@ def latency(place: Place) -> Iterator[dict[str, Any]]:
         yield row
         opened = graph_session(place, precision)
         (batch,) = batches(place, precision, request, 10**6, opened.inputs)
-        yield _quantiles(f"graph alone, {precision}", lambda s=opened, b=batch: s.run(b, BASE_REWARDS), place)
+        yield _quantiles(f"graph alone, {precision}", lambda s=opened, b=batch: s.run(b, REWARDS), place)
         plain = plain_session(place, precision)
         yield _quantiles(
-            f"graph alone, no IO binding, {precision}", lambda s=plain, b=batch: s.run([BASE_REWARDS], b), place
+            f"graph alone, no IO binding, {precision}", lambda s=plain, b=batch: s.run([REWARDS], b), place
         )
 
 
@@ -123,7 +124,7 @@ def speed(place: Place) -> Iterator[dict[str, Any]]:
             encoder = place.encoder(precision, encode_tokens=budget)
             whole = place.seconds(lambda e=encoder: e.base_rewards(given), 3)
             ready = batches(place, precision, given, budget, opened.inputs)
-            alone = place.seconds(lambda s=opened, r=ready: [s.run(batch, BASE_REWARDS) for batch in r], 3)
+            alone = place.seconds(lambda s=opened, r=ready: [s.run(batch, REWARDS) for batch in r], 3)
             rate = len(given) / whole
             row = {
                 "what": f"{len(given):,} short texts, {precision}",
@@ -185,7 +186,7 @@ def graph_session(place: Place, precision: str) -> GraphSession:
         ENCODER,
         lambda: files[ENCODER],
         frozenset(INPUTS[:2]),
-        frozenset([POOLED, BASE_REWARDS]),
+        frozenset([POOLED, REWARDS]),
         place.settings(),
         optional=frozenset([INPUTS[2]]),
         folder=place.bundle,

@@ -262,7 +262,7 @@ def test_a_row_that_does_not_fit_is_an_error(graph: bytes, monkeypatch: pytest.M
             return BOTH[1:]
 
     real = opened._open()
-    monkeypatch.setattr(opened, "_opened", type(real)(real.pid, Full(), real.providers, None, None))
+    monkeypatch.setattr(opened, "_opened", type(real)(real.pid, Full(), real.providers, None, 1, None))
     with pytest.raises(OutOfMemoryError, match="Lower encode_tokens"):
         opened.fill(
             np.zeros((8, 3), np.float32),
