@@ -252,6 +252,9 @@ class TestOpening:
 class WrongEncoder:
     dimension, fingerprint = 7, "wrong"
 
+    def __repr__(self) -> str:  # names a test, alike in every process
+        return "WrongEncoder()"
+
     def encode(self, texts: Any) -> Any:
         return np.ones((len(texts), 7), np.float32)
 

@@ -34,7 +34,7 @@ BAD: list[tuple[type, dict[str, Any], str]] = [
     (Ranking, {"responses": []}, "2 to 50 responses"),
     (Ranking, {"responses": ["yes"]}, "2 to 50 responses"),
     (Ranking, {"responses": [f"{n}" for n in range(51)]}, "2 to 50 responses"),
-    (Ranking, {"responses": {"yes", "no"}}, "best first"),
+    (Ranking, {"responses": dict.fromkeys(["yes", "no"]).keys()}, "best first"),
     (Ranking, {"responses": "yes"}, "a list"),
     (Ranking, {"responses": None}, "a list"),
     (Ranking, {"responses": ["yes", None]}, "responses.1"),

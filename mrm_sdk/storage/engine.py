@@ -7,10 +7,10 @@ import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy import exc
@@ -27,6 +27,8 @@ from mrm_sdk.settings import Settings
 
 # PostgreSQL: deadlock detected, serialization failure.
 _CONTENTION = {"40P01", "40001"}
+_ATTEMPTS = 5
+_T = TypeVar("_T")
 
 _open: weakref.WeakSet[Database] = weakref.WeakSet()
 
@@ -86,6 +88,25 @@ class Database:
             and not str(name).startswith((":", "file:"))
             and not os.path.lexists(str(name))
         )
+
+    def run(self, work: Callable[[sa.Connection], _T], *, write: bool = False) -> _T:
+        """Runs ``work`` in one transaction, again where another process changed the same rows in between.
+
+        Args:
+            work: what to do; it may run several times, so it changes nothing but the database.
+            write: see :meth:`transaction`, whose errors it raises.
+
+        Raises:
+            ContentionError: others kept getting there first.
+        """
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                with self.transaction(write=write) as connection:
+                    return work(connection)
+            except ContentionError:
+                if attempt == _ATTEMPTS:
+                    raise
+        raise AssertionError("unreachable")
 
     @contextmanager
     def transaction(self, *, write: bool = False) -> Iterator[sa.Connection]:

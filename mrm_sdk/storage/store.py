@@ -16,7 +16,7 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from mrm_sdk.errors import ConfigurationError, ContentionError
+from mrm_sdk.errors import ConfigurationError
 from mrm_sdk.schemas import Item, identifier, uuid7
 from mrm_sdk.storage.engine import Database
 from mrm_sdk.storage.erasure import erase
@@ -45,7 +45,6 @@ from mrm_sdk.storage.tables import (
     UserWeightsRow,
 )
 
-_ATTEMPTS = 5
 _KEYS_PER_QUERY = 5_000  # below the number of parameters that any of the databases takes
 _T = TypeVar("_T")
 
@@ -95,22 +94,19 @@ class Store:
         return self._write(lambda connection: self._add(connection, events, features, base_rewards or {}))
 
     def _write(self, work: Callable[[sa.Connection], _T], *, alone: bool = False) -> _T:
-        """Runs ``work`` in a writing transaction, again where another process changed the same rows in between.
+        """Runs ``work`` in a writing transaction, as :meth:`Database.run` does.
 
         With ``alone``, no other writer of this tenant runs meanwhile: what is being forgotten cannot be judged again
         in the same moment. SQLite has one writer anyhow; on PostgreSQL an advisory lock keeps the others waiting.
         """
-        for attempt in range(1, _ATTEMPTS + 1):
-            try:
-                with self.database.transaction(write=True) as connection:
-                    if self.database.dialect == "postgresql":
-                        lock = sa.func.pg_advisory_xact_lock if alone else sa.func.pg_advisory_xact_lock_shared
-                        connection.execute(sa.select(lock(self._lock)))
-                    return work(connection)
-            except ContentionError:
-                if attempt == _ATTEMPTS:
-                    raise
-        raise AssertionError("unreachable")
+
+        def guarded(connection: sa.Connection) -> _T:
+            if self.database.dialect == "postgresql":
+                lock = sa.func.pg_advisory_xact_lock if alone else sa.func.pg_advisory_xact_lock_shared
+                connection.execute(sa.select(lock(self._lock)))
+            return work(connection)
+
+        return self.database.run(guarded, write=True)
 
     def _add(
         self,
