@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -16,7 +16,7 @@ from mrm_sdk.bundle.loading import Bundle
 from mrm_sdk.client import Client
 from mrm_sdk.encoders import Encoder
 from mrm_sdk.feedback import Feedback
-from mrm_sdk.schemas import Forgotten, Prompt, Pruned, Ranked, Recorded, Response, UserReward
+from mrm_sdk.schemas import Forgotten, Prompt, Pruned, Ranked, Rebuilt, Recorded, Response, UserReward
 from mrm_sdk.settings import Settings
 
 if TYPE_CHECKING:
@@ -42,6 +42,14 @@ class AsyncClient:
     def bundle(self) -> Bundle:
         """The bundle in use."""
         return self._client.bundle
+
+    async def use(self, bundle: str | Path | Bundle, *, encoder: Encoder | None = None) -> None:
+        """See :meth:`mrm_sdk.Client.use`."""
+        await asyncio.to_thread(self._client.use, bundle, encoder=encoder)
+
+    async def rebuild(self, *, progress: Callable[[str, int, int], None] | None = None) -> Rebuilt:
+        """See :meth:`mrm_sdk.Client.rebuild`."""
+        return await asyncio.to_thread(self._client.rebuild, progress=progress)
 
     async def record(self, feedback: Feedback) -> Recorded:
         """See :meth:`mrm_sdk.Client.record`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +23,7 @@ from mrm_sdk.schemas import (
     Prompt,
     Pruned,
     Ranked,
+    Rebuilt,
     Recorded,
     Response,
     UserReward,
@@ -32,6 +33,7 @@ from mrm_sdk.settings import Settings
 from mrm_sdk.storage import Database, Store, upgrade
 from mrm_sdk.storage.migrate import require_current
 from mrm_sdk.storage.recording import collect
+from mrm_sdk.tracing import traced
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -74,14 +76,12 @@ class Client:
         if settings is not None and not isinstance(settings, Settings):
             raise ConfigurationError(f"settings must be a Settings, not a {type(settings).__name__}.")
         self._settings = settings or Settings()
-        self._bundle = bundle if isinstance(bundle, Bundle) else Bundle(bundle, self._settings)
+        self._bundle = self._load(bundle)
         self._database = Database(database, self._settings)
-        store = Store(self._database, tenant, store_text=self._settings.store_text)
-        self._store = store
-        opened = open_encoder(encoder, self._bundle)
-        # One that the host handed in stays the host's to close.
-        self._own_encoder = opened if encoder is None else None
-        self._engine = RewardEngine(store, self._bundle, opened, self._settings)
+        self._store = Store(self._database, tenant, store_text=self._settings.store_text)
+        self._own_encoders: list[Encoder] = []
+        self._engine = self._engine_of(self._bundle, encoder)
+        self._former: RewardEngine | None = None
         self._lock = threading.Lock()
         self._ready = False
         self._closed = False
@@ -91,6 +91,54 @@ class Client:
         """The bundle in use."""
         return self._bundle
 
+    @traced
+    def use(self, bundle: str | Path | Bundle, *, encoder: Encoder | None = None) -> None:
+        """Goes over to another bundle, from the next call on; several lie side by side in one database.
+
+        What is recorded from now on gets features of the new bundle. A user whose earlier feedback has none yet is
+        served by the bundle in use before, until :meth:`rebuild` (or ``mrm rebuild`` in another process) has been
+        there: no call waits for old texts to be encoded. ``personalize`` names the bundle in ``fingerprint``. Vectors
+        of different bundles never meet. A client made with the new bundle has no former one, and encodes a user's
+        texts when that user is first wanted.
+
+        Args:
+            bundle: folder of a bundle, or a loaded one.
+            encoder: turns text into embeddings, where the bundle's own should not.
+
+        Raises:
+            BundleMismatchError: earlier feedback was stored without its text; the message says what is needed.
+            NotFoundError: there is no bundle at that path. The client goes on with the former one, as for the rest:
+            BundleError: the bundle is damaged, foreign, or does not fit the encoder.
+            DatabaseError: the database refused.
+        """
+        self._open()
+        loaded = self._load(bundle)
+        engine = self._engine_of(loaded, encoder)
+        if not self._settings.store_text:
+            engine.require_text()
+        with self._lock:
+            self._remember(loaded)
+            self._bundle, self._former, self._engine = loaded, self._engine, engine
+
+    @traced
+    def rebuild(self, *, progress: Callable[[str, int, int], None] | None = None) -> Rebuilt:
+        """Computes what the bundle in use lacks of all stored feedback, then adapts every user; may take long.
+
+        Others go on recording and scoring meanwhile. One that was stopped, or killed, goes on where it was when it is
+        called again; what is there already is not computed again.
+
+        Args:
+            progress: is told, after each part, what is being done, how much of it is done, and of how much.
+
+        Raises:
+            BundleMismatchError: some feedback was stored without its text; everything else is done.
+            EncoderError: text could not be encoded; what was stored before stays.
+            DatabaseError: the database refused; likewise.
+        """
+        self._open()
+        return self._engine.rebuild(progress or (lambda *_: None))
+
+    @traced
     def record(self, feedback: Feedback) -> Recorded:
         """Stores one comparison, rating, thumb or ranking (whole); when this returns, it is durable.
 
@@ -112,6 +160,7 @@ class Client:
                 raise outcome.error
         return collect(outcomes)
 
+    @traced
     def record_many(self, feedback: Iterable[Feedback]) -> Recorded:
         """Stores comparisons, ratings, thumbs and rankings of any number, a chunk per transaction, in bounded memory.
 
@@ -130,6 +179,7 @@ class Client:
             )
         return collect(self._engine.observe(feedback))
 
+    @traced
     def personalize(self, user_id: str) -> UserReward:
         """Returns a user's reward model, adapted to all feedback so far; an unknown user gets the prior.
 
@@ -138,8 +188,10 @@ class Client:
             DatabaseError: the database refused; the stored weights stay as they were.
         """
         self._open()
-        return self._engine.personalize(identifier("user_id", user_id))
+        user_id = identifier("user_id", user_id)
+        return self._serving(user_id).personalize(user_id)
 
+    @traced
     def score(self, user_id: str, responses: Sequence[str | Response], *, prompt: Prompt = None) -> NDArray[np.float32]:
         """Scores responses for a user, [n] float32; adapts first where feedback is newer than the weights.
 
@@ -155,14 +207,17 @@ class Client:
         if isinstance(responses, str | Response) or not isinstance(responses, Sequence):
             raise InvalidInputError(f"Responses must be a list of them, not a {type(responses).__name__}.")
         items = [Item.of(prompt, response) for response in responses]
-        return self._engine.score(identifier("user_id", user_id), items)
+        user_id = identifier("user_id", user_id)
+        return self._serving(user_id).score(user_id, items)
 
+    @traced
     def rank(self, user_id: str, responses: Sequence[str | Response], *, prompt: Prompt = None) -> list[Ranked]:
         """Sorts responses for a user, best first; equal scores keep their order. Raises as :meth:`score`."""
         scores = self.score(user_id, responses, prompt=prompt)
         order = np.argsort(-scores, kind="stable")
         return [Ranked(index=int(i), score=float(scores[i]), response=responses[i]) for i in order]
 
+    @traced
     def forget(self, user_id: str) -> Forgotten:
         """Deletes everything known of a user, in one transaction, and keeps older events out for good.
 
@@ -173,6 +228,7 @@ class Client:
         user_id = identifier("user_id", user_id)
         return Forgotten(user_id=user_id, rows=self._store.forget(user_id))
 
+    @traced
     def export_user(self, user_id: str) -> dict[str, Any]:
         """Returns everything known of a user, as it stood at one moment, in values that ``json.dumps`` takes.
 
@@ -197,6 +253,7 @@ class Client:
         self._open()
         return self._store.export(identifier("user_id", user_id))
 
+    @traced
     def prune(self, *, older_than: timedelta | datetime) -> Pruned:
         """Deletes all users' events from before a moment, or of a greater age, in one transaction.
 
@@ -222,8 +279,8 @@ class Client:
         """Closes the connections to the database and to the encoder's server; what is the host's is left open."""
         self._closed = True
         self._database.close()
-        if self._own_encoder is not None:
-            close(self._own_encoder)
+        for encoder in self._own_encoders:
+            close(encoder)
 
     def __enter__(self) -> Self:
         return self
@@ -236,6 +293,9 @@ class Client:
     def __repr__(self) -> str:
         return f"Client({self._database.url!r}, bundle={self._bundle.manifest.name!r}, tenant={self._store.tenant!r})"
 
+    def _span_attributes(self) -> dict[str, str]:
+        return {"db.system.name": self._database.dialect, "mrm_sdk.bundle.fingerprint": self._bundle.fingerprint}
+
     def _open(self) -> None:
         if self._closed:
             raise ClientClosedError("This client is closed; make a new one.")
@@ -247,11 +307,28 @@ class Client:
                     upgrade(self._database)
                 else:
                     require_current(self._database)
-                manifest = self._bundle.manifest
-                self._store.remember_bundle(
-                    fingerprint=manifest.fingerprint, features=manifest.features, name=manifest.name[:255]
-                )
+                self._remember(self._bundle)
                 self._ready = True
+
+    def _load(self, bundle: str | Path | Bundle) -> Bundle:
+        return bundle if isinstance(bundle, Bundle) else Bundle(bundle, self._settings)
+
+    def _engine_of(self, bundle: Bundle, encoder: Encoder | None) -> RewardEngine:
+        opened = open_encoder(encoder, bundle)
+        if encoder is None:  # one that the host handed in stays the host's to close
+            self._own_encoders.append(opened)
+        return RewardEngine(self._store, bundle, opened, self._settings)
+
+    def _remember(self, bundle: Bundle) -> None:
+        manifest = bundle.manifest
+        self._store.remember_bundle(
+            fingerprint=manifest.fingerprint, features=manifest.features, name=manifest.name[:255]
+        )
+
+    def _serving(self, user_id: str) -> RewardEngine:
+        """What serves a user: after a change of bundles the former one, until the new one has the user's features."""
+        engine, former = self._engine, self._former
+        return engine if former is None or engine.has_reached(user_id) else former
 
 
 def _moment(older_than: timedelta | datetime) -> datetime:

@@ -11,7 +11,8 @@ import os
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 
 from mrm_sdk.bundle.loading import Bundle
 from mrm_sdk.bundle.specification import digest
-from mrm_sdk.core.batching import Pairs, pad
+from mrm_sdk.core.batching import Pairs
 from mrm_sdk.core.drift import discounts, rating_discounts
 from mrm_sdk.core.ratings import pairs_of_ratings
 from mrm_sdk.encoders import Encoder, base_rewards, check
@@ -33,10 +34,19 @@ from mrm_sdk.errors import (
     MrmError,
 )
 from mrm_sdk.feedback import Feedback
-from mrm_sdk.schemas import Item, UserReward
+from mrm_sdk.schemas import Item, Prompt, Rebuilt, Response, UserReward
 from mrm_sdk.settings import Settings
 from mrm_sdk.storage.recording import in_chunks
-from mrm_sdk.storage.records import NO_FEEDBACK, AnyEvent, Outcome, StoredWeights, UserFeedback, event_of
+from mrm_sdk.storage.records import (
+    NO_FEEDBACK,
+    AnyEvent,
+    ItemOf,
+    Outcome,
+    StoredRating,
+    StoredWeights,
+    UserFeedback,
+    event_of,
+)
 from mrm_sdk.storage.store import Store
 
 logger = logging.getLogger("mrm_sdk")
@@ -81,21 +91,20 @@ class RewardEngine:
         """
         for chunk in in_chunks(feedback, self._settings.chunk_size):
             refused: list[tuple[int, Outcome]] = []
-            known: list[tuple[int, AnyEvent]] = []
+            events: list[tuple[int, AnyEvent]] = []
+            items = _Items(self._encoder)
             for index, given in chunk:
                 try:
-                    known.append((index, self._event(given)))
+                    events.append((index, _event(given, items)))
                 except (InvalidInputError, EncoderError) as error:
                     refused.append((index, Outcome(False, error)))
-            features = self._base_rewards([item for _, event in known for item in event.items])
-            events: list[tuple[int, AnyEvent]] = []
-            for index, event in known:
-                encoded = event.encoded(features)
-                if all(_usable(vector) for vector in encoded.vectors):
-                    events.append((index, encoded))
-                else:
-                    refused.append((index, Outcome(False, _overflow())))
-            outcomes = self._store.add([event for _, event in events], features=self._features, base_rewards=features)
+            rewards = self._base_rewards(item for _, event in events for item in event.items)
+            useless = {key for key, vector in rewards.items() if not _usable(vector)}
+            if useless:
+                bad = {index for index, event in events if not useless.isdisjoint(item.key for item in event.items)}
+                refused += [(index, Outcome(False, _overflow())) for index in bad]
+                events = [(index, event) for index, event in events if index not in bad]
+            outcomes = self._store.add([event for _, event in events], features=self._features, base_rewards=rewards)
             yield from sorted([*refused, *zip((index for index, _ in events), outcomes, strict=True)])
 
     def personalize(self, user_id: str) -> UserReward:
@@ -111,7 +120,7 @@ class RewardEngine:
                 return self._reward(user_id, StoredWeights(self._prior_weights, self._prior_covariance, 0, 0, 0))
             if stored is not None and stored.feedback == given:
                 return self._reward(user_id, stored)
-            feedback = self._store.feedback(user_id, self._features)
+            feedback = self._store.feedback(user_id, self._features, dated=self._half_life is not None)
             completed = self._complete(feedback)
             if completed is None:
                 continue
@@ -142,13 +151,58 @@ class RewardEngine:
             raise _overflow()
         return scores
 
-    def _event(self, given: Feedback) -> AnyEvent:
-        if not isinstance(given, Feedback):
-            raise InvalidInputError(f"A Comparison, Rating, Thumb or Ranking is wanted, not {type(given).__name__}.")
-        event = event_of(given)
-        for item in event.items:
-            check(self._encoder, item)
-        return event
+    def has_reached(self, user_id: str) -> bool:
+        """Whether a user was adapted under this bundle before, or can be without encoding anything."""
+        _, stored = self._store.weights(user_id, self._fingerprint)
+        return stored is not None or not self._store.lacks_features(user_id, self._features)
+
+    def require_text(self) -> None:
+        """Makes sure that features which are still to be computed can be.
+
+        Raises:
+            BundleMismatchError: they cannot, for neither text nor embedding was kept.
+        """
+        if self._store.is_textless(self._features):
+            raise _textless("this tenant's")
+
+    def rebuild(self, progress: Callable[[str, int, int], None]) -> Rebuilt:
+        """Computes what this bundle lacks of all stored feedback, a part per transaction, then adapts every user.
+
+        What is there already is left as it is: a rebuild that was stopped goes on where it was.
+
+        Raises:
+            BundleMismatchError: at the end, where neither text nor embedding of some feedback was kept.
+        """
+        size = self._settings.chunk_size
+        totals = self._store.unencoded_counts(self._features)
+        done, textless, key, event_id, user_id = [0, 0, 0], False, b"", "", ""
+        while items := self._store.unencoded_items(self._features, after=key, limit=size):
+            key = max(items)
+            kept = [item for item in items.values() if item.text is not None or item.embedding is not None]
+            textless |= len(kept) < len(items)
+            encodable = [item for item in kept if self._can_take(item)]
+            rewards = base_rewards(self._encoder, self._bundle, encodable)
+            usable = {item.key: row for item, row in zip(encodable, rewards, strict=True) if _usable(row)}
+            self._store.add_features(self._features, {}, usable)
+            done[0] += len(usable)
+            progress("encoding", min(done[0], totals[0]), totals[0])
+        while rows := self._store.unencoded_comparisons(self._features, after=event_id, limit=size):
+            event_id = rows[-1][0]
+            found = self._store.base_rewards(self._features, {item for _, *sides in rows for item in sides})
+            z = {name: found[one] - found[two] for name, one, two in rows if one in found and two in found}
+            self._store.add_features(self._features, z, {})
+            done[1] += len(z)
+            progress("comparing", min(done[1], totals[1]), totals[1])
+        while users := self._store.users(after=user_id, limit=size):
+            user_id = users[-1]
+            for user in users:
+                with suppress(BundleMismatchError):  # said once, at the end
+                    self.personalize(user)
+                    done[2] += 1
+            progress("adapting", min(done[2], totals[2]), totals[2])
+        if textless:
+            raise _textless("this tenant's")
+        return Rebuilt(items=done[0], comparisons=done[1], users=done[2])
 
     def _complete(self, feedback: UserFeedback) -> UserFeedback | None:
         """The same feedback with all its features; those that were never computed are, and are stored.
@@ -170,16 +224,15 @@ class RewardEngine:
         if len(items) < len(missing):
             return None
         if any(item.text is None and item.embedding is None for item in items.values()):
-            raise _textless()
-        features = self._base_rewards([item for item in items.values() if self._can_take(item)])
+            raise _textless("this user's")
+        computed = self._base_rewards([item for item in items.values() if self._can_take(item)])
+        features = {key: vector for key, vector in computed.items() if _usable(vector)}
         z, ratings, new = list(feedback.z), list(feedback.ratings), {}
         for row, (chosen, rejected) in enumerate(feedback.items):
             if z[row] is None and chosen in features and rejected in features:
-                value = features[chosen] - features[rejected]
-                if _usable(value):
-                    z[row] = new[feedback.event_ids[row]] = value
+                z[row] = new[feedback.event_ids[row]] = features[chosen] - features[rejected]
         for row, rating in enumerate(ratings):
-            if rating.base_rewards is None and rating.item in features and _usable(features[rating.item]):
+            if rating.base_rewards is None and rating.item in features:
                 ratings[row] = rating._replace(base_rewards=features[rating.item])
         self._store.add_features(self._features, new, features)
         completed = replace(feedback, z=z, ratings=ratings)
@@ -195,27 +248,32 @@ class RewardEngine:
         return True
 
     def _adapt(self, feedback: UserFeedback) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
-        ratings, strength = feedback.ratings, np.array(feedback.strength, np.float64)
-        moments = [*feedback.created_at, *(rating.created_at for rating in ratings)]
-        old, old_ratings = np.split(discounts(moments, self._half_life), [len(strength)])
-        compared = Pairs(
+        strength, old_ratings = np.array(feedback.strength, np.float64), np.ones(len(feedback.ratings))
+        if self._half_life is not None:
+            moments = [*(feedback.created_at or ()), *(rating.created_at for rating in feedback.ratings)]
+            old, old_ratings = np.split(discounts(moments, self._half_life), [len(strength)])
+            strength *= old
+        user = Pairs(
             torch.from_numpy(self._matrix(feedback.z)),
-            torch.from_numpy(strength * old),
+            torch.from_numpy(strength),
             torch.tensor(feedback.tie, dtype=torch.float64),
         )
-        prompts = {key: number for number, key in enumerate(dict.fromkeys(rating.prompt for rating in ratings))}
-        prompt = np.array([prompts[rating.prompt] for rating in ratings], np.int64)
-        rated = pairs_of_ratings(
-            np.array([rating.value for rating in ratings], np.float64),
-            self._matrix([rating.base_rewards for rating in ratings]),
-            prompt,
-            np.array([rating.strength for rating in ratings], np.float64) * rating_discounts(old_ratings, prompt),
-        )
-        user = Pairs(*map(torch.cat, zip(compared, rated, strict=True)))
-        weights, covariance = self._bundle.adapt(pad([user]))
+        if feedback.ratings:
+            user = Pairs(*map(torch.cat, zip(user, self._rated(feedback.ratings, old_ratings), strict=True)))
+        weights, covariance = self._bundle.adapt(Pairs(*(field.unsqueeze(0) for field in user)))
         if not bool(torch.isfinite(weights).all()):
             raise MrmError("Adaptation gave NaN or infinity; the stored weights stay. Check the embeddings' scale.")
         return weights[0].numpy(), None if covariance is None else covariance[0].numpy()
+
+    def _rated(self, ratings: Sequence[StoredRating], old: NDArray[np.float64]) -> Pairs:
+        prompts = {key: number for number, key in enumerate(dict.fromkeys(rating.prompt for rating in ratings))}
+        prompt = np.array([prompts[rating.prompt] for rating in ratings], np.int64)
+        return pairs_of_ratings(
+            np.array([rating.value for rating in ratings], np.float64),
+            self._matrix([rating.base_rewards for rating in ratings]),
+            prompt,
+            np.array([rating.strength for rating in ratings], np.float64) * rating_discounts(old, prompt),
+        )
 
     def _matrix(self, vectors: Sequence[NDArray[np.float32] | None]) -> NDArray[np.float64]:
         return np.array(vectors, np.float64).reshape(len(vectors), self._bundle.manifest.base_functions)
@@ -253,14 +311,38 @@ class RewardEngine:
         return found
 
 
-def _usable(z: NDArray[np.float32]) -> bool:
+class _Items:
+    """Makes the items of one chunk, checked; a response that comes again is not hashed again."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self._encoder = encoder
+        self._made: dict[tuple[Prompt, str | int], tuple[str | Response, Item]] = {}
+
+    def __call__(self, prompt: Prompt, response: str | Response) -> Item:
+        key = prompt, response if isinstance(response, str) else id(response)
+        made = self._made.get(key)
+        if made is None:
+            item = Item.of(prompt, response)
+            check(self._encoder, item)
+            # With the response, for as long as it lives its id is its own.
+            made = self._made[key] = response, item
+        return made[1]
+
+
+def _event(given: Feedback, item_of: ItemOf) -> AnyEvent:
+    if not isinstance(given, Feedback):
+        raise InvalidInputError(f"A Comparison, Rating, Thumb or Ranking is wanted, not {type(given).__name__}.")
+    return event_of(given, item_of)
+
+
+def _usable(base_rewards: NDArray[np.float32]) -> bool:
     """Base rewards have unit variance over the training items: what is this far off comes from a broken encoder."""
-    return bool((np.abs(z) <= _LARGEST).all())
+    return bool((np.abs(base_rewards) <= _LARGEST).all())
 
 
-def _textless() -> BundleMismatchError:
+def _textless(whose: str) -> BundleMismatchError:
     return BundleMismatchError(
-        "Some of this user's feedback was stored without its text (store_text=False), by another bundle or encoder. "
+        f"Some of {whose} feedback was stored without its text (store_text=False), by another bundle or encoder. "
         "Hand the same feedback in again through this client, with the same event ids (record_many): it counts as "
         "duplicates, and what this bundle makes of it is stored. Or use the bundle that it was recorded with."
     )

@@ -370,6 +370,14 @@ class Forgotten(Frozen):
     rows: Annotated[Mapping[str, int], AfterValidator(MappingProxyType), PlainSerializer(dict, return_type=dict)]
 
 
+class Rebuilt(Frozen):
+    """What a rebuild computed: items encoded, comparisons whose features were stored, users adapted or up to date."""
+
+    items: int
+    comparisons: int
+    users: int
+
+
 class Pruned(Frozen):
     """How many rows of each table went, and from before when: such events stay out."""
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
-from pydantic import BeforeValidator, Field, SecretStr, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, TypeAdapter, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from mrm_sdk.errors import ConfigurationError
@@ -34,6 +35,15 @@ def _duration(value: Any) -> Any:
     return duration(value) if isinstance(value, str) else value
 
 
+def _schema(name: str) -> str:
+    if not re.fullmatch("[A-Za-z_][A-Za-z0-9_]{0,62}", name) or name.startswith("pg_") or name == "information_schema":
+        raise ValueError(
+            "a schema's name has up to 63 letters, digits and underscores, does not begin with a digit, and is none of "
+            f"PostgreSQL's own (pg_…, information_schema); not {name!r}"
+        )
+    return name
+
+
 class Settings(BaseSettings):
     """How a :class:`~mrm_sdk.Client` behaves; every field can be set as ``MRM_<FIELD>`` in the environment.
 
@@ -43,6 +53,8 @@ class Settings(BaseSettings):
         busy_timeout: seconds that SQLite waits for another writer before it gives up.
         cache_items: how many items' base rewards are kept in memory, least recently used first out.
         chunk_size: how many comparisons one transaction of ``record_many`` holds.
+        database_schema: the schema of a PostgreSQL database that holds all tables; an upgrade creates it. ``None``: the
+            one that connections find first, usually ``public``.
         encode_tokens: tokens, padding included, that one run of the encoder's graph takes; 0: 512 on a CPU, where
             small batches stay in the cache, else 32,768.
         encoder_url: where the server of a bundle with a remote encoder is.
@@ -55,6 +67,8 @@ class Settings(BaseSettings):
         device_id: which of several GPUs.
         half_life: the age at which a user's judgement counts half, measured back from the user's newest one; ``None``:
             as the bundle says; 0: all count in full.
+        pool_size: connections to the database that are kept open, where the client makes the engine; under load up to
+            10 more are opened and closed again. 0: none is kept, each transaction opens its own and closes it.
         gpu_mem_limit: bytes of GPU memory that one session may take; 0: no limit.
         arena_extend_strategy: how a session's GPU memory grows: ``"power_of_two"`` (fewer, larger steps) or
             ``"as_requested"``.
@@ -72,7 +86,8 @@ class Settings(BaseSettings):
     auto_migrate: bool = True
     busy_timeout: float = Field(default=30.0, ge=0, le=3600)
     cache_items: int = Field(default=50_000, ge=0)
-    chunk_size: int = Field(default=1_000, ge=1, le=10_000)
+    chunk_size: int = Field(default=2_000, ge=1, le=10_000)
+    database_schema: Annotated[str, AfterValidator(_schema)] | None = None
     encode_tokens: int = Field(default=0, ge=0, le=4_194_304)
     encoder_url: SecretStr | None = None
     encoder_api_key: SecretStr | None = None
@@ -81,6 +96,7 @@ class Settings(BaseSettings):
     strict_providers: bool = False
     device_id: int = Field(default=0, ge=0)
     half_life: Annotated[timedelta, Field(ge=timedelta(0)), BeforeValidator(_duration)] | None = None
+    pool_size: int = Field(default=5, ge=0, le=1_000)
     gpu_mem_limit: int = Field(default=0, ge=0)
     arena_extend_strategy: Literal["power_of_two", "as_requested"] = "power_of_two"
     threads: int = Field(default=0, ge=0, le=1024)
@@ -92,6 +108,31 @@ class Settings(BaseSettings):
             try:
                 super().__init__(**values)
             except ValidationError as error:
-                names = [(".".join(map(str, e["loc"])), e["msg"]) for e in error.errors()]
-                fields = "; ".join(f"{name} (or MRM_{name.upper()}): {message}" for name, message in names)
-                raise ConfigurationError(f"Invalid settings: {fields}") from None
+                raise ConfigurationError(f"Invalid settings: {'; '.join(map(_told, error.errors()))}") from None
+
+    @classmethod
+    def serverless(cls, **values: Any) -> Settings:
+        """Settings for a function that a cloud starts, freezes and throws away; what is set explicitly stays so.
+
+        ``pool_size=0``: a function that was frozen finds its kept connections dead, and a thousand functions would keep
+        a thousand open. ``threads=1``: they have one CPU or less. ``auto_migrate=False``: many start at once, and need
+        no right to change tables; run ``mrm db upgrade`` when you deploy.
+
+        Args:
+            values: any fields of settings; they win, as do variables ``MRM_*``.
+
+        Raises:
+            ConfigurationError: as for settings.
+        """
+        preset: dict[str, Any] = {"auto_migrate": False, "pool_size": 0, "threads": 1}
+        explicit = cls(**values).model_fields_set  # by argument or by variable
+        return cls(**{name: value for name, value in preset.items() if name not in explicit}, **values)
+
+
+def _told(error: Any) -> str:
+    """One line of what pydantic found, without the value: it may be a secret."""
+    name = ".".join(map(str, error["loc"]))
+    if error["type"] != "extra_forbidden":
+        return f"{name} (or MRM_{name.upper()}): {error['msg']}"
+    close = get_close_matches(name, Settings.model_fields, 1)
+    return f"there is no {name}{f'; did you mean {close[0]}?' if close else ''}"

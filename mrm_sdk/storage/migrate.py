@@ -35,15 +35,19 @@ def upgrade(database: Database, revision: str = "head") -> tuple[str | None, str
     head = script.get_current_head()
     if revision == "head" and current(database) == head:
         return head, head  # without waiting for the write lock
-    with database.transaction(write=True) as connection:
+
+    def work(connection: sa.Connection) -> tuple[str | None, str | None]:
         if database.dialect == "postgresql":
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
         before = _revision(connection)
         _known(script, before, database)
         if before != head or revision != "head":
+            _create_schema(connection)
             config.attributes["connection"] = connection
             command.upgrade(config, revision)
         return before, _revision(connection)
+
+    return database.run(work, write=True)
 
 
 def current(database: Database) -> str | None:
@@ -54,8 +58,7 @@ def current(database: Database) -> str | None:
     """
     if database.is_new:
         return None
-    with database.transaction() as connection:
-        return _revision(connection)
+    return database.run(_revision)
 
 
 def require_current(database: Database) -> None:
@@ -71,7 +74,7 @@ def require_current(database: Database) -> None:
     if revision != script.get_current_head():
         raise SchemaOutdatedError(
             f"The tables of {database.url} are at revision {revision or 'none'}, this code needs "
-            f"{script.get_current_head()}. Run: mrm db upgrade --database URL"
+            f"{script.get_current_head()}. Run: {_command(database)}"
         )
 
 
@@ -86,12 +89,47 @@ def check(database: Database) -> list[str]:
         SchemaAheadError: they are newer.
     """
     require_current(database)
-    with database.transaction() as connection:
+
+    def work(connection: sa.Connection) -> list[str]:
+        within_schema(connection)
         context = MigrationContext.configure(
             connection,
             opts={"version_table": VERSION_TABLE, "compare_type": True, "include_name": _ours},
         )
         return [repr(difference) for difference in compare_metadata(context, Base.metadata)]
+
+    return database.run(work)
+
+
+def within_schema(connection: sa.Connection) -> str | None:
+    """Has all names mean those of our schema until the transaction ends, also where SQLAlchemy does not write them.
+
+    Returns:
+        The schema's name; ``None`` where there is none of our own, and nothing was changed.
+    """
+    schema = _schema(connection)
+    if schema is not None:
+        quoted = connection.dialect.identifier_preparer.quote_schema(schema)
+        # For this transaction alone: a pooler may give the session to somebody else after it.
+        connection.execute(sa.select(sa.func.set_config("search_path", quoted, True)))
+    return schema
+
+
+def _create_schema(connection: sa.Connection) -> None:
+    schema = within_schema(connection)
+    # Creating one that exists is refused to those who may not create any.
+    if schema is not None and not sa.inspect(connection).has_schema(schema):
+        connection.execute(sa.schema.CreateSchema(schema))
+
+
+def _command(database: Database) -> str:
+    schema = _schema(database.engine)
+    return f"{f'MRM_DATABASE_SCHEMA={schema} ' if schema else ''}mrm db upgrade --database URL"
+
+
+def _schema(place: sa.Engine | sa.Connection) -> str | None:
+    schema: str | None = (place.get_execution_options().get("schema_translate_map") or {}).get(None)
+    return schema
 
 
 def _ours(name: str | None, kind: str, _parents: Any) -> bool:
@@ -100,6 +138,7 @@ def _ours(name: str | None, kind: str, _parents: Any) -> bool:
 
 
 def _revision(connection: sa.Connection) -> str | None:
+    within_schema(connection)
     return MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE}).get_current_revision()
 
 

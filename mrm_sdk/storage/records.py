@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from itertools import combinations
@@ -15,17 +15,16 @@ from numpy.typing import NDArray
 
 from mrm_sdk.errors import ConflictError, EventExpiredError, MrmError, UserForgottenError
 from mrm_sdk.feedback import Feedback, Ranking, Rating, Thumb, part_id
-from mrm_sdk.schemas import Comparison, Item
+from mrm_sdk.schemas import Comparison, Item, Prompt, Response
 
 
 @dataclass(frozen=True, eq=False)
 class Event:
-    """A comparison with its two items, ready to be stored; ``z`` is [K] float32 where it is known."""
+    """A comparison with its two items, ready to be stored."""
 
     comparison: Comparison
     chosen: Item
     rejected: Item
-    z: NDArray[np.float32] | None = None
 
     @property
     def source(self) -> Comparison:
@@ -42,15 +41,6 @@ class Event:
         """Content by event id: a duplicate finds all of it stored, and what is ``None`` absent."""
         return {self.comparison.event_id: self.content}
 
-    def encoded(self, features: Mapping[bytes, NDArray[np.float32]]) -> Event:
-        """The same with ``z``, from base rewards by item key."""
-        return replace(self, z=features[self.chosen.key] - features[self.rejected.key])
-
-    @property
-    def vectors(self) -> list[NDArray[np.float32]]:
-        """What adaptation will see of it, where it is encoded."""
-        return [] if self.z is None else [self.z]
-
     @cached_property
     def content(self) -> bytes:
         """SHA-256 over what was judged, not when: a retry is the same event."""
@@ -63,11 +53,10 @@ class Event:
 
 @dataclass(frozen=True, eq=False)
 class RatingEvent:
-    """A rating with its item, ready to be stored; ``base_rewards`` is [K] float32 where it is known."""
+    """A rating with its item, ready to be stored."""
 
     source: Rating
     item: Item
-    base_rewards: NDArray[np.float32] | None = None
 
     @property
     def items(self) -> tuple[Item, ...]:
@@ -78,15 +67,6 @@ class RatingEvent:
     def contents(self) -> dict[str, bytes | None]:
         """See there."""
         return {self.source.event_id: self.content}
-
-    def encoded(self, features: Mapping[bytes, NDArray[np.float32]]) -> RatingEvent:
-        """See there."""
-        return replace(self, base_rewards=features[self.item.key])
-
-    @property
-    def vectors(self) -> list[NDArray[np.float32]]:
-        """See there."""
-        return [] if self.base_rewards is None else [self.base_rewards]
 
     @cached_property
     def content(self) -> bytes:
@@ -114,21 +94,19 @@ class RankingEvent:
         beyond = part_id(self.source.event_id, len(self.parts))
         return {part.source.event_id: part.content for part in self.parts} | {beyond: None}
 
-    def encoded(self, features: Mapping[bytes, NDArray[np.float32]]) -> RankingEvent:
-        """See there."""
-        return replace(self, parts=tuple(part.encoded(features) for part in self.parts))
-
-    @property
-    def vectors(self) -> list[NDArray[np.float32]]:
-        """See there."""
-        return [vector for part in self.parts for vector in part.vectors]
-
 
 AnyEvent: TypeAlias = Event | RatingEvent | RankingEvent
 
 
-def event_of(feedback: Feedback) -> AnyEvent:
-    """Builds the event of what a host handed in, without its features.
+ItemOf: TypeAlias = Callable[[Prompt, str | Response], Item]
+
+
+def event_of(feedback: Feedback, item_of: ItemOf = Item.of) -> AnyEvent:
+    """Builds the event of what a host handed in.
+
+    Args:
+        feedback: what it was.
+        item_of: makes the item of a prompt and a response, or finds one that was made before.
 
     Raises:
         InvalidInputError: the strength of a ranking is too small to be divided among its comparisons.
@@ -136,12 +114,12 @@ def event_of(feedback: Feedback) -> AnyEvent:
     if isinstance(feedback, Thumb):
         feedback = feedback.as_rating()
     if isinstance(feedback, Rating):
-        return RatingEvent(feedback, Item.of(feedback.prompt, feedback.response))
+        return RatingEvent(feedback, item_of(feedback.prompt, feedback.response))
     if isinstance(feedback, Ranking):
-        items = [Item.of(feedback.prompt, response) for response in feedback.responses]
+        items = [item_of(feedback.prompt, response) for response in feedback.responses]
         parts = zip(feedback.comparisons(), combinations(items, 2), strict=True)
         return RankingEvent(feedback, tuple(Event(comparison, *sides) for comparison, sides in parts))
-    return Event(feedback, Item.of(feedback.prompt, feedback.chosen), Item.of(feedback.prompt, feedback.rejected))
+    return Event(feedback, item_of(feedback.prompt, feedback.chosen), item_of(feedback.prompt, feedback.rejected))
 
 
 class Outcome(NamedTuple):
@@ -178,7 +156,8 @@ class StoredRating(NamedTuple):
 class UserFeedback:
     """All feedback of a user.
 
-    Comparisons come in the order of their event ids; ``z[i]`` is ``None`` where it was never computed. Of ratings of
+    Comparisons come in the order of their event ids; ``z[i]`` is ``None`` where it was never computed, and
+    ``created_at`` where nobody asked for it. Of ratings of
     the same item there is only the newest one: the latest by time, then by event id; they come in the order of items.
     """
 
@@ -188,7 +167,7 @@ class UserFeedback:
     z: list[NDArray[np.float32] | None]
     strength: list[float]
     tie: list[bool]
-    created_at: list[datetime]
+    created_at: list[datetime] | None
     ratings: list[StoredRating]
 
     @property
@@ -207,12 +186,12 @@ class UserFeedback:
             z=[self.z[row] for row in rows],
             strength=[self.strength[row] for row in rows],
             tie=[self.tie[row] for row in rows],
-            created_at=[self.created_at[row] for row in rows],
+            created_at=None if self.created_at is None else [self.created_at[row] for row in rows],
             ratings=[rating for rating in self.ratings if rating.base_rewards is not None],
         )
 
 
-NO_FEEDBACK = UserFeedback(0, [], [], [], [], [], [], [])
+NO_FEEDBACK = UserFeedback(0, [], [], [], [], [], None, [])
 
 
 def conflict(event_id: str) -> ConflictError:

@@ -17,15 +17,16 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from mrm_sdk.errors import ConfigurationError
-from mrm_sdk.schemas import Item, identifier, uuid7
+from mrm_sdk.schemas import Item, identifier
+from mrm_sdk.storage import insertion, reading, rebuilding
+from mrm_sdk.storage.bulk import insert_into
 from mrm_sdk.storage.engine import Database
 from mrm_sdk.storage.erasure import erase
 from mrm_sdk.storage.export import export
-from mrm_sdk.storage.insertion import insert_events, insert_features, insert_features_of, insert_into, to_bytes
+from mrm_sdk.storage.insertion import insert_events, insert_features, insert_features_of
 from mrm_sdk.storage.records import (
     AnyEvent,
     Outcome,
-    StoredRating,
     StoredWeights,
     UserFeedback,
     conflict,
@@ -35,14 +36,9 @@ from mrm_sdk.storage.records import (
 from mrm_sdk.storage.retention import line, prune
 from mrm_sdk.storage.tables import (
     BundleRow,
-    ComparisonFeaturesRow,
     ComparisonRow,
     ItemFeaturesRow,
     ItemRow,
-    RatingRow,
-    TombstoneRow,
-    UserRow,
-    UserWeightsRow,
 )
 
 _KEYS_PER_QUERY = 5_000  # below the number of parameters that any of the databases takes
@@ -115,11 +111,8 @@ class Store:
         features: str | None,
         base_rewards: Mapping[bytes, NDArray[np.float32]],
     ) -> list[Outcome]:
-        known = self._contents(connection, {event_id for event in events for event_id in event.contents})
-        t = TombstoneRow
-        query: Any = sa.select(t.user_id, t.forgotten_at).where(t.tenant == self.tenant)
-        stones = self._select(connection, query, t.user_id, {event.source.user_id for event in events})
-        forgotten: dict[str, datetime] = {row.user_id: row.forgotten_at for row in stones}
+        known = reading.contents(connection, self.tenant, {name for event in events for name in event.contents})
+        forgotten = reading.tombstones(connection, self.tenant, {event.source.user_id for event in events})
         pruned_before = line(connection, self.tenant)
 
         outcomes: list[Outcome] = []
@@ -128,8 +121,9 @@ class Store:
         for event in events:
             source = event.source
             gone = forgotten.get(source.user_id)
-            whole = {event_id: content for event_id, content in event.contents.items() if content is not None}
-            found = {event_id: known[event_id] for event_id in event.contents if event_id in known}
+            contents = event.contents
+            whole = {event_id: content for event_id, content in contents.items() if content is not None}
+            found = {event_id: known[event_id] for event_id in contents if event_id in known}
             if found:
                 outcomes.append(Outcome(False, None if found == whole else conflict(source.event_id)))
                 if found == whole:
@@ -147,14 +141,6 @@ class Store:
         if features is not None:
             insert_features_of(connection, self.tenant, new + again, features, base_rewards)
         return outcomes
-
-    def _contents(self, connection: sa.Connection, event_ids: Collection[str]) -> dict[str, bytes]:
-        """Content of the stored events among ``event_ids``; a comparison and a rating never share an id."""
-        known: dict[str, bytes] = {}
-        for table in (ComparisonRow, RatingRow):
-            query = sa.select(table.event_id, table.content).where(table.tenant == self.tenant)
-            known |= {row.event_id: row.content for row in self._select(connection, query, table.event_id, event_ids)}
-        return known
 
     def add_features(
         self,
@@ -184,77 +170,59 @@ class Store:
         """Stored base rewards of items, by key; unknown items are absent."""
         f = ItemFeaturesRow
         query = sa.select(f.item_key, f.base_rewards).where(f.tenant == self.tenant, f.features == features)
-        with self.database.transaction() as connection:
+
+        def work(connection: sa.Connection) -> dict[bytes, NDArray[np.float32]]:
             rows = self._select(connection, query, f.item_key, keys)
             return {row.item_key: np.frombuffer(row.base_rewards, np.float32) for row in rows}
+
+        return self.database.run(work)
 
     def items(self, keys: Collection[bytes]) -> dict[bytes, Item]:
         """Stored items, by key; unknown ones are absent."""
         i = ItemRow
         query = sa.select(i.item_key, i.prompt, i.response, i.embedding).where(i.tenant == self.tenant)
-        with self.database.transaction() as connection:
+
+        def work(connection: sa.Connection) -> dict[bytes, Item]:
             rows = self._select(connection, query, i.item_key, keys)
-            return {row.item_key: Item(row.prompt, row.response, _vector(row.embedding)) for row in rows}
+            return {row.item_key: Item(row.prompt, row.response, reading.vector(row.embedding)) for row in rows}
+
+        return self.database.run(work)
+
+    def unencoded_items(self, features: str, *, after: bytes, limit: int) -> dict[bytes, Item]:
+        """The next items, by key and in its order, that have no base rewards under ``features``."""
+        return self.database.run(lambda c: rebuilding.items(c, self.tenant, features, after, limit))
+
+    def unencoded_comparisons(self, features: str, *, after: str, limit: int) -> list[tuple[str, bytes, bytes]]:
+        """The next comparisons that have no ``z`` under ``features``: event id, keys of chosen and rejected."""
+        return self.database.run(lambda c: rebuilding.comparisons(c, self.tenant, features, after, limit))
+
+    def unencoded_counts(self, features: str) -> tuple[int, int, int]:
+        """How many items and comparisons have no features yet, and how many users there are."""
+        return self.database.run(lambda c: rebuilding.counts(c, self.tenant, features))
+
+    def users(self, *, after: str, limit: int) -> list[str]:
+        """The next users who have given feedback, in an order of the database's own."""
+        return self.database.run(lambda c: rebuilding.users(c, self.tenant, after, limit))
+
+    def is_textless(self, features: str) -> bool:
+        """Whether features are missing that can never be computed, for the text was not kept."""
+        return self.database.run(lambda c: rebuilding.is_textless(c, self.tenant, features))
+
+    def lacks_features(self, user_id: str, features: str) -> bool:
+        """Whether some of a user's feedback has no features yet."""
+        return self.database.run(lambda c: rebuilding.lacks_features(c, self.tenant, user_id, features))
 
     def weights(self, user_id: str, fingerprint: str) -> tuple[int, StoredWeights | None]:
-        """How much feedback a user has given (0: unknown user), and the stored weights, in one statement."""
-        u, w = UserRow, UserWeightsRow
-        query = (
-            sa.select(u.feedback, w.weights, w.covariance, w.comparisons, w.feedback.label("seen"), w.revision)
-            .join_from(
-                u,
-                w,
-                (w.tenant == u.tenant) & (w.user_id == u.user_id) & (w.fingerprint == fingerprint),
-                isouter=True,
-            )
-            .where(u.tenant == self.tenant, u.user_id == user_id)
-        )
-        with self.database.transaction() as connection:
-            row = connection.execute(query).one_or_none()
-        if row is None:
-            return 0, None
-        if row.weights is None:
-            return row.feedback, None
-        weights = np.frombuffer(row.weights, np.float64)
-        covariance = None
-        if row.covariance is not None:
-            covariance = np.frombuffer(row.covariance, np.float64).reshape(len(weights), len(weights))
-        return row.feedback, StoredWeights(weights, covariance, row.comparisons, row.seen, row.revision)
+        """How much feedback a user has given (0: unknown user), and the stored weights."""
+        return self.database.run(lambda connection: reading.weights(connection, self.tenant, user_id, fingerprint))
 
-    def feedback(self, user_id: str, features: str) -> UserFeedback:
-        """All feedback of a user, with ``z`` and base rewards under ``features`` where they are stored."""
-        u, c, f, r, i = UserRow, ComparisonRow, ComparisonFeaturesRow, RatingRow, ItemFeaturesRow
-        query = (
-            sa.select(c.event_id, c.chosen, c.rejected, c.strength, c.tie, c.created_at, f.z)
-            .join_from(
-                c, f, (f.tenant == c.tenant) & (f.event_id == c.event_id) & (f.features == features), isouter=True
-            )
-            .where(c.tenant == self.tenant, c.user_id == user_id)
-            .order_by(c.event_id)
-        )
-        rated = (
-            sa.select(r.event_id, r.item_key, r.prompt_key, r.value, r.strength, r.created_at, i.base_rewards)
-            .join_from(
-                r, i, (i.tenant == r.tenant) & (i.item_key == r.item_key) & (i.features == features), isouter=True
-            )
-            .where(r.tenant == self.tenant, r.user_id == user_id)
-        )
-        with self.database.transaction() as connection:
-            # Read first: events that arrive in between make the weights look older than they are, never newer.
-            count = connection.scalar(sa.select(u.feedback).where(u.tenant == self.tenant, u.user_id == user_id))
-            rows = connection.execute(query).all()
-            ratings = [StoredRating(*row[:-1], _vector(row.base_rewards)) for row in connection.execute(rated)]
-        # Sorted here: databases order text each in a way of their own.
-        newest = {rating.item: rating for rating in sorted(ratings, key=lambda r: (r.created_at, r.event_id))}
-        return UserFeedback(
-            feedback=count or 0,
-            event_ids=[row.event_id for row in rows],
-            items=[(row.chosen, row.rejected) for row in rows],
-            z=[_vector(row.z) for row in rows],
-            strength=[row.strength for row in rows],
-            tie=[row.tie for row in rows],
-            created_at=[row.created_at for row in rows],
-            ratings=[newest[item] for item in sorted(newest)],
+    def feedback(self, user_id: str, features: str, *, dated: bool = False) -> UserFeedback:
+        """All feedback of a user, with ``z`` and base rewards under ``features`` where they are stored.
+
+        With ``dated``, also when each comparison was made.
+        """
+        return self.database.run(
+            lambda connection: reading.feedback(connection, self.tenant, user_id, features, dated=dated)
         )
 
     def save_weights(self, user_id: str, fingerprint: str, weights: StoredWeights) -> bool:
@@ -263,30 +231,9 @@ class Store:
         Returns:
             Whether they were stored; ``False`` also where the user's feedback is no longer what they have seen.
         """
-        w = UserWeightsRow
-        values: dict[str, Any] = {
-            "weights": to_bytes(weights.weights),
-            "covariance": to_bytes(weights.covariance),
-            "comparisons": weights.comparisons,
-            "feedback": weights.feedback,
-            "revision": weights.revision,
-        }
-        key = {"tenant": self.tenant, "user_id": user_id, "fingerprint": fingerprint}
-        # Only beside feedback that is still as it was: not for somebody who was forgotten, or has said more since.
-        current = sa.exists().where(
-            UserRow.tenant == self.tenant, UserRow.user_id == user_id, UserRow.feedback == weights.feedback
+        return self._write(
+            lambda connection: insertion.save_weights(connection, self.tenant, user_id, fingerprint, weights)
         )
-        statement: Any
-        if weights.revision == 1:
-            row = {**key, **values}
-            columns = [sa.literal(value, w.__table__.c[name].type) for name, value in row.items()]
-            statement = insert_into(self.database.dialect, w).from_select(list(row), sa.select(*columns).where(current))
-            statement = statement.on_conflict_do_nothing()
-        else:
-            statement = sa.update(w).filter_by(**key, revision=weights.revision - 1).where(current).values(**values)
-        # What is returned was written; row counts mean different things to different drivers.
-        statement = statement.returning(w.revision)
-        return self._write(lambda connection: connection.execute(statement).first() is not None)
 
     def forget(self, user_id: str) -> dict[str, int]:
         """Deletes a user from every table in one transaction and leaves a tombstone.
@@ -296,41 +243,22 @@ class Store:
         Returns:
             Rows deleted, by table.
         """
-
-        def work(connection: sa.Connection) -> dict[str, int]:
-            # A clock ahead of ours may have dated an event later than now; it must not come back either.
-            moment = datetime.now(UTC)
-            for table in (ComparisonRow, RatingRow):
-                mine = sa.select(sa.func.max(table.created_at)).filter_by(tenant=self.tenant, user_id=user_id)
-                moment = max(connection.scalar(mine) or moment, moment)
-            counts = erase(connection, self.tenant, user_id)
-            stone = insert_into(self.database.dialect, TombstoneRow).values(
-                tenant=self.tenant, user_id=user_id, event_id=uuid7(), forgotten_at=moment
-            )
-            connection.execute(
-                stone.on_conflict_do_update(
-                    index_elements=["tenant", "user_id"],
-                    set_={"event_id": stone.excluded.event_id, "forgotten_at": stone.excluded.forgotten_at},
-                )
-            )
-            return counts
-
-        return self._write(work, alone=True)
+        return self._write(lambda connection: erase(connection, self.tenant, user_id), alone=True)
 
     def export(self, user_id: str) -> dict[str, Any]:
         """Everything known of a user, as JSON can hold it; :meth:`mrm_sdk.Client.export_user` states the shape."""
-        with self.database.transaction() as connection:
-            return export(connection, self.tenant, user_id)
+        return self.database.run(lambda connection: export(connection, self.tenant, user_id))
 
     def prune(self, before: datetime) -> tuple[datetime, dict[str, int]]:
-        """Deletes events from before a moment, in one transaction; they stay out when they arrive again.
+        """Deletes events from before a moment, in steps of bounded size; they stay out when they arrive again.
 
-        Weights that had seen one of them go too, and items that nobody judges any more.
+        Weights that had seen one of them go too, and items that nobody judges any more. Where a step fails, those
+        before it stay done: call again.
 
         Returns:
             The moment, or that of an earlier call where it was later, and rows deleted, by table.
         """
-        return self._write(lambda connection: prune(connection, self.tenant, before), alone=True)
+        return prune(self.database, self._write, self.tenant, before)
 
     def remember_bundle(self, *, fingerprint: str, features: str, name: str) -> None:
         """Notes that this database is used with a bundle; where it is known already, nothing is written."""
@@ -364,7 +292,3 @@ def batched(values: Iterable[_T], size: int) -> Iterator[list[_T]]:
     rest = iter(values)
     while part := list(islice(rest, size)):
         yield part
-
-
-def _vector(data: bytes | None) -> NDArray[np.float32] | None:
-    return None if data is None else np.frombuffer(data, np.float32)

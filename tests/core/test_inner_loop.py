@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from mrm_sdk.core.batching import Pairs, pad
-from mrm_sdk.core.inner_loop import Prior, derivatives, gradient_descent, newton, newton_serving, objective
+from mrm_sdk.core.inner_loop import Prior, derivatives, gradient_descent, newton, newton_serving
 from mrm_sdk.core.posterior import laplace_covariance
+from tests.core.objective import objective
 
 
 def make_prior(size: int, seed: int = 0) -> Prior:

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from mrm_sdk.core.batching import Pairs
-from mrm_sdk.core.inner_loop import Prior, newton_serving, objective
+from mrm_sdk.core.inner_loop import Prior, newton_serving
 from mrm_sdk.core.posterior import laplace_covariance, moderated
+from tests.core.objective import objective
 
 
 def test_the_covariance_is_the_inverse_curvature_of_the_objective() -> None:

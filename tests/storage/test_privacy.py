@@ -275,8 +275,12 @@ class TestExport:
         reading, writing = Database(url, Settings()), Database(url, Settings())
         upgrade(reading)
         store, forgotten = Store(reading, "acme"), list[dict[str, int]]()
-        events = [event(event_id=f"e{n}", chosen=f"x{n}", z=[1, 2, 3]) for n in range(3)]
-        store.add(events, features=FEATURES, base_rewards={e.chosen.key: np.ones(3, np.float32) for e in events})
+        events = [event(event_id=f"e{n}", chosen=f"x{n}") for n in range(3)]
+        store.add(
+            events,
+            features=FEATURES,
+            base_rewards={item.key: np.ones(3, np.float32) for e in events for item in e.items},
+        )
 
         def interfere(_: Any, __: Any, statement: str, *rest: Any) -> None:
             if "FROM mrm_comparisons" in statement and not forgotten:

@@ -10,10 +10,11 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import numpy as np
 import pytest
 import sqlalchemy as sa
 
-from mrm_sdk.errors import UserForgottenError
+from mrm_sdk.errors import EventExpiredError, UserForgottenError
 from mrm_sdk.settings import Settings
 from mrm_sdk.storage import Database, Store
 from tests.storage.events import FEATURES, FINGERPRINT, accepted, add_encoded, event, reasons, weights
@@ -74,7 +75,7 @@ def before(store: Store, statement: str, rival: Store, work: Callable[[], Any]) 
 
 
 def test_the_same_event_from_two_processes(store: Store, rival: Store) -> None:
-    e = event(event_id="e1", z=[1, 2, 3])
+    e = event(event_id="e1")
     met = before(store, "INSERT INTO mrm_users", rival, lambda: add_encoded(rival, e))
     outcomes = add_encoded(store, e)
     both = [*outcomes, *met.result()]
@@ -115,11 +116,11 @@ def test_weights_of_a_user_who_is_forgotten_meanwhile(store: Store, rival: Store
 
 
 def test_features_of_an_event_that_is_forgotten_meanwhile(store: Store, rival: Store) -> None:
-    e = event(event_id="e1", z=[1, 2, 3])
+    e = event(event_id="e1")
     store.add([e])
     met = before(store, "INSERT INTO mrm_item_features", rival, lambda: rival.forget("ada"))
-    assert e.z is not None
-    store.add_features(FEATURES, {"e1": e.z}, {e.chosen.key: e.z})
+    vector = np.ones(3, np.float32)
+    store.add_features(FEATURES, {"e1": vector}, {e.chosen.key: vector})
     met.result()
     assert store.base_rewards(FEATURES, [e.chosen.key]) == {}
 
@@ -133,3 +134,52 @@ def test_forgetting_and_recording_the_same_items_from_eight_threads(store: Store
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(work, range(8)))
     assert [store.feedback(f"u{thread}", FEATURES).event_ids for thread in range(8)] == [[]] * 8
+
+
+@pytest.mark.parametrize("statement", ["DELETE FROM mrm_comparisons", "DELETE FROM mrm_item_features"])
+def test_an_item_that_another_user_judges_while_it_is_pruned(store: Store, rival: Store, statement: str) -> None:
+    line = datetime.now(UTC) - timedelta(days=1)
+    add_encoded(store, event("ada", "shared", "ada's", created_at=line - timedelta(days=1)))
+    late = event("bob", "shared", "bob's", event_id="e2")
+    met = before(store, statement, rival, lambda: add_encoded(rival, late))
+    assert store.prune(line)[1]["mrm_comparisons"] == 1
+    assert accepted(met.result()) == [True]
+    keys = {late.chosen.key, late.rejected.key}
+    assert set(store.items(keys)) == set(store.base_rewards(FEATURES, keys)) == keys
+
+
+@pytest.mark.parametrize("statement", ["SELECT mrm_tombstones", "INSERT INTO mrm_users", "INSERT INTO mrm_comparisons"])
+def test_an_old_event_that_comes_while_the_line_is_drawn(store: Store, rival: Store, statement: str) -> None:
+    line = datetime.now(UTC) - timedelta(days=1)
+    old = event(event_id="e1", created_at=line - timedelta(days=1))
+    met = before(store, statement, rival, lambda: rival.prune(line))
+    assert accepted(store.add([old])) == [True]
+    assert met.result()[1]["mrm_comparisons"] == 1
+    assert reasons(rival.add([old])) == [EventExpiredError]
+
+
+def test_an_old_event_that_comes_just_after(store: Store, rival: Store) -> None:
+    line = datetime.now(UTC) - timedelta(days=1)
+    old = event(event_id="e1", created_at=line - timedelta(days=1))
+    met = before(store, "INSERT INTO mrm_retention", rival, lambda: rival.add([old]))
+    store.prune(line)
+    assert reasons(met.result()) == [EventExpiredError]
+
+
+def test_two_who_prune(store: Store, rival: Store) -> None:
+    line = datetime.now(UTC) - timedelta(days=1)
+    add_encoded(store, *(event("ada", f"x{n}", created_at=line - timedelta(days=n)) for n in range(4)))
+    met = before(store, "DELETE FROM mrm_comparison_features", rival, lambda: rival.prune(line))
+    counts = [store.prune(line)[1]["mrm_comparisons"], met.result()[1]["mrm_comparisons"]]
+    assert sorted(counts) == [0, 3]
+    assert store.feedback("ada", FEATURES).event_ids != []
+
+
+def test_weights_of_a_user_who_is_pruned_meanwhile(store: Store, rival: Store) -> None:
+    line = datetime.now(UTC) - timedelta(days=1)
+    store.add([event(), event("ada", "old", created_at=line - timedelta(days=1))])
+    mine = weights(store)
+    met = before(store, "INSERT INTO mrm_user_weights", rival, lambda: rival.prune(line))
+    store.save_weights("ada", FINGERPRINT, mine)
+    met.result()
+    assert store.weights("ada", FINGERPRINT)[1] is None

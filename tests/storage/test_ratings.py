@@ -40,7 +40,7 @@ def add(store: Store, *events: AnyEvent) -> list[Outcome]:
     """Stores events with base rewards for their items, as a client with a bundle does."""
     items = sorted({item.key for e in events for item in e.items})
     rewards = {key: np.full(3, number, np.float32) for number, key in enumerate(items)}
-    return store.add([e.encoded(rewards) for e in events], features=FEATURES, base_rewards=rewards)
+    return store.add(events, features=FEATURES, base_rewards=rewards)
 
 
 def rows(store: Store) -> dict[str, int]:

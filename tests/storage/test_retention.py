@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from mrm_sdk.client import Client
 from mrm_sdk.errors import EventExpiredError, InvalidInputError
 from mrm_sdk.feedback import Ranking, Rating
 from mrm_sdk.schemas import Comparison, Item
-from mrm_sdk.storage import Database, Store
+from mrm_sdk.storage import Database, Store, retention
 from mrm_sdk.storage.records import event_of
 from mrm_sdk.storage.tables import Base, OutboxRow
 from tests.small_encoders import CountingEncoder
@@ -50,8 +51,8 @@ def said(n: int, moment: datetime, user: str = "ada") -> Comparison:
 
 class TestPrune:
     def test_counts_what_went(self, store: Store) -> None:
-        old, new = event(event_id="e1", z=[1, 2, 3], created_at=OLD), event("ada", "new", created_at=NEW, z=[1, 2, 3])
-        gone = event("bob", "bob's", "no", event_id="e2", z=[1, 2, 3], created_at=OLD)
+        old, new = event(event_id="e1", created_at=OLD), event("ada", "new", created_at=NEW)
+        gone = event("bob", "bob's", "no", event_id="e2", created_at=OLD)
         add_encoded(store, old, new, gone)
         rating = event_of(Rating(user_id="bob", response="rated", value=1, created_at=OLD))
         store.add([rating], features=FEATURES, base_rewards={rating.items[0].key: np.ones(3, np.float32)})
@@ -133,6 +134,140 @@ class TestPrune:
         store.forget("ada")
         store.prune(datetime.now(UTC))
         assert len(store.export("ada")["tombstones"]) == 1
+
+
+class TestSteps:
+    """Few events a step, so that some other thing can happen between one and the next."""
+
+    @pytest.fixture(autouse=True)
+    def _of_two_events(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(retention, "EVENTS_PER_STEP", 2)
+
+    @pytest.fixture
+    def before_step(self, monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[], Any]], None]:
+        """Has something happen when the events of a step (0, 1, …) are known, and it has not begun."""
+        look, steps = retention._old, count()
+
+        def happen(step: int, work: Callable[[], Any]) -> None:
+            def old(*arguments: Any) -> Iterator[Any]:
+                for events in look(*arguments):
+                    if next(steps) == step:
+                        work()
+                    yield events
+
+            monkeypatch.setattr(retention, "_old", old)
+
+        return happen
+
+    def fill(self, store: Store) -> None:
+        """Five old comparisons and three old ratings among new ones, of two users; some items are judged often."""
+        events = [event("ada", "often", f"a{n}", event_id=f"e{n}", created_at=NEW if n % 3 else OLD) for n in range(13)]
+        rated = [("often", OLD), ("r1", OLD), ("a1", OLD), ("often", NEW)]
+        add_encoded(store, *events)
+        store.add(
+            [
+                event_of(Rating(user_id="bob", response=text, value=n, event_id=f"r{n}", created_at=moment))
+                for n, (text, moment) in enumerate(rated)
+            ]
+        )
+        store.save_weights("ada", FINGERPRINT, weights(store))
+
+    def test_all_go_and_no_other(self, store: Store) -> None:
+        self.fill(store)
+        counts = went(store.prune(LINE)[1])
+        assert counts == {
+            "mrm_comparisons": 5,
+            "mrm_comparison_features": 5,
+            "mrm_ratings": 3,
+            "mrm_user_weights": 1,
+            "mrm_items": 6,  # what only the old judged: five of ada's, one of bob's
+            "mrm_item_features": 5,
+        }
+        assert store.feedback("ada", FEATURES).event_ids == sorted(f"e{n}" for n in range(13) if n % 3)
+        assert [row["event_id"] for row in store.export("bob")["ratings"]] == ["r3"]
+
+    def test_a_step_is_bounded(self, store: Store) -> None:
+        self.fill(store)
+        deleted: list[int] = []
+
+        def note(_: Any, __: Any, statement: str, parameters: Any, *rest: Any) -> None:
+            if statement.startswith(("DELETE FROM mrm_comparisons", "DELETE FROM mrm_ratings")):
+                deleted.append(len(parameters) - 1)  # but for the tenant
+
+        sa.event.listen(store.database.engine, "before_cursor_execute", note)
+        store.prune(LINE)
+        assert deleted == [2, 2, 1, 2, 1]
+
+    def test_an_item_of_two_steps_goes_with_the_last(self, store: Store) -> None:
+        add_encoded(store, *(event("ada", "often", f"a{n}", created_at=OLD) for n in range(5)))
+        assert went(store.prune(LINE)[1])["mrm_items"] == 6
+
+    @pytest.mark.parametrize(("step", "compared", "rated"), [(0, 5, 3), (1, 3, 3), (4, 0, 1)])
+    def test_interrupted_it_goes_on_when_called_again(
+        self, store: Store, before_step: Callable[..., None], step: int, compared: int, rated: int
+    ) -> None:
+        self.fill(store)
+
+        def fail() -> None:
+            raise KeyboardInterrupt
+
+        before_step(step, fail)
+        with pytest.raises(KeyboardInterrupt):
+            store.prune(LINE)
+        assert (len(store.export("ada")["comparisons"]), len(store.export("bob")["ratings"])) == (
+            8 + compared,
+            1 + rated,
+        )
+        assert reasons(store.add([event(event_id="late", created_at=OLD)])) == [EventExpiredError]
+        before, counts = store.prune(OLD)
+        assert (before, counts["mrm_comparisons"], counts["mrm_ratings"]) == (LINE, compared, rated)
+
+    @pytest.mark.parametrize("step", [0, 1, 2])
+    def test_weights_made_meanwhile_have_not_seen_what_goes(
+        self, store: Store, before_step: Callable[..., None], step: int
+    ) -> None:
+        self.fill(store)
+        saved: list[bool] = []
+
+        def adapt() -> None:
+            _, stored = store.weights("ada", FINGERPRINT)
+            saved.append(store.save_weights("ada", FINGERPRINT, weights(store, stored.revision + 1 if stored else 1)))
+
+        before_step(step, adapt)
+        store.prune(LINE)
+        assert store.weights("ada", FINGERPRINT)[1] is None
+        assert saved[0]
+
+    def test_weights_begun_before_a_step_are_refused_after_it(
+        self, store: Store, before_step: Callable[..., None]
+    ) -> None:
+        self.fill(store)
+        late = weights(store)
+        before_step(1, lambda: saved.append(store.save_weights("ada", FINGERPRINT, late)))
+        saved: list[bool] = []
+        store.prune(LINE)
+        assert saved[0] is False
+        assert not store.save_weights("ada", FINGERPRINT, late)
+
+    def test_an_id_that_is_given_anew_meanwhile(self, store: Store, before_step: Callable[..., None]) -> None:
+        store.add([event(event_id="e1", created_at=OLD)])
+        anew = event("bob", "anew", event_id="e1")
+
+        def replace() -> None:
+            store.forget("ada")
+            add_encoded(store, anew)
+
+        before_step(0, replace)
+        assert went(store.prune(LINE)[1]) == {}
+        assert [row["event_id"] for row in store.export("bob")["comparisons"]] == ["e1"]
+        assert set(store.base_rewards(FEATURES, [item.key for item in anew.items])) == {i.key for i in anew.items}
+
+    def test_others_write_between_two_steps(self, store: Store, before_step: Callable[..., None]) -> None:
+        self.fill(store)
+        late = event("eve", "often", "a0")  # a0 has just gone with the first step
+        before_step(1, lambda: add_encoded(store, late))
+        store.prune(LINE)
+        assert set(store.items([item.key for item in late.items])) == {item.key for item in late.items}
 
 
 class TestClient:

@@ -90,13 +90,16 @@ class TestAdd:
 
     def test_feedback_comes_back_in_order_of_event_ids(self, store: Store) -> None:
         z = {name: np.array([number, 0.1, -number], np.float32) for number, name in enumerate("abc")}
-        store.add([event(event_id=n, z=z[n], tie=n == "b", strength=3.5) for n in "cab"], features=FEATURES)
+        events = {name: event("ada", name, event_id=name, tie=name == "b", strength=3.5) for name in "abc"}
+        rewards = {e.chosen.key: z[name] for name, e in events.items()}
+        rewards[events["a"].rejected.key] = np.zeros(3, np.float32)
+        store.add([events[name] for name in "cab"], features=FEATURES, base_rewards=rewards)
         feedback = store.feedback("ada", FEATURES)
         assert feedback.event_ids == ["a", "b", "c"]
         assert feedback.tie == [False, True, False]
         assert feedback.strength == [3.5] * 3
         assert [value.tolist() for value in feedback.z if value is not None] == [z[n].tolist() for n in "abc"]
-        assert feedback.items[0] == (Item.of(None, "yes").key, Item.of(None, "no").key)
+        assert feedback.items[0] == (Item.of(None, "a").key, Item.of(None, "no").key)
         assert store.feedback("ada", "e" * 64).z == [None] * 3
 
     def test_time_survives_in_its_zone(self, store: Store) -> None:
@@ -150,7 +153,7 @@ class TestItems:
             assert found[item.key].key == item.key
 
     def test_base_rewards(self, store: Store) -> None:
-        e = event(z=[1, 2, 3])
+        e = event()
         rewards = {e.chosen.key: np.array([0.1, 0.2, 0.3], np.float32)}
         store.add([e], features=FEATURES, base_rewards=rewards)
         found = store.base_rewards(FEATURES, [e.chosen.key, e.rejected.key, b"?" * 32])
@@ -248,7 +251,7 @@ class TestWeights:
 
 class TestForget:
     def test_counts_what_went(self, store: Store) -> None:
-        e1, e2 = event(event_id="e1", z=[1, 2, 3]), event("ada", "yes", "maybe", event_id="e2", z=[1, 2, 3])
+        e1, e2 = event(event_id="e1"), event("ada", "yes", "maybe", event_id="e2")
         add_encoded(store, e1, e2)
         store.save_weights("ada", FINGERPRINT, weights(store))
         with store.database.transaction(write=True) as connection:
@@ -325,7 +328,7 @@ class TestTenants:
         assert accepted(other.add([event("bob", event_id="e1")])) == [True]
 
     def test_forgetting_stays_at_home(self, store: Store, other: Store) -> None:
-        e = event("ada", event_id="e1", z=[1, 2, 3])
+        e = event("ada", event_id="e1")
         for each in (store, other):
             add_encoded(each, e)
             each.save_weights("ada", FINGERPRINT, weights(each))

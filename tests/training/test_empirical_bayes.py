@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mrm_sdk.core.batching import Pairs
-from mrm_sdk.core.inner_loop import Prior, derivatives, newton_serving, objective
+from mrm_sdk.core.inner_loop import Prior, derivatives, newton_serving
 from mrm_sdk.core.losses import bradley_terry
 from mrm_sdk.core.posterior import laplace_covariance
 from mrm_sdk.training.config import TrainingConfig
@@ -23,6 +23,7 @@ from mrm_sdk.training.empirical_bayes import (
     root_of,
 )
 from mrm_sdk.training.episodes import Packed, pack
+from tests.core.objective import objective
 from tests.training.people import embeddings_of, people, rows
 
 R = 5
