@@ -255,11 +255,13 @@ class Client:
 
     @traced
     def prune(self, *, older_than: timedelta | datetime) -> Pruned:
-        """Deletes all users' events from before a moment, or of a greater age, in one transaction.
+        """Deletes all users' events from before a moment, or of a greater age, in steps of bounded size.
 
+        From the first step on, what is older stays out when it arrives again (``EventExpiredError``). Each step is a
+        transaction, between which others write: where one fails, those before it stay done, and calling again goes on.
         Weights that had seen one go too, and are adapted anew when they are next wanted; so do texts that nobody
-        judges any more, and users of whom nothing is left. What is older stays out when it arrives again
-        (``EventExpiredError``); an earlier moment than that of the last call changes nothing.
+        judges any more, and users of whom nothing is left. An earlier moment than that of the last call changes
+        nothing.
 
         Args:
             older_than: an age, or a moment with a time zone; by an event's ``created_at``.
@@ -269,7 +271,7 @@ class Client:
 
         Raises:
             InvalidInputError: it is of another type, without a time zone, in the future, or outside of the calendar.
-            DatabaseError: the database refused; nothing was deleted.
+            DatabaseError: the database refused; what earlier steps deleted stays deleted.
         """
         self._open()
         before, rows = self._store.prune(_moment(older_than))

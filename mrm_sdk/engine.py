@@ -48,6 +48,7 @@ from mrm_sdk.storage.records import (
     event_of,
 )
 from mrm_sdk.storage.store import Store
+from mrm_sdk.tracing import span
 
 logger = logging.getLogger("mrm_sdk")
 
@@ -124,7 +125,8 @@ class RewardEngine:
             completed = self._complete(feedback)
             if completed is None:
                 continue
-            weights, covariance = self._adapt(completed)
+            with span("adapt", comparisons=len(completed.z), ratings=len(completed.ratings)):
+                weights, covariance = self._adapt(completed)
             revision = 1 if stored is None else stored.revision + 1
             seen = len(completed.z) + len(completed.ratings)
             new = StoredWeights(weights, covariance, seen, feedback.feedback, revision)
@@ -181,7 +183,8 @@ class RewardEngine:
             kept = [item for item in items.values() if item.text is not None or item.embedding is not None]
             textless |= len(kept) < len(items)
             encodable = [item for item in kept if self._can_take(item)]
-            rewards = base_rewards(self._encoder, self._bundle, encodable)
+            with span("encode", items=len(encodable)):
+                rewards = base_rewards(self._encoder, self._bundle, encodable)
             usable = {item.key: row for item, row in zip(encodable, rewards, strict=True) if _usable(row)}
             self._store.add_features(self._features, {}, usable)
             done[0] += len(usable)
@@ -301,7 +304,8 @@ class RewardEngine:
             found |= self._store.base_rewards(self._features, missing)
             new = [key for key in missing if key not in found]
             if new:
-                computed = base_rewards(self._encoder, self._bundle, [wanted[key] for key in new])
+                with span("encode", items=len(new)):
+                    computed = base_rewards(self._encoder, self._bundle, [wanted[key] for key in new])
                 # Copies: a view would keep the whole batch alive for as long as one of its rows is cached.
                 found |= zip(new, (row.copy() for row in computed), strict=True)
             with self._cache_lock:

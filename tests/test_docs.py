@@ -95,6 +95,17 @@ def test_every_setting_is_documented() -> None:
     assert documented.keys() == expected.keys()
 
 
+def test_the_snippets_of_hosting(demo: Demo, postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (commands,), (snippet,) = blocks(DOCS["hosting.md"], "sh"), blocks(DOCS["hosting.md"], "python")
+    variables, *lines = commands.splitlines()
+    assert variables.split()[2:] == ["MRM_DATABASE_SCHEMA=rewards"]
+    for line in lines:
+        done = mrm(*line.split()[1:], MRM_DATABASE=postgres_url, MRM_DATABASE_SCHEMA="rewards")
+        assert done.code == 0, done.err + done.out
+    monkeypatch.setenv("DATABASE_URL", postgres_url)
+    assert run("-W", "error", "-c", snippet, cwd=demo.folder) == "Yes.\n"
+
+
 def test_links_lead_somewhere() -> None:
     for name, text in {"../README.md": README, **DOCS}.items():
         for target in re.findall(r"\]\((?!http)([^)#]+)", text):

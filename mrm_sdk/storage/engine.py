@@ -124,15 +124,13 @@ class Database:
                 if self.dialect == "sqlite" or not (self._reached and was_lost(error)):
                     raise
                 now = time.monotonic()
-                if not give_up:
-                    give_up = now + _PATIENCE  # and at once: a pool's connection may have died unused
-                elif now + pause > give_up:
+                give_up = give_up or now + _PATIENCE
+                if now + pause > give_up:
                     raise
-                elif pause < _LONGEST_PAUSE:
-                    pause = min(2 * pause or _FIRST_PAUSE, _LONGEST_PAUSE)
-                    if pause == _FIRST_PAUSE:
-                        logger.warning("%s Trying again for %d seconds.", error, _PATIENCE)
+                if pause == _FIRST_PAUSE:  # at first at once and in silence: a pool's connection may have died unused
+                    logger.warning("%s Trying again for %g seconds.", error, _PATIENCE)
                 time.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE) or _FIRST_PAUSE
 
     @contextmanager
     def transaction(self, *, write: bool = False) -> Iterator[sa.Connection]:

@@ -41,7 +41,8 @@ _FEATURES = sa.delete(ComparisonFeaturesRow).where(
 _COMPARISONS = sa.delete(_C).where(_mine(_C)).returning(_C.created_at, _C.chosen, _C.rejected)
 _RATINGS = sa.delete(_R).where(_mine(_R)).returning(_R.created_at, _R.item_key)
 _OTHERS = [(table, sa.delete(table).where(_mine(table))) for table in (UserWeightsRow, OutboxRow, UserRow)]
-_FORMER_STONE, _STONE = sa.delete(TombstoneRow).where(_mine(TombstoneRow)), sa.insert(TombstoneRow)
+_FORMER_STONE = sa.delete(TombstoneRow).where(_mine(TombstoneRow)).returning(TombstoneRow.forgotten_at)
+_STONE = sa.insert(TombstoneRow)
 
 
 def none(tenant: Any, column: Any, value: Any) -> Any:
@@ -84,7 +85,8 @@ def erase(connection: sa.Connection, tenant: str, user_id: str) -> dict[str, int
         keys.update(key for _, *items in events for key in items)
     counts |= {table.__tablename__: connection.execute(statement, given).rowcount for table, statement in _OTHERS}
     counts |= erase_unjudged(connection, tenant, keys)
-    connection.execute(_FORMER_STONE, given)
+    # Forgotten a second time, the user stays forgotten from as late on.
+    moment = max([moment, *connection.scalars(_FORMER_STONE, given)])
     stone = {"tenant": tenant, "user_id": user_id, "event_id": uuid7(), "forgotten_at": moment}
     connection.execute(_STONE, stone)
     return counts

@@ -124,11 +124,13 @@ class Store:
             contents = event.contents
             whole = {event_id: content for event_id, content in contents.items() if content is not None}
             found = {event_id: known[event_id] for event_id in contents if event_id in known}
-            if found:
-                outcomes.append(Outcome(False, None if found == whole else conflict(source.event_id)))
-                if found == whole:
-                    again.append(event)
-            elif pruned_before is not None and source.created_at < pruned_before:
+            is_old = pruned_before is not None and source.created_at < pruned_before
+            if found and found == whole:
+                outcomes.append(Outcome(False))
+                again.append(event)
+            elif found and not (is_old and found.items() <= whole.items()):
+                outcomes.append(Outcome(False, conflict(source.event_id)))
+            elif pruned_before is not None and is_old:  # also a ranking of which a part has been pruned just now
                 outcomes.append(Outcome(False, expired(pruned_before)))
             elif gone is not None and source.created_at <= gone:
                 outcomes.append(Outcome(False, stale(gone)))
@@ -243,7 +245,9 @@ class Store:
         Returns:
             Rows deleted, by table.
         """
-        return self._write(lambda connection: erase(connection, self.tenant, user_id), alone=True)
+        counts = self._write(lambda connection: erase(connection, self.tenant, user_id), alone=True)
+        self.database.scrub()
+        return counts
 
     def export(self, user_id: str) -> dict[str, Any]:
         """Everything known of a user, as JSON can hold it; :meth:`mrm_sdk.Client.export_user` states the shape."""
@@ -258,27 +262,25 @@ class Store:
         Returns:
             The moment, or that of an earlier call where it was later, and rows deleted, by table.
         """
-        return prune(self.database, self._write, self.tenant, before)
+        try:
+            return prune(self.database, self._write, self.tenant, before)
+        finally:
+            self.database.scrub()
 
     def remember_bundle(self, *, fingerprint: str, features: str, name: str) -> None:
         """Notes that this database is used with a bundle; where it is known already, nothing is written."""
         b = BundleRow
         known = sa.select(b.name).where(b.tenant == self.tenant, b.fingerprint == fingerprint)
-        with self.database.transaction() as connection:
-            if connection.execute(known).first() is not None:
-                return
-        with self.database.transaction(write=True) as connection:
-            connection.execute(
-                insert_into(self.database.dialect, BundleRow)
-                .values(
-                    tenant=self.tenant,
-                    fingerprint=fingerprint,
-                    features=features,
-                    name=name,
-                    first_used_at=datetime.now(UTC),
-                )
-                .on_conflict_do_nothing()
-            )
+        if self.database.run(lambda connection: connection.execute(known).first()) is not None:
+            return
+        row = insert_into(self.database.dialect, BundleRow).values(
+            tenant=self.tenant,
+            fingerprint=fingerprint,
+            features=features,
+            name=name,
+            first_used_at=datetime.now(UTC),
+        )
+        self.database.run(lambda connection: connection.execute(row.on_conflict_do_nothing()), write=True)
 
     @staticmethod
     def _select(connection: sa.Connection, query: Any, column: Any, values: Collection[Any]) -> Iterator[Any]:

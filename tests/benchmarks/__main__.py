@@ -1,7 +1,8 @@
 """Runs benchmarks: ``python -m tests.benchmarks [NAME …]``, or ``make bench``; asserts nothing, as machines differ.
 
-Without a name, all of them but ``memory``, which takes minutes and 4 GB of disk where temporary files go (``TMPDIR``),
-and ``gpu_check``, which has options of its own: ``python -m tests.benchmarks gpu_check --help``.
+Without a name, all of them but ``memory`` and ``store_size``, which take minutes, and 4 GB and 12 GB of disk where
+temporary files go (``TMPDIR``), and ``gpu_check``, which has options of its own:
+``python -m tests.benchmarks gpu_check --help``.
 """
 
 from __future__ import annotations
@@ -9,8 +10,8 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 
-ALWAYS = ("hot_paths", "encoding", "reading", "training")
-WHEN_ASKED = ("memory",)
+ALWAYS = ("hot_paths", "store", "encoding", "reading", "training")
+WHEN_ASKED = ("memory", "store_size")
 
 
 def main(names: list[str]) -> None:

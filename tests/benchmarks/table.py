@@ -26,6 +26,23 @@ def median(work: Callable[[], object], repeats: int) -> float:
     return statistics.median(times)
 
 
+def measure(work: Callable[[], object], repeats: int, prepare: Callable[[], object] = lambda: None) -> list[float]:
+    """Seconds of each of ``repeats`` calls, sorted, after two that are not counted.
+
+    Args:
+        work: what is measured.
+        repeats: how often.
+        prepare: goes before each call, and is not measured.
+    """
+    times = []
+    for _ in range(repeats + 2):
+        prepare()
+        began = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - began)
+    return sorted(times[2:])
+
+
 def publish(name: str, rows: Sequence[Mapping[str, Any]], columns: Mapping[str, tuple[str, str]]) -> None:
     """Prints rows as a table and saves them as ``results/NAME.json``.
 

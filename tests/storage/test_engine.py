@@ -235,20 +235,20 @@ def test_what_is_deleted_leaves_the_files(sqlite_url: str, tmp_path: Path) -> No
 
     database = Database(sqlite_url, Settings())
     execute("CREATE TABLE t (x TEXT)")
-    execute("INSERT INTO t VALUES ('an unmistakable word')")
+    execute(f"INSERT INTO t VALUES ('before'), ('{'an unmistakable word ' * 20}'), ('after')")
     database.scrub()
     assert kept()
-    execute("DELETE FROM t")
+    execute("DELETE FROM t WHERE x LIKE 'an%'")
     with database.transaction() as reader:
         reader.exec_driver_sql("BEGIN")
         reader.exec_driver_sql("SELECT * FROM t").all()
-        execute("INSERT INTO t VALUES ('more')")
+        execute("INSERT INTO t VALUES ('more')")  # which the reader's moment does not have
         database.scrub()  # somebody reads: not now, and no error
         assert kept()
     database.scrub()
     assert not kept()
     with database.transaction() as connection:
-        assert connection.exec_driver_sql("SELECT x FROM t").scalar() == "more"
+        assert connection.exec_driver_sql("SELECT x FROM t").scalars().all() == ["before", "after", "more"]
         assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == 30_000
     database.close()
 

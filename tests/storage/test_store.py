@@ -316,6 +316,13 @@ class TestForget:
         assert store.forget("ada")["mrm_items"] == 1500
         assert rows(store)["mrm_items"] == 2
 
+    def test_forgetting_twice_lets_nothing_back_in(self, store: Store) -> None:
+        ahead = event(event_id="e1", created_at=datetime.now(UTC) + timedelta(hours=20))  # by a clock that is wrong
+        store.add([ahead])
+        for _ in range(2):
+            store.forget("ada")
+            assert reasons(store.add([ahead])) == [UserForgottenError]
+
 
 class TestTenants:
     def test_writes_of_one_do_not_reach_the_other(self, store: Store, other: Store) -> None:

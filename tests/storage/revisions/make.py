@@ -116,6 +116,8 @@ def main(out: Path) -> None:
             client.personalize("nobody")  # makes the tables
         revision = current(Database(f"sqlite:///{file}", Settings()))
         assert revision is not None
+        if (out / f"{revision}.sqlite").exists():
+            sys.exit(f"{revision} is stored already, as it was then: nothing was made.")
         fill(f"sqlite:///{file}", folder / "tiny", revision)
         _shrink(file)
         shutil.copyfile(file, out / f"{revision}.sqlite")
