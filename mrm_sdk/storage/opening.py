@@ -50,9 +50,7 @@ def _postgres(url: sa.URL, settings: Settings) -> sa.Engine:
     if "connect_timeout" not in url.query and "PGCONNECT_TIMEOUT" not in os.environ:
         arguments["connect_timeout"] = _CONNECT_TIMEOUT
     try:
-        return sa.create_engine(
-            url, connect_args=arguments, hide_parameters=True, **_pool(settings)
-        )
+        return sa.create_engine(url, connect_args=arguments, hide_parameters=True, **_pool(settings))
     except ImportError:
         raise MissingDependencyError.of("psycopg", "postgres", "PostgreSQL") from None
 

@@ -108,6 +108,24 @@ class TestTextNeverReachesTheDisk:
         # That all are found where texts are kept shows that this search sees what there is to see.
         assert found == (set(canaries) - asked if kept else set())
 
+    @pytest.mark.parametrize("way", ["forget", "prune"])
+    def test_what_was_deleted_is_in_no_file_of_sqlite(self, tmp_path: Path, embedded_bundle: Bundle, way: str) -> None:
+        url, canaries = f"sqlite:///{tmp_path / 'mrm.db'}", list[bytes]()
+
+        def word(_: str) -> str:
+            canaries.append(uuid4().hex.encode())
+            return canaries[-1].decode()
+
+        with Client(url, bundle=embedded_bundle, encoder=CountingEncoder()) as client:
+            client.record_many(everything(word))
+            client.personalize("ada")
+            assert any(canary in content for content in on_disk(url) for canary in canaries)
+            if way == "forget":
+                client.forget("ada")
+            else:
+                client.prune(older_than=timedelta(0))
+            assert {canary for content in on_disk(url) for canary in canaries if canary in content} == set()
+
     def test_the_same_weights_and_scores(self, connect: Open, embedded_bundle: Bundle) -> None:
         textless = connect(TEXTLESS)
         textless.record_many(everything())
