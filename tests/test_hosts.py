@@ -20,10 +20,9 @@ import pytest
 
 from mrm_sdk import Bundle, Client
 from tests.conftest import ROOT
-from tests.storage.conftest import postgres, postgres_url, sqlite_url, url
+from tests.storage.conftest import url
 
-# The databases of the tests of storage.
-__all__ = ["postgres", "postgres_url", "sqlite_url", "url"]
+__all__ = ["url"]  # a fixture of the tests of storage
 
 PATIENCE = 120  # seconds until a host that hangs is a failure
 BEFORE = 51  # events that hosted.py records before it forks

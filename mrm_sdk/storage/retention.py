@@ -120,7 +120,7 @@ def prune(database: Database, write: Write, tenant: str, before: datetime) -> tu
 def _old(database: Database, table: _Table, tenant: str, before: datetime) -> Iterator[Sequence[str]]:
     """Ids of old events, a step's at a time, in one pass over the table."""
     given = {"of_tenant": tenant, "before": before, "size": EVENTS_PER_STEP, "after": ""}
-    while events := database.run(lambda connection: connection.scalars(_NEXT[table], given).all()):
+    while events := database.read(lambda connection: connection.scalars(_NEXT[table], given).all()):
         yield events
         given["after"] = events[-1]
 

@@ -177,7 +177,7 @@ class Store:
             rows = self._select(connection, query, f.item_key, keys)
             return {row.item_key: np.frombuffer(row.base_rewards, np.float32) for row in rows}
 
-        return self.database.run(work)
+        return self.database.read(work)
 
     def items(self, keys: Collection[bytes]) -> dict[bytes, Item]:
         """Stored items, by key; unknown ones are absent."""
@@ -188,42 +188,42 @@ class Store:
             rows = self._select(connection, query, i.item_key, keys)
             return {row.item_key: Item(row.prompt, row.response, reading.vector(row.embedding)) for row in rows}
 
-        return self.database.run(work)
+        return self.database.read(work)
 
     def unencoded_items(self, features: str, *, after: bytes, limit: int) -> dict[bytes, Item]:
         """The next items, by key and in its order, that have no base rewards under ``features``."""
-        return self.database.run(lambda c: rebuilding.items(c, self.tenant, features, after, limit))
+        return self.database.read(lambda c: rebuilding.items(c, self.tenant, features, after, limit))
 
     def unencoded_comparisons(self, features: str, *, after: str, limit: int) -> list[tuple[str, bytes, bytes]]:
         """The next comparisons that have no ``z`` under ``features``: event id, keys of chosen and rejected."""
-        return self.database.run(lambda c: rebuilding.comparisons(c, self.tenant, features, after, limit))
+        return self.database.read(lambda c: rebuilding.comparisons(c, self.tenant, features, after, limit))
 
     def unencoded_counts(self, features: str) -> tuple[int, int, int]:
         """How many items and comparisons have no features yet, and how many users there are."""
-        return self.database.run(lambda c: rebuilding.counts(c, self.tenant, features))
+        return self.database.read(lambda c: rebuilding.counts(c, self.tenant, features))
 
     def users(self, *, after: str, limit: int) -> list[str]:
         """The next users who have given feedback, in an order of the database's own."""
-        return self.database.run(lambda c: rebuilding.users(c, self.tenant, after, limit))
+        return self.database.read(lambda c: rebuilding.users(c, self.tenant, after, limit))
 
     def is_textless(self, features: str) -> bool:
         """Whether features are missing that can never be computed, for the text was not kept."""
-        return self.database.run(lambda c: rebuilding.is_textless(c, self.tenant, features))
+        return self.database.read(lambda c: rebuilding.is_textless(c, self.tenant, features))
 
     def lacks_features(self, user_id: str, features: str) -> bool:
         """Whether some of a user's feedback has no features yet."""
-        return self.database.run(lambda c: rebuilding.lacks_features(c, self.tenant, user_id, features))
+        return self.database.read(lambda c: rebuilding.lacks_features(c, self.tenant, user_id, features))
 
     def weights(self, user_id: str, fingerprint: str) -> tuple[int, StoredWeights | None]:
         """How much feedback a user has given (0: unknown user), and the stored weights."""
-        return self.database.run(lambda connection: reading.weights(connection, self.tenant, user_id, fingerprint))
+        return self.database.read(lambda connection: reading.weights(connection, self.tenant, user_id, fingerprint))
 
     def feedback(self, user_id: str, features: str, *, dated: bool = False) -> UserFeedback:
         """All feedback of a user, with ``z`` and base rewards under ``features`` where they are stored.
 
         With ``dated``, also when each comparison was made.
         """
-        return self.database.run(
+        return self.database.read(
             lambda connection: reading.feedback(connection, self.tenant, user_id, features, dated=dated)
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import numpy as np
 import sqlalchemy as sa
@@ -91,35 +91,37 @@ class Place:
             stored |= set(connection.scalars(sa.select(table.event_id)))
         acknowledged = {name for call in self.returned for name in call.names}
         units = [unit for call in self.begun for unit in call.units if unit]
-        gone = self._gone(connection, {name for unit in units for name in unit})
+        gone, leaving = self._gone(connection, {name for unit in units for name in unit})
         parts = {unit: {part for name in unit for part in parts_of(name)} for unit in units}
         for unit, ids in parts.items():
             if unit[0] in gone:
                 assert not ids & stored, f"{unit} was deleted, and some of it is there"
             else:
                 assert ids <= stored or not ids & stored, f"{unit} is there by half"
-                assert unit[0] in stored or not acknowledged & set(unit), f"{unit} was acknowledged and is lost"
+                kept = unit[0] in stored or unit[0] in leaving
+                assert kept or not acknowledged & set(unit), f"{unit} was acknowledged and is lost"
         assert stored <= set().union(*parts.values()), "something is there that nobody wrote"
 
-    def _gone(self, connection: sa.Connection, names: Iterable[str]) -> set[str]:
-        """Events that a deletion took, each of which somebody began; those that returned have left their mark."""
+    def _gone(self, connection: sa.Connection, names: Iterable[str]) -> tuple[set[str], set[str]]:
+        """Events that a deletion took, and those that it was cut short in taking; each deletion was begun by somebody.
+
+        Forgetting is one transaction. Pruning draws a line first, and then takes what lies behind it in steps.
+        """
         forgotten = set(connection.scalars(sa.select(TombstoneRow.user_id)))
         line = connection.scalar(sa.select(RetentionRow.pruned_before))
         assert {call.user for call in self.returned if call.kind == "forget"} <= forgotten
         assert forgotten <= {call.user for call in self.begun if call.kind == "forget"}
-        lines = [[_line(call) for call in part if call.kind == "prune"] for part in (self.returned, self.begun)]
-        assert not lines[0] or (line is not None and line >= max(lines[0]))
-        assert line is None or line in lines[1]
+        done, begun = ([_line(call) for call in part if call.kind == "prune"] for part in (self.returned, self.begun))
+        assert line is None or line in begun
+        assert not done or (line is not None and line >= max(done))
         for user in forgotten:
             for table in Base.metadata.tables.values():
                 if "user_id" in table.c and table.name != "mrm_tombstones":
                     assert not connection.execute(sa.select(table).where(table.c.user_id == user)).all(), table.name
         given = {name: feedback(name) for name in names}
-        return {
-            name
-            for name, given in given.items()
-            if given.user_id in forgotten or (line is not None and given.created_at < line)
-        }
+        pruned = {name for name, each in given.items() if done and each.created_at < max(done)}
+        leaving = {name for name, each in given.items() if line is not None and each.created_at < line}
+        return pruned | {name for name, each in given.items() if each.user_id in forgotten}, leaving
 
     def check_contents(self, bundle: Bundle) -> int:
         """All of it: every event as it was handed in, and weights as they come out where nobody was ever killed.
@@ -209,5 +211,5 @@ def parts_of(name: str) -> list[str]:
     return [name, *(f"{name}#{number}" for number in range(1, RANKED * (RANKED - 1) // 2))]
 
 
-def _line(call: Call) -> object:
+def _line(call: Call) -> datetime:
     return age(call.writer, call.round) + timedelta(milliseconds=500)
