@@ -19,7 +19,7 @@ demo: $(VENV)/.run
 	$(BIN)/mrm demo
 
 test: $(VENV)/.dev lint
-	$(BIN)/python -m pytest --cov --cov-report=term
+	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

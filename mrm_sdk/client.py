@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -37,6 +39,9 @@ from mrm_sdk.tracing import traced
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
+
+
+_clients: weakref.WeakSet[Client] = weakref.WeakSet()
 
 
 class Client:
@@ -85,6 +90,7 @@ class Client:
         self._lock = threading.Lock()
         self._ready = False
         self._closed = False
+        _clients.add(self)
 
     @property
     def bundle(self) -> Bundle:
@@ -345,3 +351,12 @@ def _moment(older_than: timedelta | datetime) -> datetime:
     if moment > now:
         raise InvalidInputError("older_than lies in the future: all feedback would go, and new feedback be refused.")
     return moment
+
+
+def _after_fork() -> None:
+    for client in list(_clients):
+        client._lock = threading.Lock()  # a thread that did not survive may have held the old one
+
+
+if hasattr(os, "register_at_fork"):  # absent on Windows, which cannot fork
+    os.register_at_fork(after_in_child=_after_fork)

@@ -96,14 +96,17 @@ def test_every_setting_is_documented() -> None:
 
 
 def test_the_snippets_of_hosting(demo: Demo, postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    (commands,), (snippet,) = blocks(DOCS["hosting.md"], "sh"), blocks(DOCS["hosting.md"], "python")
+    commands, rebuild = blocks(DOCS["hosting.md"], "sh")
+    snippet, use, tracing = blocks(DOCS["hosting.md"], "python")
     variables, *lines = commands.splitlines()
     assert variables.split()[2:] == ["MRM_DATABASE_SCHEMA=rewards"]
-    for line in lines:
-        done = mrm(*line.split()[1:], MRM_DATABASE=postgres_url, MRM_DATABASE_SCHEMA="rewards")
+    for line in [*lines, *rebuild.splitlines()]:
+        done = mrm(*line.split()[1:], cwd=demo.folder, MRM_DATABASE=postgres_url, MRM_DATABASE_SCHEMA="rewards")
         assert done.code == 0, done.err + done.out
     monkeypatch.setenv("DATABASE_URL", postgres_url)
     assert run("-W", "error", "-c", snippet, cwd=demo.folder) == "Yes.\n"
+    assert run("-W", "error", "-c", f"from mrm_sdk import Client\n{use}", cwd=demo.folder).startswith("items=0")
+    assert run("-W", "error", "-c", tracing, cwd=demo.folder) == ""
 
 
 def test_links_lead_somewhere() -> None:

@@ -18,7 +18,8 @@ from tests.conftest import ROOT
 
 PUBLIC = {
     "AsyncClient", "Bundle", "Client", "Comparison", "Forgotten", "Limits", "Message", "Pruned", "Ranked", "Ranking",
-    "Rating", "Rebuilt", "Recorded", "Refusal", "RemoteEncoder", "Response", "Settings", "Thumb", "UserReward", "__version__",
+    "Rating", "Rebuilt", "Recorded", "Refusal", "RemoteEncoder", "Response", "Settings", "Thumb", "UserReward",
+    "__version__",
 }  # fmt: skip
 HEAVY = {"torch", "onnxruntime", "sqlalchemy", "transformers", "alembic", "onnx", "tokenizers", "httpx", "rich"}
 

@@ -42,6 +42,36 @@ client.close()
 """
 
 
+FORK_IN_THE_FIRST_CALL = """
+import os, signal, sys, threading
+import mrm_sdk.client
+from mrm_sdk import Client, Response
+
+client = Client(sys.argv[1], bundle=sys.argv[2])
+sides = [Response(embedding=[n, 1, 0, 0, 0, 0]) for n in range(2)]
+upgrading, forked, upgrade = threading.Event(), threading.Event(), mrm_sdk.client.upgrade
+
+def slow(database):  # a migration that takes as long as the fork wants
+    upgrading.set()
+    forked.wait()
+    return upgrade(database)
+
+mrm_sdk.client.upgrade = slow
+thread = threading.Thread(target=client.score, args=("ada", sides))
+thread.start()
+upgrading.wait()
+child = os.fork()
+forked.set()
+if not child:
+    signal.alarm(30)
+    client.score("ada", sides)
+    os._exit(0)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+thread.join()
+client.close()
+"""
+
+
 CLOSE = """
 import sys, threading
 from mrm_sdk import Client, Comparison, MrmError, Response
@@ -83,8 +113,11 @@ def test_closing_while_threads_record_in_memory(embedded_bundle: Bundle) -> None
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
-def test_a_forked_child_records_and_scores(url: str, embedded_bundle: Bundle) -> None:
+@pytest.mark.parametrize(
+    ("script", "said"), [(FORK, "51 51\n"), (FORK_IN_THE_FIRST_CALL, "0\n")], ids=["used", "in its first call"]
+)
+def test_a_forked_child_records_and_scores(url: str, embedded_bundle: Bundle, script: str, said: str) -> None:
     # In a process of its own: the threads of a test run must not be forked.
-    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORK, url, str(embedded_bundle.path)]
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", script, url, str(embedded_bundle.path)]
     done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=60, check=False)
-    assert (done.stdout, done.stderr) == ("51 51\n", "")
+    assert (done.stdout, done.stderr) == (said, "")
