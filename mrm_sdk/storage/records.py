@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from itertools import combinations
@@ -18,13 +18,21 @@ from mrm_sdk.feedback import Feedback, Ranking, Rating, Thumb, part_id
 from mrm_sdk.schemas import Comparison, Item, Prompt, Response
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class Event:
-    """A comparison with its two items, ready to be stored."""
+    """A comparison with its two items, ready to be stored; ``content`` is a hash of what was judged, not when."""
 
     comparison: Comparison
     chosen: Item
     rejected: Item
+    content: bytes = field(init=False)
+
+    def __post_init__(self) -> None:
+        comparison = self.comparison
+        sides = [self.chosen.key, self.rejected.key]
+        digest = hashlib.sha256(b"".join(sorted(sides) if comparison.tie else sides))  # a tie has no order
+        digest.update(repr((comparison.user_id, comparison.tie, comparison.strength)).encode())
+        object.__setattr__(self, "content", digest.digest())
 
     @property
     def source(self) -> Comparison:
@@ -40,15 +48,6 @@ class Event:
     def contents(self) -> dict[str, bytes | None]:
         """Content by event id: a duplicate finds all of it stored, and what is ``None`` absent."""
         return {self.comparison.event_id: self.content}
-
-    @cached_property
-    def content(self) -> bytes:
-        """SHA-256 over what was judged, not when: a retry is the same event."""
-        comparison = self.comparison
-        sides = [self.chosen.key, self.rejected.key]
-        digest = hashlib.sha256(b"".join(sorted(sides) if comparison.tie else sides))  # a tie has no order
-        digest.update(repr((comparison.user_id, comparison.tie, comparison.strength)).encode())
-        return digest.digest()
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,6 +126,9 @@ class Outcome(NamedTuple):
 
     accepted: bool
     error: MrmError | None = None
+
+
+ACCEPTED = Outcome(True)
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from mrm_sdk.storage.erasure import erase
 from mrm_sdk.storage.export import export
 from mrm_sdk.storage.insertion import insert_events, insert_features, insert_features_of
 from mrm_sdk.storage.records import (
+    ACCEPTED,
     AnyEvent,
     Outcome,
     StoredWeights,
@@ -111,7 +112,7 @@ class Store:
         features: str | None,
         base_rewards: Mapping[bytes, NDArray[np.float32]],
     ) -> list[Outcome]:
-        known = reading.contents(connection, self.tenant, {name for event in events for name in event.contents})
+        known = reading.contents(connection, self.tenant, {event_id for event in events for event_id in event.contents})
         forgotten = reading.tombstones(connection, self.tenant, {event.source.user_id for event in events})
         pruned_before = line(connection, self.tenant)
 
@@ -119,9 +120,8 @@ class Store:
         new: list[AnyEvent] = []
         again: list[AnyEvent] = []
         for event in events:
-            source = event.source
+            source, contents = event.source, event.contents
             gone = forgotten.get(source.user_id)
-            contents = event.contents
             whole = {event_id: content for event_id, content in contents.items() if content is not None}
             found = {event_id: known[event_id] for event_id in contents if event_id in known}
             is_old = pruned_before is not None and source.created_at < pruned_before
@@ -137,7 +137,7 @@ class Store:
             else:
                 known |= whole
                 new.append(event)
-                outcomes.append(Outcome(True))
+                outcomes.append(ACCEPTED)
         if new:
             insert_events(connection, self.tenant, new, store_text=self._store_text)
         if features is not None:
