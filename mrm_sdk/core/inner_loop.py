@@ -30,11 +30,15 @@ class Prior(NamedTuple):
 def derivatives(weights: Tensor, pairs: Pairs, prior: Prior) -> tuple[Tensor, Tensor]:
     """Gradient [users, K] and Hessian [users, K, K] of J."""
     z, strength, tie = pairs
-    strength = prior.rho * strength
-    lost = torch.sigmoid(-(z @ weights.unsqueeze(-1)).squeeze(-1))
+    strength, lost = prior.rho * strength, _lost(weights, z)
     slope = strength * (tie / 2 - lost)
     gradient = (slope.unsqueeze(-2) @ z).squeeze(-2) + (weights - prior.w0) @ prior.precision
     return gradient, _hessian(lost, z, strength, prior)
+
+
+def curvature(weights: Tensor, pairs: Pairs, prior: Prior) -> Tensor:
+    """Hessian [users, K, K] of J alone."""
+    return _hessian(_lost(weights, pairs.z), pairs.z, prior.rho * pairs.strength, prior)
 
 
 def newton(pairs: Pairs, prior: Prior, *, steps: int) -> Tensor:
@@ -105,10 +109,15 @@ def newton_serving(pairs: Pairs, prior: Prior, *, max_steps: int, tolerance: flo
     return weights
 
 
+def _lost(weights: Tensor, z: Tensor) -> Tensor:
+    """Probability that each comparison came out the other way, [users, pairs]."""
+    return torch.sigmoid(-(z @ weights.unsqueeze(-1)).squeeze(-1))
+
+
 def _hessian(lost: Tensor, z: Tensor, strength: Tensor, prior: Prior) -> Tensor:
     """Of J, [users, K, K]; ``strength`` has ρ in it."""
-    curvature = strength * (lost - lost * lost)
-    hessian: Tensor = torch.baddbmm(prior.precision.unsqueeze(0), z.mT, curvature.unsqueeze(-1) * z)
+    bend = strength * (lost - lost * lost)
+    hessian: Tensor = torch.baddbmm(prior.precision.unsqueeze(0), z.mT, bend.unsqueeze(-1) * z)
     return hessian
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from mrm_sdk.core.batching import Pairs
-from mrm_sdk.core.inner_loop import Prior, derivatives
+from mrm_sdk.core.inner_loop import Prior, curvature
 
 
 @torch.no_grad()
@@ -21,8 +21,7 @@ def laplace_covariance(weights: Tensor, pairs: Pairs, prior: Prior) -> Tensor:
     Returns:
         [users, K, K]; for a user without comparisons the inverse of the prior's precision.
     """
-    _, hessian = derivatives(weights, pairs, prior)
-    inverse: Tensor = torch.linalg.inv(hessian)
+    inverse: Tensor = torch.linalg.inv(curvature(weights, pairs, prior))
     return inverse
 
 

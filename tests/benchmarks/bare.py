@@ -31,7 +31,7 @@ def postgres_server(folder: Path) -> Iterator[str]:
 
 
 class Bare:
-    """One connection of the driver's own to a database that a client uses, durable as the client's is."""
+    """The driver's own connections to a database that a client uses, durable as the client's are."""
 
     def __init__(self, url: str) -> None:
         parsed = sa.make_url(url)
@@ -40,13 +40,14 @@ class Bare:
         if parsed.drivername.startswith("sqlite"):
             self._connection = sqlite3.connect(str(parsed.database))
             self._connection.execute("PRAGMA synchronous=FULL")
+            self._reading = self._connection
             self._mark, blob = "?", "BLOB"
         else:
             import psycopg
 
-            self._connection = psycopg.connect(
-                parsed.set(drivername="postgresql").render_as_string(hide_password=False)
-            )
+            address = parsed.set(drivername="postgresql").render_as_string(hide_password=False)
+            self._connection = psycopg.connect(address)
+            self._reading = psycopg.connect(address, autocommit=True, prepare_threshold=None)
             self._mark, blob = "%s", "BYTEA"
         self._do(
             "CREATE TABLE bare_events (tenant TEXT, event_id TEXT, user_id TEXT, chosen BLOB, rejected BLOB, "
@@ -61,7 +62,8 @@ class Bare:
         self._connection.commit()
 
     def close(self) -> None:
-        """Closes the connection."""
+        """Closes what it opened."""
+        self._reading.close()
         self._connection.close()
 
     def insert_one(self) -> None:
@@ -79,11 +81,13 @@ class Bare:
         self._connection.commit()
 
     def select_weights(self, user: str) -> Any:
-        """The row that tells a user's weights."""
-        query = "SELECT weights, feedback FROM mrm_user_weights WHERE tenant = 'default' AND user_id = ?"
-        found = self._do(query, user).fetchone()
-        self._connection.rollback()
-        return found
+        """A user's weights, and whether they are up to date, without a transaction around the statement."""
+        query = (
+            "SELECT w.weights, w.covariance, w.comparisons, w.feedback, w.revision, u.feedback FROM mrm_users u "
+            "LEFT JOIN mrm_user_weights w ON w.tenant = u.tenant AND w.user_id = u.user_id "
+            "WHERE u.tenant = 'default' AND u.user_id = ?"
+        )
+        return self._reading.execute(query.replace("?", self._mark), (user,)).fetchone()
 
     def make_stale(self, user: str) -> None:
         """As if the user had said more."""

@@ -85,7 +85,7 @@ class Hosting:
         self.client.score("ada", four)
         times = measure(lambda: self.client.score("ada", four), repeats)
         floor = measure(lambda: self.bare.select_weights("ada"), repeats)
-        return row("score 4 cached answers, user up to date", self.name, times, floor, "SELECT of the weights")
+        return row("score 4 cached answers, user up to date", self.name, times, floor, "SELECT of the weights and of the counter")
 
     def personalize(self, count: int, repeats: int) -> Row:
         """A user with so many comparisons, whose weights are stale."""
@@ -95,7 +95,8 @@ class Hosting:
         revision = itertools.count(10)
         times = measure(lambda: self.client.personalize(user), repeats, lambda: self.bare.make_stale(user))
         floor = measure(lambda: self.bare.read_and_update(user, next(revision)), repeats)
-        inner = measure(lambda: self.client.bundle.adapt(pairs(1, count)), repeats)
+        one = pairs(1, count)
+        inner = measure(lambda: self.client.bundle.adapt(one), repeats)
         return row(
             f"personalize, {count} comparisons",
             self.name,

@@ -31,7 +31,7 @@ def fill(engine: sa.Engine, comparisons: int, features: str) -> None:
         series, key, name = "s", "CAST(printf('%032d', {0}) AS BLOB)", "printf('{0}%030d', {1})"
         zeros, content = "zeroblob(32)", "zeroblob(32)"
     else:
-        numbers, series = "", "generate_series(0, {0} - 1) AS s(n)"
+        numbers, series = "", "generate_series(0::bigint, {0} - 1) AS s(n)"
         key, name = "decode(lpad(to_hex({0}), 64, '0'), 'hex')", "('{0}' || lpad(({1})::text, 30, '0'))"
         zeros = content = "decode(repeat('00', 32), 'hex')"
 
@@ -94,7 +94,7 @@ def measured(url: str, bundle: Bundle, name: str, comparisons: int) -> list[dict
                 hosting.name,
                 measure(lambda: client.score("ada", four), 1_000),
                 measure(lambda: bare.select_weights("ada"), 1_000),
-                "SELECT of the weights",
+                "SELECT of the weights and of the counter",
             ),
             hosting.personalize(EACH, 200),
             hosting.record(200),
