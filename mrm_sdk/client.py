@@ -112,8 +112,9 @@ class Client:
             encoder: turns text into embeddings, where the bundle's own should not.
 
         Raises:
-            BundleMismatchError: earlier feedback was stored without its text; the message says what is needed.
-            NotFoundError: there is no bundle at that path. The client goes on with the former one, as for the rest:
+            BundleMismatchError: this client keeps no texts, and earlier feedback needs them; the message says what to
+                do. In this case and the others the client goes on as it was.
+            NotFoundError: there is no bundle at that path.
             BundleError: the bundle is damaged, foreign, or does not fit the encoder.
             DatabaseError: the database refused.
         """
@@ -123,8 +124,13 @@ class Client:
         if not self._settings.store_text:
             engine.require_text()
         with self._lock:
+            if engine.fingerprint == self._engine.fingerprint:
+                return
             self._remember(loaded)
-            self._bundle, self._former, self._engine = loaded, self._engine, engine
+            # One that has not seen all feedback itself is nobody's to fall back on.
+            waiting = self._former is not None and not self._engine.is_complete
+            self._former = self._former if waiting else self._engine
+            self._bundle, self._engine = loaded, engine
 
     @traced
     def rebuild(self, *, progress: Callable[[str, int, int], None] | None = None) -> Rebuilt:
@@ -138,11 +144,17 @@ class Client:
 
         Raises:
             BundleMismatchError: some feedback was stored without its text; everything else is done.
+            MrmError: a user could not be adapted; everybody else is.
             EncoderError: text could not be encoded; what was stored before stays.
             DatabaseError: the database refused; likewise.
         """
         self._open()
-        return self._engine.rebuild(progress or (lambda *_: None))
+        engine = self._engine
+        rebuilt = engine.rebuild(progress or (lambda *_: None))
+        with self._lock:
+            if engine is self._engine:
+                self._former = None  # everybody is reached
+        return rebuilt
 
     @traced
     def record(self, feedback: Feedback) -> Recorded:
@@ -323,7 +335,7 @@ class Client:
 
     def _engine_of(self, bundle: Bundle, encoder: Encoder | None) -> RewardEngine:
         opened = open_encoder(encoder, bundle)
-        if encoder is None:  # one that the host handed in stays the host's to close
+        if encoder is None and hasattr(opened, "close"):  # one that the host handed in stays the host's to close
             self._own_encoders.append(opened)
         return RewardEngine(self._store, bundle, opened, self._settings)
 

@@ -12,7 +12,6 @@ import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -28,6 +27,7 @@ from mrm_sdk.encoders import Encoder, base_rewards, check
 from mrm_sdk.errors import (
     BundleMismatchError,
     ContentionError,
+    DatabaseError,
     EmbeddingError,
     EncoderError,
     InvalidInputError,
@@ -154,9 +154,24 @@ class RewardEngine:
         return scores
 
     def has_reached(self, user_id: str) -> bool:
-        """Whether a user was adapted under this bundle before, or can be without encoding anything."""
+        """Whether a user was adapted under this bundle before, or can be without encoding anything.
+
+        Where texts are not kept, only the second counts: what somebody recorded since under another bundle could not
+        be encoded.
+        """
         _, stored = self._store.weights(user_id, self._fingerprint)
-        return stored is not None or not self._store.lacks_features(user_id, self._features)
+        adapted = stored is not None and self._settings.store_text
+        return adapted or not self._store.lacks_features(user_id, self._features)
+
+    @property
+    def fingerprint(self) -> str:
+        """Under which weights are stored: the bundle's, unless encoder or half-life are others than its own."""
+        return self._fingerprint
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing that was ever recorded has to be encoded any more."""
+        return not self._store.unencoded_items(self._features, after=b"", limit=1)
 
     def require_text(self) -> None:
         """Makes sure that features which are still to be computed can be.
@@ -174,7 +189,9 @@ class RewardEngine:
 
         Raises:
             BundleMismatchError: at the end, where neither text nor embedding of some feedback was kept.
+            MrmError: at the end, the first user who could not be adapted.
         """
+        failure: MrmError | None = None
         size = self._settings.chunk_size
         totals = self._store.unencoded_counts(self._features)
         done, textless, key, event_id, user_id = [0, 0, 0], False, b"", "", ""
@@ -199,12 +216,18 @@ class RewardEngine:
         while users := self._store.users(after=user_id, limit=size):
             user_id = users[-1]
             for user in users:
-                with suppress(BundleMismatchError):  # said once, at the end
+                try:
                     self.personalize(user)
                     done[2] += 1
+                except MrmError as error:  # one user's trouble is not the next one's
+                    if isinstance(error, DatabaseError) and not isinstance(error, ContentionError):
+                        raise
+                    failure = failure or error
             progress("adapting", min(done[2], totals[2]), totals[2])
         if textless:
             raise _textless("this tenant's")
+        if failure is not None:
+            raise failure
         return Rebuilt(items=done[0], comparisons=done[1], users=done[2])
 
     def _complete(self, feedback: UserFeedback) -> UserFeedback | None:
@@ -223,12 +246,14 @@ class RewardEngine:
         missing |= {rating.item for rating in feedback.ratings if rating.base_rewards is None}
         if not missing:
             return feedback
+        computed = self._store.base_rewards(self._features, missing)
+        missing -= computed.keys()
         items = self._store.items(missing)
         if len(items) < len(missing):
             return None
         if any(item.text is None and item.embedding is None for item in items.values()):
             raise _textless("this user's")
-        computed = self._base_rewards([item for item in items.values() if self._can_take(item)])
+        computed |= self._base_rewards([item for item in items.values() if self._can_take(item)])
         features = {key: vector for key, vector in computed.items() if _usable(vector)}
         z, ratings, new = list(feedback.z), list(feedback.ratings), {}
         for row, (chosen, rejected) in enumerate(feedback.items):

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
 
 from mrm_sdk.bundle import Bundle
 from mrm_sdk.client import Client
@@ -153,6 +154,31 @@ class TestUse:
             client.use(embedded_bundle, encoder=Wide())
         assert client.personalize("ada") == before
 
+    def test_twice_before_the_rebuild(self, client: Client, embedded_bundle: Bundle, other_bundle: Bundle) -> None:
+        client.record_many(said())
+        before = client.personalize("ada")
+        encoders = [CountingEncoder(), Other()]
+        client.use(other_bundle, encoder=encoders[0])
+        client.use(other_bundle, encoder=CountingEncoder())  # the same again: nothing changes
+        assert client.personalize("ada") == before
+        client.use(other_bundle, encoder=encoders[1])
+        assert client.personalize("ada") == before  # by the last bundle that has seen everything
+        assert [encoder.encoded for encoder in encoders] == [[], []]
+        client.rebuild()
+        assert client.personalize("ada").fingerprint != before.fingerprint
+
+    def test_nothing_is_asked_any_more_after_the_rebuild(self, client: Client, other_bundle: Bundle) -> None:
+        client.record_many(said())
+        client.use(other_bundle, encoder=CountingEncoder())
+        client.rebuild()
+        client.score("ada", ["x"])
+        statements: list[str] = []
+        sa.event.listen(
+            client._database.engine, "before_cursor_execute", lambda _, __, sql, *rest: statements.append(sql)
+        )
+        client.score("ada", ["x"])
+        assert len(statements) == 1
+
 
 class TestWithoutText:
     def test_the_error_says_what_is_needed(self, url: str, embedded_bundle: Bundle, other_bundle: Bundle) -> None:
@@ -172,9 +198,24 @@ class TestWithoutText:
             after = client.personalize("ada")
         np.testing.assert_allclose(after.weights, weights(other_bundle, feedback), rtol=0, atol=1e-12)
 
-    def test_everything_else_is_rebuilt(self, url: str, embedded_bundle: Bundle, other_bundle: Bundle) -> None:
+    def test_base_rewards_that_are_there_are_enough(
+        self, url: str, embedded_bundle: Bundle, other_bundle: Bundle
+    ) -> None:
+        mine, other = (Comparison(user_id=user, chosen="x", rejected="y") for user in ("ada", "bob"))
         with Client(url, bundle=embedded_bundle, encoder=CountingEncoder(), settings=TEXTLESS) as client:
-            client.record_many(said("bob", "bob's "))
+            client.record_many([mine, other])
+            with Client(url, bundle=other_bundle, encoder=CountingEncoder(), settings=TEXTLESS) as new:
+                assert new.record(other).duplicates == 1  # ada's are the same answers
+                np.testing.assert_allclose(
+                    new.personalize("ada").weights, weights(other_bundle, [mine]), rtol=0, atol=1e-12
+                )
+            client.use(other_bundle, encoder=CountingEncoder())
+            assert len(client.personalize("ada").weights) == other_bundle.manifest.base_functions
+
+    def test_everything_else_is_rebuilt(self, url: str, embedded_bundle: Bundle, other_bundle: Bundle) -> None:
+        mute = Comparison(user_id="bob", chosen="bob's x", rejected="bob's y")
+        with Client(url, bundle=embedded_bundle, encoder=CountingEncoder(), settings=TEXTLESS) as client:
+            client.record(mute)
         with Client(url, bundle=embedded_bundle, encoder=CountingEncoder()) as client:
             client.record_many(said())
             client.use(other_bundle, encoder=CountingEncoder())
@@ -183,8 +224,7 @@ class TestWithoutText:
             np.testing.assert_allclose(
                 client.personalize("ada").weights, weights(other_bundle, said()), rtol=0, atol=1e-12
             )
-            # What ada said gave A and B their embeddings, which bob's were stored without. Nothing can be made of the
-            # rest of bob's under the new bundle: the former one still serves him.
+            # Nothing can be made of bob's under the new bundle: the former one still serves him.
             assert len(client.personalize("bob").weights) == embedded_bundle.manifest.base_functions
 
 

@@ -67,9 +67,9 @@ class Database:
                 )
             # A host's own engine is left as it is: this one shares its pool.
             self.engine = self.engine.execution_options(schema_translate_map={None: settings.database_schema})
-        # Shares the pool too.
+        # Shares the pool too. A host's engine may have listeners that count on transactions, and settings of its own.
         self._plain = self.engine
-        if self.dialect == "postgresql":
+        if self._owned and self.dialect == "postgresql":
             self._plain = self.engine.execution_options(isolation_level="AUTOCOMMIT")
         self._reached = False
         # One connection serves all threads of a database in memory; they take turns.
@@ -120,7 +120,8 @@ class Database:
     def read(self, work: Callable[[sa.Connection], _T]) -> _T:
         """Runs ``work`` as :meth:`run` does, for statements that each stand for themselves and change nothing.
 
-        On PostgreSQL there is no BEGIN and no COMMIT around them, which would cost two round trips more.
+        On PostgreSQL there is no BEGIN and no COMMIT around them where the engine is ours: they would cost two round
+        trips more.
         """
         return self._repeated(lambda: self._connected(self._plain), work)
 

@@ -33,22 +33,7 @@ _COUNT_UP = {
 }
 
 
-def _items(dialect: str) -> Any:
-    """A new item; one that is there without its text, for it was not to be kept then, is given it."""
-    statement = insert_into(dialect, ItemRow)
-    given, kept = statement.excluded, ItemRow
-    return statement.on_conflict_do_update(
-        index_elements=["tenant", "item_key"],
-        set_={name: given[name] for name in ("prompt", "response", "embedding")},
-        where=sa.and_(
-            kept.response.is_(None),
-            kept.embedding.is_(None),
-            sa.or_(given.response.is_not(None), given.embedding.is_not(None)),
-        ),
-    )
-
-
-_ITEMS = {dialect: _items(dialect) for dialect in _DIALECTS}
+_ITEMS = {dialect: insert_into(dialect, ItemRow).on_conflict_do_nothing() for dialect in _DIALECTS}
 _ITEM_FEATURES = {dialect: insert_into(dialect, ItemFeaturesRow).on_conflict_do_nothing() for dialect in _DIALECTS}
 _COMPARISON_FEATURES = {
     dialect: insert_into(dialect, ComparisonFeaturesRow).on_conflict_do_nothing() for dialect in _DIALECTS

@@ -58,7 +58,10 @@ _TEXTLESS = (
     .limit(1)
 )
 _LACKING = [
-    sa.select(_C.event_id).where(_C.tenant == _TENANT, _C.user_id == _USER, ~_HAS_Z).limit(1),
+    # Not asked of z: that is a subtraction, where the base rewards are there.
+    sa.select(_C.event_id)
+    .where(_C.tenant == _TENANT, _C.user_id == _USER, ~(_has_rewards(_C.chosen) & _has_rewards(_C.rejected)))
+    .limit(1),
     sa.select(_R.event_id).where(_R.tenant == _TENANT, _R.user_id == _USER, ~_has_rewards(_R.item_key)).limit(1),
 ]
 
@@ -96,6 +99,6 @@ def is_textless(connection: sa.Connection, tenant: str, features: str) -> bool:
 
 
 def lacks_features(connection: sa.Connection, tenant: str, user_id: str, features: str) -> bool:
-    """Whether some of a user's feedback has no features."""
+    """Whether something has to be encoded before a user can be adapted."""
     values = {"tenant": tenant, "user_id": user_id, "of": features}
     return any(connection.execute(query, values).first() is not None for query in _LACKING)

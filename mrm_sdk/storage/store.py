@@ -211,7 +211,7 @@ class Store:
         return self.database.read(lambda c: rebuilding.is_textless(c, self.tenant, features))
 
     def lacks_features(self, user_id: str, features: str) -> bool:
-        """Whether some of a user's feedback has no features yet."""
+        """Whether something that a user has judged has no base rewards yet."""
         return self.database.read(lambda c: rebuilding.lacks_features(c, self.tenant, user_id, features))
 
     def weights(self, user_id: str, fingerprint: str) -> tuple[int, StoredWeights | None]:
