@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from mrm_sdk import Client, Comparison, DatabaseUnavailableError, InvalidInputError, Settings
+from mrm_sdk import Client, Comparison, ConflictError, DatabaseError, InvalidInputError, Settings
 
 database = os.environ.get("DATABASE_URL")
 client = Client(
@@ -29,11 +29,11 @@ def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
     try:
         if "feedback" in event:
             # With the caller's event_id, so that an invocation which the platform repeats counts once.
-            client.record(Comparison(user_id=event["user_id"], **event["feedback"]))
+            client.record(Comparison(**{**event["feedback"], "user_id": event["user_id"]}))
         ranked = client.rank(event["user_id"], event["responses"], prompt=event["prompt"])
-    except InvalidInputError as error:
+    except (InvalidInputError, ConflictError) as error:
         return {"statusCode": 400, "body": str(error)}
-    except DatabaseUnavailableError:
+    except DatabaseError:
         return {"statusCode": 503, "body": "Try again."}
     return {"statusCode": 200, "body": json.dumps([row.response for row in ranked])}
 

@@ -48,9 +48,11 @@ def traced(
         if tracer is None:
             return method(self, *args, **kwargs)
         with _Opened(tracer, name) as span:
+            if span.is_recording():
+                span.set_attributes(self._span_attributes())
             result = method(self, *args, **kwargs)
             if span.is_recording():
-                span.set_attributes({**self._span_attributes(), **_named(_counts(result))})
+                span.set_attributes(_named(_counts(result)))
             return result
 
     return call

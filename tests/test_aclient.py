@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +109,41 @@ def test_the_event_loop_runs_on_meanwhile(url: str, embedded_bundle: Bundle) -> 
             return (await task).accepted
 
     assert asyncio.run(use()) == 1
+
+
+def test_the_event_loop_does_not_stand_still_while_users_are_adapted(
+    url: str, embedded_bundle: Bundle, record_property: Callable[[str, object], None]
+) -> None:
+    sides = np.random.default_rng(0).standard_normal((60, 2, 6))
+    users = [f"u{n}" for n in range(150)]
+
+    async def use() -> tuple[float, float]:
+        async with AsyncClient(url, bundle=embedded_bundle) as client:
+            await client.record_many(
+                Comparison(user_id=user, chosen=Response(embedding=a), rejected=Response(embedding=b))
+                for user in users
+                for a, b in sides
+            )
+            ticks = [time.perf_counter()]
+            done = asyncio.Event()
+
+            async def tick() -> None:
+                while not done.is_set():
+                    await asyncio.sleep(0.001)
+                    ticks.append(time.perf_counter())
+
+            ticking = asyncio.create_task(tick())
+            for user in users:
+                assert (await client.personalize(user)).revision == 1
+            done.set()
+            await ticking
+            return max(np.diff(ticks)), ticks[-1] - ticks[0]
+
+    stall, whole = asyncio.run(use())
+    record_property("longest stall of the event loop, ms", round(1e3 * stall, 1))
+    record_property("adapting took, ms", round(1e3 * whole, 1))
+    # A loop that waited for the adapting would stand still for the whole of each call: this is far from any of both.
+    assert stall < whole / 4
 
 
 def test_repr(url: str, embedded_bundle: Bundle) -> None:

@@ -49,7 +49,8 @@ class Database:
     """
 
     def __init__(self, database: str | sa.Engine, settings: Settings, *, read_only: bool = False) -> None:
-        self._owned = isinstance(database, str)
+        # Whether the engine is: a host's is used as it is, and not closed.
+        self.is_ours = isinstance(database, str)
         if isinstance(database, str):
             self.engine = open_engine(database, settings, read_only=read_only)
         elif isinstance(database, sa.Engine):
@@ -69,7 +70,7 @@ class Database:
             self.engine = self.engine.execution_options(schema_translate_map={None: settings.database_schema})
         # Shares the pool too. A host's engine may have listeners that count on transactions, and settings of its own.
         self._plain = self.engine
-        if self._owned and self.dialect == "postgresql":
+        if self.is_ours and self.dialect == "postgresql":
             self._plain = self.engine.execution_options(isolation_level="AUTOCOMMIT")
         self._reached = False
         # One connection serves all threads of a database in memory; they take turns.
@@ -200,7 +201,7 @@ class Database:
 
     def close(self) -> None:
         """Closes the pool; an engine of the host's is left as it is."""
-        if not self._owned:
+        if not self.is_ours:
             return
         with self._turn or nullcontext():  # a connection in memory may be in the midst of another thread's statement
             self.engine.dispose()

@@ -29,15 +29,10 @@ def export(connection: sa.Connection, tenant: str, user_id: str) -> dict[str, An
     """Reads a user's rows as they stood at one moment; :meth:`mrm_sdk.Client.export_user` states the shape.
 
     Args:
-        connection: at the start of a transaction.
+        connection: in a transaction in which all statements see the same moment.
         tenant: whose.
         user_id: of whom.
     """
-    # Without these, each statement would see what was committed when it began.
-    if connection.dialect.name == "postgresql":
-        connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-    elif not connection.connection.in_transaction:  # a host's engine may have begun one itself
-        connection.exec_driver_sql("BEGIN")
     mine = {"tenant": tenant, "user_id": user_id}
 
     def rows(table: type, **conditions: Any) -> Sequence[sa.RowMapping]:

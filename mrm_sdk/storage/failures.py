@@ -65,7 +65,12 @@ def translation(error: exc.SQLAlchemyError, url: str) -> MrmError:
     hint = _HINTS.get(code) if code else None
     hint = hint or next((hint for word, hint in _WORDS.items() if word in reason), None)
     if hint is None and isinstance(error, exc.OperationalError | exc.InterfaceError | exc.TimeoutError):
-        hint = "check that it runs and can be reached, and the names and the password in the URL"
+        sqlite = getattr(getattr(error, "orig", None), "sqlite_errorcode", None) is not None
+        hint = (
+            "try again"
+            if sqlite
+            else "check that it runs and can be reached, and the names and the password in the URL"
+        )
     if hint is not None:
         return DatabaseUnavailableError(f"The database {url} is unavailable: {reason}. What to do: {hint}.")
     return DatabaseError(f"{url} refused: {reason if isinstance(error, exc.DBAPIError) else type(error).__name__}")

@@ -251,7 +251,19 @@ class Store:
 
     def export(self, user_id: str) -> dict[str, Any]:
         """Everything known of a user, as JSON can hold it; :meth:`mrm_sdk.Client.export_user` states the shape."""
-        return self.database.run(lambda connection: export(connection, self.tenant, user_id))
+
+        def work(connection: sa.Connection) -> dict[str, Any]:
+            # Without these, each statement would see what was committed when it began.
+            if self.database.dialect == "sqlite":
+                if not connection.connection.in_transaction:  # a host's engine may have begun one itself
+                    connection.exec_driver_sql("BEGIN")
+            elif self.database.is_ours:
+                connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            else:  # a host's listener may have run a statement already, after which that is too late: writers wait
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(self._lock)))
+            return export(connection, self.tenant, user_id)
+
+        return self.database.run(work)
 
     def prune(self, before: datetime) -> tuple[datetime, dict[str, int]]:
         """Deletes events from before a moment, in steps of bounded size; they stay out when they arrive again.

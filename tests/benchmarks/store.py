@@ -85,7 +85,7 @@ class Hosting:
         self.client.score("ada", four)
         times = measure(lambda: self.client.score("ada", four), repeats)
         floor = measure(lambda: self.bare.select_weights("ada"), repeats)
-        return row("score 4 cached answers, user up to date", self.name, times, floor, "SELECT of the weights and of the counter")
+        return row("score 4 cached answers, user up to date", self.name, times, floor, "SELECT of weights and counter")
 
     def personalize(self, count: int, repeats: int) -> Row:
         """A user with so many comparisons, whose weights are stale."""

@@ -94,7 +94,7 @@ def measured(url: str, bundle: Bundle, name: str, comparisons: int) -> list[dict
                 hosting.name,
                 measure(lambda: client.score("ada", four), 1_000),
                 measure(lambda: bare.select_weights("ada"), 1_000),
-                "SELECT of the weights and of the counter",
+                "SELECT of weights and counter",
             ),
             hosting.personalize(EACH, 200),
             hosting.record(200),

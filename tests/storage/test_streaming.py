@@ -14,7 +14,7 @@ from tests.conftest import ROOT
 
 FEW, MORE = 5_000, 20_000
 TEXT = 4_000  # characters of each event
-# A chunk of 1,000 events, the cached base rewards of 1,000 items and SQLite's own pages, as often as an allocator may
+# A chunk of 2,000 events, the cached base rewards of 1,000 items and SQLite's own pages, as often as an allocator may
 # keep a part of them; the events of MORE would take more than five times as much.
 MOST_MB, ALL_MB = 15, MORE * TEXT / 1e6
 
