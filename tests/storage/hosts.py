@@ -121,6 +121,9 @@ def shortened(said: Said) -> Said:
     return said._replace(sides=said.sides[:2], strength=said.strength * 2 / len(said.sides))
 
 
+CHANGES = st.sampled_from([None, None, turned, of_another_kind, shortened])
+
+
 def numbered(side: dict[str, Any]) -> dict[str, Any]:
     """A side as the model tells it: with its response's number in place of its content."""
     number = NUMBERS[side["item"]]
