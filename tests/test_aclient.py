@@ -137,7 +137,7 @@ def test_the_event_loop_does_not_stand_still_while_users_are_adapted(
                 assert (await client.personalize(user)).revision == 1
             done.set()
             await ticking
-            return max(np.diff(ticks)), ticks[-1] - ticks[0]
+            return float(max(np.diff(ticks))), ticks[-1] - ticks[0]
 
     stall, whole = asyncio.run(use())
     record_property("longest stall of the event loop, ms", round(1e3 * stall, 1))
