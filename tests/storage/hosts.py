@@ -1,4 +1,4 @@
-"""What hosts have: feedback, as drawn, as handed in and as told again, bundles and a database; imports the model."""
+"""What hosts have: feedback of every kind, as drawn and as handed in, bundles and a database; imports the model."""
 
 from __future__ import annotations
 
@@ -119,37 +119,6 @@ def shortened(said: Said) -> Said:
     if said.kind != "ranking":
         return said
     return said._replace(sides=said.sides[:2], strength=said.strength * 2 / len(said.sides))
-
-
-CHANGES = st.sampled_from([None, None, turned, of_another_kind, shortened])
-
-
-def numbered(side: dict[str, Any]) -> dict[str, Any]:
-    """A side as the model tells it: with its response's number in place of its content."""
-    number = NUMBERS[side["item"]]
-    assert side["text"] == RESPONSES[number].text
-    assert side["embedding"] == EMBEDDINGS[number].tolist()
-    return {"item": number, "base_rewards": side["base_rewards"]}
-
-
-def close(found: Any, expected: Any) -> None:
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
-
-
-def same(found: Any, expected: Any, where: str = "export") -> None:
-    """Compares what was told, number by number, and says where they differ."""
-    if isinstance(expected, dict):
-        assert found.keys() == expected.keys(), where
-        for key in expected:
-            same(found[key], expected[key], f"{where}, {key}")
-    elif isinstance(expected, np.ndarray):
-        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6, err_msg=where)
-    elif isinstance(expected, list):
-        assert len(found) == len(expected), where
-        for n, (one, other) in enumerate(zip(found, expected, strict=True)):
-            same(one, other, f"{where}, {n}")
-    else:
-        assert found == expected, where
 
 
 @dataclass

@@ -127,32 +127,16 @@ class Tenant:
     def personalize(self, user: str, judge: Judge) -> Kept:
         """Weights of a user, adapted and stored where feedback is newer than those that are kept."""
         mine = {name: row for name, row in self.events.items() if row.user == user}
-        kept = self.kept.get((user, judge.fingerprint))
-        if kept is not None and kept.current:
-            return kept
         weights, covariance = adapt(mine, judge)
+        count = sum(row.value is None for row in mine.values()) + len(newest_ratings(mine))
         if not mine:
             return Kept(weights, covariance, 0, 0)
-        count = sum(row.value is None for row in mine.values()) + len(newest_ratings(mine))
-        kept = Kept(weights, covariance, count, 1 if kept is None else kept.revision + 1)
-        self.kept[user, judge.fingerprint] = kept
-        self._encode(mine, judge.features)
+        kept = self.kept.get((user, judge.fingerprint))
+        if kept is None or not kept.current:
+            kept = Kept(weights, covariance, count, 1 if kept is None else kept.revision + 1)
+            self.kept[user, judge.fingerprint] = kept
+            self._encode(mine, judge.features)
         return kept
-
-    def lacks(self, features: str, user: str | None = None) -> set[tuple[str | None, int]]:
-        """The items, of all users or of one, that have no base rewards."""
-        judged = {item for row in self.events.values() if user in (None, row.user) for item in row.items}
-        return {item for item in judged if (item, features) not in self.encoded}
-
-    def rebuild(self, judge: Judge) -> tuple[int, int, int]:
-        """Gives everything features and adapts everybody; returns how many items, comparisons and users that took."""
-        items, users = self.lacks(judge.features), {row.user for row in self.events.values()}
-        known = {name for name, features in self.differences if features == judge.features}
-        compared = sum(row.value is None and name not in known for name, row in self.events.items())
-        self._encode(self.events, judge.features)
-        for user in users:
-            self.personalize(user, judge)
-        return len(items), compared, len(users)
 
     def forget(self, user: str, moment: datetime) -> dict[str, int]:
         """Deletes a user, whose stone says ``moment``; returns how many rows went."""
@@ -237,35 +221,6 @@ class Tenant:
         self.kept = {key: kept for key, kept in self.kept.items() if key[0] not in users}
         after = self.counts()
         return {table: before[table] - after[table] for table in before}
-
-
-@dataclass
-class InUse:
-    """The bundle that a client uses, and the last one that had seen everything, until the new one has."""
-
-    tenant: Tenant
-    judge: Judge
-    former: Judge | None = None
-
-    def use(self, judge: Judge) -> None:
-        """Goes over to another bundle."""
-        if judge.fingerprint != self.judge.fingerprint:
-            self.tenant.bundles.add(judge.fingerprint)
-            if self.former is None or not self.tenant.lacks(self.judge.features):
-                self.former = self.judge
-            self.judge = judge
-
-    def rebuild(self) -> tuple[int, int, int]:
-        """Leaves nobody to the former one; returns what that took."""
-        self.former = None
-        return self.tenant.rebuild(self.judge)
-
-    def serving(self, user: str) -> Judge:
-        """Who judges for a user: the former one where the new one never did, and would have to encode something."""
-        adapted = (user, self.judge.fingerprint) in self.tenant.kept
-        if self.former is None or adapted or not self.tenant.lacks(self.judge.features, user):
-            return self.judge
-        return self.former
 
 
 def newest_ratings(rows: dict[str, Row]) -> list[Row]:
