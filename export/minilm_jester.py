@@ -9,11 +9,11 @@ import sys
 from pathlib import Path
 
 from mrm_sdk import Bundle
+from mrm_sdk.data.datasets import read_dataset
 from mrm_sdk.encoders import open_encoder
 from mrm_sdk.evaluation.protocol import evaluate
-from mrm_sdk.evaluation.report import save, table
+from mrm_sdk.evaluation.reports.evaluation import save, table
 from mrm_sdk.training.config import TrainingConfig
-from mrm_sdk.training.datasets import read_dataset
 from mrm_sdk.training.pipeline import train_bundle
 
 LICENCE = "Jester data: free for research with citation of Goldberg et al. 2001; all-MiniLM-L6-v2: MIT"

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from mrm_sdk.aclient import AsyncClient
     from mrm_sdk.bundle import Bundle
     from mrm_sdk.client import Client
-    from mrm_sdk.encoders.remote import Limits, RemoteEncoder
+    from mrm_sdk.encoders.remote.encoder import Limits, RemoteEncoder
     from mrm_sdk.settings import Settings
 
 __all__ = [
@@ -104,8 +104,8 @@ _LAZY = {
     "AsyncClient": "mrm_sdk.aclient",
     "Bundle": "mrm_sdk.bundle",
     "Client": "mrm_sdk.client",
-    "Limits": "mrm_sdk.encoders.remote",
-    "RemoteEncoder": "mrm_sdk.encoders.remote",
+    "Limits": "mrm_sdk.encoders.remote.encoder",
+    "RemoteEncoder": "mrm_sdk.encoders.remote.encoder",
     "Settings": "mrm_sdk.settings",
 }
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from mrm_sdk.bundle.loading import Bundle
+from mrm_sdk.bundle.bundle import Bundle
 from mrm_sdk.client import Client
 from mrm_sdk.encoders import Encoder
 from mrm_sdk.feedback import Feedback

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from mrm_sdk.bundle.loading import Bundle
+from mrm_sdk.bundle.bundle import Bundle
 from mrm_sdk.encoders import Encoder, close, open_encoder
 from mrm_sdk.engine import RewardEngine
 from mrm_sdk.errors import ClientClosedError, ConfigurationError, InvalidInputError

@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mrm_sdk.bundle.loading import Bundle
-from mrm_sdk.bundle.specification import digest
+from mrm_sdk.bundle.bundle import Bundle
+from mrm_sdk.bundle.encoder_spec import digest
 from mrm_sdk.core.batching import Pairs
 from mrm_sdk.core.drift import discounts, rating_discounts
 from mrm_sdk.core.ratings import pairs_of_ratings
@@ -36,8 +36,7 @@ from mrm_sdk.errors import (
 from mrm_sdk.feedback import Feedback
 from mrm_sdk.schemas import Item, Prompt, Rebuilt, Response, UserReward
 from mrm_sdk.settings import Settings
-from mrm_sdk.storage.recording import in_chunks
-from mrm_sdk.storage.records import (
+from mrm_sdk.storage.events import (
     NO_FEEDBACK,
     AnyEvent,
     ItemOf,
@@ -47,6 +46,7 @@ from mrm_sdk.storage.records import (
     UserFeedback,
     event_of,
 )
+from mrm_sdk.storage.recording import in_chunks
 from mrm_sdk.storage.store import Store
 from mrm_sdk.tracing import span
 

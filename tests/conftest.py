@@ -18,8 +18,8 @@ import sqlalchemy as sa
 import torch
 
 from mrm_sdk.bundle import Bundle, Manifest
+from mrm_sdk.data.datasets import Dataset, read_dataset
 from mrm_sdk.training.config import TrainingConfig
-from mrm_sdk.training.datasets import Dataset, read_dataset
 from mrm_sdk.training.pipeline import train_bundle
 
 ROOT = Path(__file__).parents[1]

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 
 from mrm_sdk.bundle import Bundle
-from mrm_sdk.training.datasets import read_dataset
+from mrm_sdk.data.datasets import read_dataset
 from tests.conftest import ROOT
+from tests.data.readers.test_readers import conversation, entry, summary
+from tests.data.test_datasets import write_lines
 from tests.encoders.tiny_llama import write_tiny_llama
-from tests.training.test_datasets import write_lines
-from tests.training.test_readers import conversation, entry, summary
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 
 from pydantic import Field, ValidationError
 
-from mrm_sdk.bundle.specification import ENCODER, EncoderSpec, digest
+from mrm_sdk.bundle.encoder_spec import ENCODER, EncoderSpec, digest
 from mrm_sdk.errors import BundleDamagedError, BundleMismatchError
 from mrm_sdk.schemas import Frozen
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from safetensors.torch import save
 
-from mrm_sdk.bundle.files import sha256_of, write_file
+from mrm_sdk.bundle.encoder_spec import EncoderSpec
+from mrm_sdk.bundle.hashing import sha256_of, write_file
 from mrm_sdk.bundle.manifest import MANIFEST, PRIOR, Adaptation, FileName, Manifest
-from mrm_sdk.bundle.specification import EncoderSpec
 from mrm_sdk.core.inner_loop import Prior
 from mrm_sdk.errors import OutputError
 

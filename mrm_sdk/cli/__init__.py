@@ -16,7 +16,7 @@ INTERRUPTED = "interrupted; what was stored before stays, anything else was left
 def main() -> None:
     """Runs ``mrm`` and turns errors of this package into one line and an exit code."""
     try:
-        from mrm_sdk.cli.app import app  # takes a moment, in which it may be interrupted
+        from mrm_sdk.cli.commands.app import app  # takes a moment, in which it may be interrupted
 
         app()
     except MrmError as error:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from rich.progress import Task
     from rich.text import Text
 
-    from mrm_sdk.training.meta import Progress
+    from mrm_sdk.training.maml import Progress
 
 
 @contextmanager

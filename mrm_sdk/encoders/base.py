@@ -8,7 +8,7 @@ from typing import Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from mrm_sdk.bundle.loading import Bundle
+from mrm_sdk.bundle.bundle import Bundle
 from mrm_sdk.errors import EmbeddingError, EncoderError, MrmError
 from mrm_sdk.schemas import Item
 

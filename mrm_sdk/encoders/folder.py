@@ -9,8 +9,8 @@ from typing import Any, Final, Literal
 
 from pydantic import ValidationError
 
-from mrm_sdk.bundle.files import read_verified, sha256_of, verify
-from mrm_sdk.bundle.specification import ENCODER, TOKENIZER, EncoderFile, EncoderSpec
+from mrm_sdk.bundle.encoder_spec import ENCODER, TOKENIZER, EncoderFile, EncoderSpec
+from mrm_sdk.bundle.hashing import read_verified, sha256_of, verify
 from mrm_sdk.bundle.writing import publish
 from mrm_sdk.errors import BundleDamagedError, BundleMismatchError, NotFoundError
 from mrm_sdk.schemas import Frozen

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from mrm_sdk.bundle.specification import CHAT_TEMPLATE, TOKENIZER, digest
-from mrm_sdk.encoders.tokens import Chat
+from mrm_sdk.bundle.encoder_spec import CHAT_TEMPLATE, TOKENIZER, digest
+from mrm_sdk.encoders.tokenization import Chat
 from mrm_sdk.errors import ConfigurationError, MissingDependencyError
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ _SAMPLED = 256
 class HiddenStateEncoder:
     """Encodes a conversation as the hidden state of its last token, right before the reward model's score head.
 
-    How a prompt and a response become tokens, :class:`~mrm_sdk.encoders.tokens.Chat` says.
+    How a prompt and a response become tokens, :class:`~mrm_sdk.encoders.tokenization.Chat` says.
 
     Args:
         model: name or folder of a sequence classifier whose backbone is a decoder, with a chat template.
@@ -54,7 +54,7 @@ class HiddenStateEncoder:
             raise ConfigurationError(f"dtype must be one of {', '.join(DTYPES)}, max_tokens 2 or more, batch_size 1.")
         import torch
 
-        from mrm_sdk.encoders.local import tokenizer_files
+        from mrm_sdk.encoders.export.local_model import tokenizer_files
 
         try:
             from transformers import AutoModelForSequenceClassification, AutoTokenizer

@@ -10,11 +10,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from mrm_sdk.bundle.loading import REWARDS, Bundle
-from mrm_sdk.bundle.session import GraphSession
-from mrm_sdk.bundle.specification import ENCODER, PROBE_TEXT, EncoderSpec
-from mrm_sdk.encoders.batches import token_batches
-from mrm_sdk.encoders.tokens import Tokens, layout
+from mrm_sdk.bundle.bundle import REWARDS, Bundle
+from mrm_sdk.bundle.encoder_spec import ENCODER, PROBE_TEXT, EncoderSpec
+from mrm_sdk.encoders.batching import token_batches
+from mrm_sdk.encoders.tokenization import Tokens, layout
+from mrm_sdk.runtime.session import GraphSession
 from mrm_sdk.settings import Settings
 
 INPUTS: Final = ("input_ids", "attention_mask", "token_type_ids")

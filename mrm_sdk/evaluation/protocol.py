@@ -17,18 +17,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mrm_sdk.bundle.loading import Bundle
+from mrm_sdk.bundle.bundle import Bundle
 from mrm_sdk.core.batching import Pairs
+from mrm_sdk.data.datasets import Dataset
 from mrm_sdk.encoders import Encoder
 from mrm_sdk.errors import BundleMismatchError, ConfigurationError
 from mrm_sdk.evaluation.bootstrap import Interval, paired_intervals
-from mrm_sdk.evaluation.measuring import Measured, judgeable, measure, most_shots
+from mrm_sdk.evaluation.measure import Measured, judgeable, measure, most_shots
+from mrm_sdk.evaluation.method import Fitted
 from mrm_sdk.evaluation.metrics import BINS, ece, worst_share
 from mrm_sdk.training.basis import chunks
-from mrm_sdk.training.datasets import Dataset
 from mrm_sdk.training.encoding import embed_items
-from mrm_sdk.training.fitted import Fitted
-from mrm_sdk.training.meta import Progress
+from mrm_sdk.training.maml import Progress
 
 SHOTS = (0, 2, 5, 10, 20, 40, 60)
 _CELLS = 2**20

@@ -9,9 +9,9 @@ from typing import NamedTuple, TypeVar, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from mrm_sdk.data.datasets import QUERY, Dataset
 from mrm_sdk.errors import ConfigurationError, DatasetError
-from mrm_sdk.evaluation.measuring import judgeable
-from mrm_sdk.training.datasets import QUERY, Dataset
+from mrm_sdk.evaluation.measure import judgeable
 
 _T = TypeVar("_T")
 

@@ -9,9 +9,9 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
+from mrm_sdk.data.datasets import QUERY, SUPPORT, Dataset
 from mrm_sdk.schemas import Item
 from mrm_sdk.simulation.corpus import AXES, Question
-from mrm_sdk.training.datasets import QUERY, SUPPORT, Dataset
 
 # What most people lean to (plain, warm, in steps), and how far single people stray from it.
 COMMON_TASTE = np.array([0.3, -0.6, 0.9, 0.6, 0.2])

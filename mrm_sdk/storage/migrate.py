@@ -13,7 +13,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from mrm_sdk.errors import NotFoundError, SchemaAheadError, SchemaOutdatedError
-from mrm_sdk.storage.engine import Database
+from mrm_sdk.storage.database import Database
 from mrm_sdk.storage.tables import Base
 
 VERSION_TABLE = "mrm_alembic_version"

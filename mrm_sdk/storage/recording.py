@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from mrm_sdk.feedback import Feedback, Ranking
 from mrm_sdk.schemas import Recorded, Refusal
-from mrm_sdk.storage.records import Outcome, event_of
+from mrm_sdk.storage.events import Outcome, event_of
 from mrm_sdk.storage.store import Store
 
 _T = TypeVar("_T")

@@ -18,13 +18,8 @@ from numpy.typing import NDArray
 
 from mrm_sdk.errors import ConfigurationError
 from mrm_sdk.schemas import Item, identifier
-from mrm_sdk.storage import insertion, reading, rebuilding
-from mrm_sdk.storage.bulk import insert_into
-from mrm_sdk.storage.engine import Database
-from mrm_sdk.storage.erasure import erase
-from mrm_sdk.storage.export import export
-from mrm_sdk.storage.insertion import insert_events, insert_features, insert_features_of
-from mrm_sdk.storage.records import (
+from mrm_sdk.storage.database import Database
+from mrm_sdk.storage.events import (
     ACCEPTED,
     AnyEvent,
     Outcome,
@@ -34,7 +29,14 @@ from mrm_sdk.storage.records import (
     expired,
     stale,
 )
-from mrm_sdk.storage.retention import line, prune
+from mrm_sdk.storage.statements import backfill as rebuilding
+from mrm_sdk.storage.statements import insert as insertion
+from mrm_sdk.storage.statements import select as reading
+from mrm_sdk.storage.statements.bulk import insert_into
+from mrm_sdk.storage.statements.export_user import export
+from mrm_sdk.storage.statements.forget import erase
+from mrm_sdk.storage.statements.insert import insert_events, insert_features, insert_features_of
+from mrm_sdk.storage.statements.prune import line, prune
 from mrm_sdk.storage.tables import (
     BundleRow,
     ComparisonRow,

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from mrm_sdk.bundle.specification import digest
+from mrm_sdk.bundle.encoder_spec import digest
 from mrm_sdk.errors import ConfigurationError, OutputError
 
 _IDENTITY = "checkpoint.json"

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mrm_sdk.bundle.manifest import FileName
-from mrm_sdk.bundle.specification import (
+from mrm_sdk.bundle.encoder_spec import (
     CHAT_TEMPLATE,
     ENCODER,
     ENCODER_DATA,
@@ -23,19 +22,20 @@ from mrm_sdk.bundle.specification import (
     RemoteSpec,
     digest,
 )
+from mrm_sdk.bundle.manifest import FileName
+from mrm_sdk.data.datasets import Dataset
 from mrm_sdk.encoders.base import Encoder, embed
-from mrm_sdk.encoders.beside import WithHandcrafted
-from mrm_sdk.encoders.exporting import prepare_export
+from mrm_sdk.encoders.export.pipeline import prepare_export
 from mrm_sdk.encoders.folder import ENCODER_JSON, EncoderFolder
 from mrm_sdk.encoders.handcrafted import VERSION, Statistics, measure
 from mrm_sdk.encoders.onnx import OnnxEncoder
 from mrm_sdk.encoders.precomputed import PrecomputedEncoder
-from mrm_sdk.encoders.protocols import PROTOCOLS
-from mrm_sdk.encoders.remote import RemoteEncoder
+from mrm_sdk.encoders.remote.encoder import RemoteEncoder
+from mrm_sdk.encoders.remote.protocols import PROTOCOLS
+from mrm_sdk.encoders.with_handcrafted import WithHandcrafted
 from mrm_sdk.errors import ConfigurationError
 from mrm_sdk.settings import Settings
-from mrm_sdk.training.datasets import Dataset
-from mrm_sdk.training.meta import Progress
+from mrm_sdk.training.maml import Progress
 
 _CHUNK = 1024
 # Behind a protocol: prompt and response are sent as chat messages, for the server's own chat template.

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mrm_sdk.core.batching import Pairs
-from mrm_sdk.training.datasets import Dataset
+from mrm_sdk.data.datasets import Dataset
 
 
 class Packed(NamedTuple):

@@ -11,17 +11,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mrm_sdk.core.inner_loop import Prior
+from mrm_sdk.data.datasets import Dataset
 from mrm_sdk.errors import ConfigurationError, TrainingError
 from mrm_sdk.training.basis import Basis, principal_basis
 from mrm_sdk.training.checkpoint import Checkpoint
 from mrm_sdk.training.config import TrainingConfig
-from mrm_sdk.training.datasets import Dataset
 from mrm_sdk.training.device import CPU, device_of
 from mrm_sdk.training.empirical_bayes import Population, initial_population, learn_population
 from mrm_sdk.training.episodes import Packed, pack
-from mrm_sdk.training.guard import SIZES, Trials, choose, try_out
-from mrm_sdk.training.meta import Progress, meta_train, one_thread
+from mrm_sdk.training.maml import Progress, meta_train, one_thread
 from mrm_sdk.training.model import BaseRewards
+from mrm_sdk.training.prior_strength import SIZES, Trials, choose, try_out
 from mrm_sdk.training.reduction import freeze, reduce
 
 # The result is the mean of the last EM steps: each draws other users, and none of the draws should decide.

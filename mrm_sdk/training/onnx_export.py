@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from mrm_sdk.bundle.loading import EMBEDDING, REWARDS
-from mrm_sdk.encoders.graphs import finished
+from mrm_sdk.bundle.bundle import EMBEDDING, REWARDS
+from mrm_sdk.encoders.export.graphs import finished
 from mrm_sdk.encoders.onnx import HANDCRAFTED, POOLED
 from mrm_sdk.errors import MissingDependencyError
 from mrm_sdk.training.model import BaseRewards

@@ -15,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from mrm_sdk.bundle.loading import EMBEDDING, REWARDS
+from mrm_sdk.bundle.bundle import EMBEDDING, REWARDS
+from mrm_sdk.bundle.encoder_spec import ENCODER
 from mrm_sdk.bundle.manifest import (
     BASE_REWARDS,
     BASE_REWARDS_BFLOAT16,
@@ -24,20 +25,19 @@ from mrm_sdk.bundle.manifest import (
     FileName,
     Manifest,
 )
-from mrm_sdk.bundle.session import GraphSession
-from mrm_sdk.bundle.specification import ENCODER
 from mrm_sdk.bundle.writing import check_output, write_bundle
 from mrm_sdk.core.inner_loop import Prior
+from mrm_sdk.data.datasets import QUERY, Dataset
 from mrm_sdk.encoders.base import close
 from mrm_sdk.errors import ConfigurationError, TrainingError
+from mrm_sdk.runtime.session import GraphSession
 from mrm_sdk.settings import Settings
 from mrm_sdk.training.checkpoint import Checkpoint
 from mrm_sdk.training.config import TrainingConfig
-from mrm_sdk.training.datasets import QUERY, Dataset
 from mrm_sdk.training.device import device_of
 from mrm_sdk.training.encoding import beside_handcrafted, embed_items, prepare_encoder
 from mrm_sdk.training.fitting import MIN_USERS, fit
-from mrm_sdk.training.meta import Progress
+from mrm_sdk.training.maml import Progress
 from mrm_sdk.training.model import BaseRewards
 from mrm_sdk.training.onnx_export import export_base_rewards, join_base_rewards
 from mrm_sdk.version import __version__

@@ -19,14 +19,14 @@ import torch
 from numpy.typing import NDArray
 
 from mrm_sdk import Bundle, Settings
-from mrm_sdk.bundle.cpus import available_cpus
-from mrm_sdk.encoders.exporting import export_encoder
+from mrm_sdk.data.datasets import read_dataset
+from mrm_sdk.encoders.export.minilm import minilm_folder
+from mrm_sdk.encoders.export.pipeline import export_encoder
 from mrm_sdk.encoders.folder import EncoderFolder
-from mrm_sdk.encoders.minilm import minilm_folder
 from mrm_sdk.encoders.onnx import OnnxEncoder
+from mrm_sdk.runtime.cpus import available_cpus
 from mrm_sdk.simulation.corpus import load_corpus
 from mrm_sdk.training.config import TrainingConfig
-from mrm_sdk.training.datasets import read_dataset
 from mrm_sdk.training.pipeline import train_bundle
 from tests.benchmarks.table import median, publish
 from tests.benchmarks.watched import resident

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from mrm_sdk.bundle.accelerators import survey
-from mrm_sdk.bundle.loading import EMBEDDING, REWARDS
+from mrm_sdk.bundle.bundle import EMBEDDING, REWARDS
 from mrm_sdk.bundle.manifest import BASE_REWARDS
-from mrm_sdk.bundle.session import GraphSession
 from mrm_sdk.errors import ProviderError
+from mrm_sdk.runtime.accelerators import survey
+from mrm_sdk.runtime.session import GraphSession
 from mrm_sdk.settings import Settings
 from tests.benchmarks.gpu_place import Place, head
 

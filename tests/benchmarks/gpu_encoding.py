@@ -10,15 +10,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mrm_sdk.bundle.loading import REWARDS
-from mrm_sdk.bundle.providers import CPU, CUDA, onnxruntime, with_options
-from mrm_sdk.bundle.session import GraphSession
-from mrm_sdk.bundle.specification import ENCODER
-from mrm_sdk.encoders.batches import token_batches
-from mrm_sdk.encoders.exporting import export_encoder
-from mrm_sdk.encoders.local import load_local
+from mrm_sdk.bundle.bundle import REWARDS
+from mrm_sdk.bundle.encoder_spec import ENCODER
+from mrm_sdk.encoders.batching import token_batches
+from mrm_sdk.encoders.export.local_model import load_local
+from mrm_sdk.encoders.export.pipeline import export_encoder
 from mrm_sdk.encoders.onnx import INPUTS, POOLED, padded
-from mrm_sdk.encoders.tokens import layout
+from mrm_sdk.encoders.tokenization import layout
+from mrm_sdk.runtime.providers import CPU, CUDA, onnxruntime, with_options
+from mrm_sdk.runtime.session import GraphSession
 from tests.benchmarks.gpu_place import Place, texts, words
 
 _TEXTS_PER_SECOND, _MILLISECONDS = 20_000, 2.0

@@ -14,17 +14,17 @@ import numpy as np
 import torch
 
 from mrm_sdk.bundle import Bundle
+from mrm_sdk.bundle.encoder_spec import CHAT_TEMPLATE, ENCODER, TOKENIZER, EncoderSpec
 from mrm_sdk.bundle.manifest import (
     BASE_REWARDS,
     BASE_REWARDS_BFLOAT16,
     BASE_REWARDS_FLOAT16,
     Adaptation,
 )
-from mrm_sdk.bundle.specification import CHAT_TEMPLATE, ENCODER, TOKENIZER, EncoderSpec
 from mrm_sdk.bundle.writing import write_bundle
 from mrm_sdk.core.inner_loop import Prior
+from mrm_sdk.encoders.export.minilm import minilm_folder
 from mrm_sdk.encoders.folder import EncoderFolder
-from mrm_sdk.encoders.minilm import minilm_folder
 from mrm_sdk.encoders.onnx import OnnxEncoder
 from mrm_sdk.settings import Settings
 from mrm_sdk.simulation.corpus import load_corpus

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mrm_sdk.data.datasets import Dataset, read_dataset
 from mrm_sdk.training.config import TrainingConfig
-from mrm_sdk.training.datasets import Dataset, read_dataset
 from mrm_sdk.training.fitting import Trained, fit
 from tests.benchmarks.generated import write_conversations
 from tests.benchmarks.gpu_place import Place, changed_orders

@@ -11,8 +11,8 @@ import torch
 
 from mrm_sdk import Bundle
 from mrm_sdk.core.batching import Pairs
+from mrm_sdk.data.datasets import read_dataset
 from mrm_sdk.training.config import TrainingConfig
-from mrm_sdk.training.datasets import read_dataset
 from mrm_sdk.training.pipeline import train_bundle
 from tests.benchmarks.table import median, publish
 from tests.conftest import write_embedded_dataset

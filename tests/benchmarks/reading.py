@@ -12,7 +12,7 @@ from pathlib import Path
 from pyarrow import csv as arrow_csv
 from pyarrow import parquet
 
-from mrm_sdk.training.datasets import read_dataset
+from mrm_sdk.data.datasets import read_dataset
 from tests.benchmarks.generated import write_pairs
 from tests.benchmarks.table import median, publish
 

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from mrm_sdk.data.datasets import read_dataset
 from mrm_sdk.training.config import TrainingConfig
-from mrm_sdk.training.datasets import read_dataset
 from mrm_sdk.training.fitting import fit
 from tests.benchmarks.generated import write_conversations
 from tests.benchmarks.table import median, publish

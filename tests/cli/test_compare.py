@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from mrm_sdk.training.baselines import METHODS
+from mrm_sdk.evaluation.methods import METHODS
 from tests.conftest import mrm, write_embedded_dataset
-from tests.evaluation.methods import assert_self_contained
+from tests.evaluation.known_methods import assert_self_contained
 
 FEW = ("--folds", 2, "--seeds", "0", "--shots", "0,5")
 

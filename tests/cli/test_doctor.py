@@ -12,10 +12,10 @@ import pytest
 from pydantic import SecretStr
 
 from mrm_sdk.bundle import Bundle
-from mrm_sdk.bundle.accelerators import Nvidia, Survey, Trial
-from mrm_sdk.bundle.providers import CPU, CUDA
-from mrm_sdk.cli import doctor
-from mrm_sdk.cli.doctor import Finding, examine
+from mrm_sdk.cli.commands import doctor
+from mrm_sdk.cli.commands.doctor import Finding, examine
+from mrm_sdk.runtime.accelerators import Nvidia, Survey, Trial
+from mrm_sdk.runtime.providers import CPU, CUDA
 from mrm_sdk.settings import Settings
 from mrm_sdk.storage import Database, upgrade
 from tests.conftest import Run, mrm

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from mrm_sdk.bundle.files import sha256_of
-from mrm_sdk.bundle.specification import ENCODER, TOKENIZER, EncoderFile, EncoderSpec
+from mrm_sdk.bundle.encoder_spec import ENCODER, TOKENIZER, EncoderFile, EncoderSpec
+from mrm_sdk.bundle.hashing import sha256_of
 from mrm_sdk.encoders.folder import ENCODER_JSON, EncoderFolder, write_encoder
 from mrm_sdk.errors import BundleDamagedError
 

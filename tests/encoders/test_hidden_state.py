@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from mrm_sdk.encoders.hidden_state import HiddenStateEncoder
-from mrm_sdk.encoders.tokens import messages_of
+from mrm_sdk.encoders.tokenization import messages_of
 from mrm_sdk.errors import ConfigurationError, EncoderError
 from tests.encoders.tiny_llama import TEMPLATE, write_tiny_llama
 

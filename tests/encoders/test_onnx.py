@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from mrm_sdk.bundle import Bundle
-from mrm_sdk.bundle.specification import EncoderSpec
+from mrm_sdk.bundle.encoder_spec import EncoderSpec
 from mrm_sdk.encoders import Encoder, OnnxEncoder, PrecomputedEncoder, embed
-from mrm_sdk.encoders.local import load_local
+from mrm_sdk.encoders.export.local_model import load_local
 from mrm_sdk.errors import BundleMismatchError, EmbeddingError, EncoderError
 from mrm_sdk.schemas import Item
 from mrm_sdk.settings import Settings

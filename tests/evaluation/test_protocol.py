@@ -11,13 +11,13 @@ import pytest
 
 from mrm_sdk import Client
 from mrm_sdk.bundle import Bundle
+from mrm_sdk.data.datasets import QUERY, SUPPORT, Dataset, read_dataset
 from mrm_sdk.encoders import open_encoder
 from mrm_sdk.errors import BundleMismatchError, ConfigurationError, DatasetError, OutputError
 from mrm_sdk.evaluation.protocol import Report, evaluate
-from mrm_sdk.evaluation.report import figure, page, save, table
-from mrm_sdk.training.datasets import QUERY, SUPPORT, Dataset, read_dataset
+from mrm_sdk.evaluation.reports.evaluation import figure, page, save, table
 from tests.conftest import SHARED, Trained, mrm, write_embedded_dataset
-from tests.evaluation.methods import assert_self_contained
+from tests.evaluation.known_methods import assert_self_contained
 
 
 def through_a_client(bundle: Bundle, dataset: Dataset, users: list[str], shots: int, folder: Path) -> list[float]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from mrm_sdk.data.datasets import QUERY, SUPPORT
 from mrm_sdk.simulation.corpus import AXES, describe, load_corpus
 from mrm_sdk.simulation.population import SHARPNESS, UNUSUAL_SHARE, draw_population, judge
-from mrm_sdk.training.datasets import QUERY, SUPPORT
 
 
 def test_corpus_is_large_balanced_and_free_of_repetition() -> None:

@@ -15,7 +15,7 @@ from mrm_sdk.errors import ConflictError, UserForgottenError
 from mrm_sdk.feedback import Ranking, Rating, Thumb
 from mrm_sdk.schemas import Item
 from mrm_sdk.storage import Database, Store
-from mrm_sdk.storage.records import AnyEvent, Outcome, event_of
+from mrm_sdk.storage.events import AnyEvent, Outcome, event_of
 from mrm_sdk.storage.tables import Base
 from tests.storage.events import FEATURES, FINGERPRINT, accepted, event, reasons
 

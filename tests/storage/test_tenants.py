@@ -16,7 +16,7 @@ from mrm_sdk.feedback import Rating
 from mrm_sdk.schemas import Comparison, Item, Response
 from mrm_sdk.settings import Settings
 from mrm_sdk.storage import Database, Event, Store, StoredWeights, upgrade
-from mrm_sdk.storage.records import RatingEvent, event_of
+from mrm_sdk.storage.events import RatingEvent, event_of
 from mrm_sdk.storage.tables import Base, OutboxRow
 
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -43,7 +43,7 @@ KEYS = sorted({item.key for event, *_ in OWN.values() for item in event.items})
 
 def fill(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Gives a tenant a row in every table."""
-    monkeypatch.setattr("mrm_sdk.storage.insertion.secrets.randbits", lambda _: START[store.tenant])
+    monkeypatch.setattr("mrm_sdk.storage.statements.insert.secrets.randbits", lambda _: START[store.tenant])
     event, rating, vector = OWN[store.tenant]
     store.add([event, rating], features=FEATURES, base_rewards={item.key: vector for item in event.items})
     store.save_weights("ada", FINGERPRINT, weights(START[store.tenant] + 1, 1, float(vector[0])))
@@ -195,7 +195,7 @@ def test_it_makes_no_difference_who_else_is_there(
         for each in (database, alone):
             fill(Store(each, "globex"), monkeypatch)
     before = dump(alone, "globex")
-    monkeypatch.setattr("mrm_sdk.storage.insertion.secrets.randbits", lambda _: 5)
+    monkeypatch.setattr("mrm_sdk.storage.statements.insert.secrets.randbits", lambda _: 5)
 
     def note(_: Any, __: Any, statement: str, *rest: Any) -> None:
         statements.append(statement)

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from mrm_sdk import Bundle, Client
 from mrm_sdk.feedback import Feedback
-from mrm_sdk.storage.records import Event, RankingEvent, RatingEvent, event_of
+from mrm_sdk.storage.events import Event, RankingEvent, RatingEvent, event_of
 from mrm_sdk.storage.tables import Base, ComparisonRow, ItemRow, RatingRow, RetentionRow, TombstoneRow
 from tests.storage.named import RANKED, age, feedback
 from tests.storage.victims import Call

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from mrm_sdk.data.datasets import Dataset
 from mrm_sdk.schemas import Item
 from mrm_sdk.training.config import TrainingConfig
-from mrm_sdk.training.datasets import Dataset
 
 QUICK = TrainingConfig(iterations=3, base_functions=None)
 # Cheap, and as good as any where the outer loop itself is not what is tested.

@@ -16,11 +16,11 @@ import pytest
 import torch
 
 from mrm_sdk.bundle import Manifest
+from mrm_sdk.data.datasets import Dataset, read_dataset
 from mrm_sdk.errors import ConfigurationError, OutputError
-from mrm_sdk.training import meta
+from mrm_sdk.training import maml as meta
 from mrm_sdk.training.checkpoint import Checkpoint
 from mrm_sdk.training.config import TrainingConfig
-from mrm_sdk.training.datasets import Dataset, read_dataset
 from mrm_sdk.training.fitting import Trained, fit
 from mrm_sdk.training.pipeline import train_bundle
 from tests.conftest import MRM, mrm, write_embedded_dataset

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 
+from mrm_sdk.data.datasets import Dataset
 from mrm_sdk.errors import ConfigurationError
-from mrm_sdk.training import fitting, meta
+from mrm_sdk.training import fitting
+from mrm_sdk.training import maml as meta
 from mrm_sdk.training.checkpoint import Checkpoint
 from mrm_sdk.training.config import TrainingConfig
-from mrm_sdk.training.datasets import Dataset
 from mrm_sdk.training.device import device_of
 from mrm_sdk.training.fitting import Trained, fit
 from mrm_sdk.training.pipeline import train_bundle

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from mrm_sdk.data.datasets import Dataset
 from mrm_sdk.errors import ConfigurationError, TrainingError
 from mrm_sdk.training import fitting
 from mrm_sdk.training.config import TrainingConfig
-from mrm_sdk.training.datasets import Dataset
 from mrm_sdk.training.episodes import Packed
 from mrm_sdk.training.fitting import Trained, fit
 from tests.training.people import FIXED, QUICK, embeddings_of, people, quiet

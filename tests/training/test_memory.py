@@ -22,7 +22,7 @@ import sys
 from pathlib import Path
 import numpy as np
 from mrm_sdk.training.config import TrainingConfig
-from mrm_sdk.training.datasets import read_dataset
+from mrm_sdk.data.datasets import read_dataset
 from mrm_sdk.training.fitting import fit
 from tests.benchmarks.watched import noted, resident
 

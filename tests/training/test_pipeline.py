@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from mrm_sdk.bundle import Bundle, Manifest
+from mrm_sdk.data.datasets import Dataset, read_dataset
 from mrm_sdk.errors import ConfigurationError, OutputError, TrainingError
 from mrm_sdk.schemas import Item
 from mrm_sdk.training.config import TrainingConfig
-from mrm_sdk.training.datasets import Dataset, read_dataset
 from mrm_sdk.training.model import MetaModel
 from mrm_sdk.training.pipeline import train_bundle
 from tests.conftest import write_embedded_dataset
@@ -41,7 +41,7 @@ def test_the_manifest_tells_how_it_was_made(embedded_bundle: Bundle, embedded_da
 
 
 def test_onnx_agrees_with_torch_on_base_rewards() -> None:
-    from mrm_sdk.bundle.session import GraphSession
+    from mrm_sdk.runtime.session import GraphSession
     from mrm_sdk.settings import Settings
     from mrm_sdk.training.onnx_export import export_base_rewards
 

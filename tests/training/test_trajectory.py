@@ -13,7 +13,7 @@ from mrm_sdk.core.batching import Pairs
 from mrm_sdk.core.inner_loop import gradient_descent
 from mrm_sdk.training.config import TrainingConfig
 from mrm_sdk.training.episodes import Packed
-from mrm_sdk.training.meta import meta_step, outer_optimiser
+from mrm_sdk.training.maml import meta_step, outer_optimiser
 from mrm_sdk.training.model import MetaModel
 
 CASES = json.loads((Path(__file__).parent / "official_trajectory.json").read_text())["cases"]

@@ -19,11 +19,11 @@ import sqlalchemy as sa
 
 import mrm_sdk
 from mrm_sdk.client import Client
+from mrm_sdk.data.datasets import read_dataset
 from mrm_sdk.settings import Settings
 from mrm_sdk.storage import Database, current
 from mrm_sdk.storage.tables import Base
 from mrm_sdk.training.config import TrainingConfig
-from mrm_sdk.training.datasets import read_dataset
 from mrm_sdk.training.pipeline import train_bundle
 from tests.conftest import write_embedded_dataset
 from tests.small_encoders import CountingEncoder

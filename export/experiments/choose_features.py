@@ -1,0 +1,118 @@
+"""The experiment behind the switch for handcrafted features: do they pay beside the embedding, and how large a block?
+
+Needs the extras ``[cpu,train,minilm]`` and data sets whose items have text, as the ``train`` folders of Jester and of
+LLMFAO (docs/how.md). People are held out from training: of a data set with many people a quarter, drawn anew by each
+seed; of one with few everybody, in five folds. Prints one row per share of the variance that features were given::
+
+    python export/experiments/choose_features.py path/to/jester/train path/to/llmfao/train [--seeds 5] [--single all] [--quick]
+
+``--single`` adds a row per feature named (with commas), or for all: each alone beside the embedding.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mrm_sdk.core.inner_loop import newton_serving
+from mrm_sdk.data.datasets import Dataset, read_dataset
+from mrm_sdk.encoders.handcrafted import NAMES, SHARE, Statistics, measure
+from mrm_sdk.evaluation.bootstrap import paired_intervals
+from mrm_sdk.evaluation.measure import Measured, merge
+from mrm_sdk.evaluation.measure import measure as judge
+from mrm_sdk.evaluation.method import Fitted
+from mrm_sdk.evaluation.metrics import worst_share
+from mrm_sdk.evaluation.splits import Split, fold_splits
+from mrm_sdk.settings import Settings
+from mrm_sdk.training import fitting
+from mrm_sdk.training.config import TrainingConfig
+from mrm_sdk.training.encoding import embed_items, prepare_encoder
+
+SHARES = (0.03, 0.1, 0.3, 1.0)
+SHOTS = (0, 2, 10, 60)
+MANY = 500
+
+
+def silent(stage: str, done: int, total: int) -> None:
+    """No progress."""
+
+
+def tried(
+    dataset: Dataset, embeddings: NDArray[np.float32], single: list[str]
+) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """Names and embeddings of what is compared; the first is the embedding alone."""
+    measured = measure([(item.prompt, item.text or "") for item in dataset.items])
+
+    def beside(features: NDArray[np.float32], share: float) -> NDArray[np.float32]:
+        statistics = Statistics.of(features, embeddings, share=share)
+        return np.concatenate([embeddings, statistics.apply(features)], 1)
+
+    yield "without", embeddings
+    for share in SHARES:
+        yield f"share {share}", beside(measured, share)
+    yield "features alone", beside(measured, 1.0)[:, embeddings.shape[1] :]
+    for name in single:
+        yield name, beside(measured[:, [NAMES.index(name)]], SHARE)
+
+
+def splits(dataset: Dataset, seed: int) -> Iterator[Split]:
+    if len(dataset.user_ids) >= MANY:
+        yield next(iter(fold_splits(dataset, 4, seed)))
+    else:
+        yield from fold_splits(dataset, 5, seed)
+
+
+def run(dataset: Dataset, embeddings: NDArray[np.float32], config: TrainingConfig) -> Measured:
+    """Fits to the people of each split, and judges those held out."""
+    parts = []
+    for split in splits(dataset, config.seed):
+        trained = fitting.fit(split.training, split.learners, embeddings, config, silent)
+        with torch.no_grad():
+            features = trained.module(torch.from_numpy(embeddings)).double()
+        adapt = partial(newton_serving, prior=trained.prior, max_steps=50, tolerance=1e-9)
+        parts.append(judge(Fitted(features, adapt), split.judged, split.users, SHOTS))
+    return merge(parts)
+
+
+def per_user(runs: list[Measured]) -> NDArray[np.float64]:
+    """Accuracy at each number of shots of everybody judged, the mean over the seeds that did: [shots, users]."""
+    _, place, times = np.unique(np.concatenate([one.users for one in runs]), return_inverse=True, return_counts=True)
+    accuracy = np.concatenate([one.accuracy for one in runs], 1)
+    return np.stack([np.bincount(place, row) / times for row in accuracy])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, nargs="+")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--single", default="", help="features to try alone, with commas; or all")
+    parser.add_argument("--quick", action="store_true", help="one seed, two steps of training: shows that it runs")
+    options = parser.parse_args()
+    single = [*NAMES] if options.single == "all" else [name for name in options.single.split(",") if name]
+    seeds = range(1 if options.quick else options.seeds)
+    configs = [TrainingConfig(seed=seed, iterations=2 if options.quick else 12) for seed in seeds]
+    for path in options.data:
+        dataset = read_dataset(path)
+        encoder = prepare_encoder("minilm", dataset, Settings(), silent).encoder
+        embeddings = np.asarray(embed_items(encoder, dataset, silent), np.float32)
+        print(f"\n{path}: accuracy at {SHOTS} comparisons, worst tenth; what the features add before and after all")
+        alone = None
+        for name, matrix in tried(dataset, embeddings, single):
+            runs = [run(dataset, matrix, config) for config in configs]
+            found = per_user(runs)
+            alone = found if alone is None else alone
+            worst = np.mean([worst_share(torch.from_numpy(one.accuracy[-1]), 0.1) for one in runs])
+            line = f"{name:16}" + "".join(f" {value:.4f}" for value in (*found.mean(1), worst))
+            for interval in paired_intervals((found - alone)[[0, -1]]):
+                line += f" | {interval.difference:+.4f} [{interval.low:+.4f}, {interval.high:+.4f}]"
+            print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,197 @@
+"""A bundle on disk, opened and verified; imports core, and safetensors for the prior."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final, overload
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mrm_sdk.bundle.encoder_spec import CHAT_TEMPLATE, ENCODER, ENCODER_DATA, TOKENIZER
+from mrm_sdk.bundle.hashing import read_verified, verify
+from mrm_sdk.bundle.manifest import (
+    BASE_REWARDS,
+    BASE_REWARDS_BFLOAT16,
+    BASE_REWARDS_FLOAT16,
+    PRIOR,
+    FileName,
+    Manifest,
+)
+from mrm_sdk.core.batching import Pairs
+from mrm_sdk.core.inner_loop import Prior, gradient_descent, newton_serving
+from mrm_sdk.core.posterior import laplace_covariance
+from mrm_sdk.errors import BundleDamagedError, BundleMismatchError, ConfigurationError, InvalidInputError, NotFoundError
+from mrm_sdk.runtime.session import GraphSession
+from mrm_sdk.settings import Settings
+
+EMBEDDING: Final = "embedding"
+REWARDS: Final = "base_rewards"
+_HALF: Final[dict[torch.dtype, FileName]] = {
+    torch.float16: BASE_REWARDS_FLOAT16,
+    torch.bfloat16: BASE_REWARDS_BFLOAT16,
+}
+# Numbers of a run over embeddings: 4 MB, which a core's cache holds for the most part.
+_CHUNK = 1 << 20
+
+
+class Bundle:
+    """Base reward functions, prior and encoder of one meta-training run; immutable, safe to share between threads.
+
+    Args:
+        path: the bundle's folder.
+        settings: execution providers and threads.
+
+    Raises:
+        ConfigurationError: ``path`` is no path.
+        NotFoundError: there is no such folder.
+        BundleMismatchError: it is no bundle, or one of another format.
+        BundleDamagedError: a file is missing or its bytes are not those that were shipped.
+    """
+
+    def __init__(self, path: str | Path, settings: Settings | None = None) -> None:
+        try:
+            self.path = Path(path)
+        except TypeError:
+            raise ConfigurationError(f"A bundle is a folder's path, not a {type(path).__name__}.") from None
+        self.settings = settings or Settings()
+        try:
+            found = self.path.exists()
+        except OSError as error:
+            raise NotFoundError(f"{self.path} cannot be opened: {error.strerror}. Check the path.") from None
+        if not found:
+            raise NotFoundError(f"There is no bundle at {self.path}. Make one with 'mrm train', or check the path.")
+        self.manifest = Manifest.read(self.path)
+        self._check_files()
+        self.prior = self._read_prior()
+        graphs: tuple[FileName, ...] = (BASE_REWARDS, BASE_REWARDS_FLOAT16, BASE_REWARDS_BFLOAT16)
+        self._sessions = {name: self._session(name) for name in graphs if name in self.manifest.files}
+
+    @property
+    def features(self) -> str:
+        """Identifies encoder and base rewards; stored feature differences belong to it."""
+        return self.manifest.features
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies the whole bundle; stored weights belong to it."""
+        return self.manifest.fingerprint
+
+    @property
+    def providers(self) -> list[str]:
+        """The execution providers that really started for φ."""
+        return self._sessions[BASE_REWARDS].providers
+
+    def read(self, name: FileName) -> bytes:
+        """Returns the bytes of one of the bundle's files, verified against the manifest.
+
+        Raises:
+            BundleDamagedError: the file is missing, unreadable, or not what was shipped.
+        """
+        return read_verified(self.path / name, self.manifest.files.get(name))
+
+    @overload
+    def base_rewards(self, embeddings: NDArray[np.floating]) -> NDArray[np.float32]: ...
+    @overload
+    def base_rewards(self, embeddings: torch.Tensor) -> torch.Tensor: ...
+    def base_rewards(self, embeddings: NDArray[np.floating] | torch.Tensor) -> NDArray[np.float32] | torch.Tensor:
+        """Evaluates φ: embeddings [n, D] -> base rewards [n, K].
+
+        Of an array, rows are taken a few megabytes at a time, so it may be mapped from disk and of any length. A
+        tensor on the GPU that the bundle runs on is read where it lies, without a copy; float16 and bfloat16 have
+        graphs of their own there, whose error ``manifest.metrics["half"]`` states.
+
+        Args:
+            embeddings: a numpy array of any floating type, or a torch tensor.
+
+        Returns:
+            float32 for an array; for a tensor, one of its type on its device.
+
+        Raises:
+            BundleMismatchError: D is not the bundle's.
+            InvalidInputError: a tensor's numbers are no floating-point ones.
+            ConfigurationError: the tensor lies on another GPU than the bundle's.
+            OutOfMemoryError: not even one row fits.
+        """
+        dimension, width = self.manifest.dimension, self.manifest.base_functions
+        if embeddings.ndim != 2 or embeddings.shape[1] != dimension:
+            raise BundleMismatchError(
+                f"This bundle takes embeddings of {dimension} numbers, not of shape {list(embeddings.shape)}."
+            )
+        if isinstance(embeddings, torch.Tensor):
+            return self._of_tensor(embeddings)
+        out = np.empty((len(embeddings), width), np.float32)
+        size = max(1, _CHUNK // dimension)
+        self._sessions[BASE_REWARDS].fill(
+            out,
+            (np.arange(start, min(start + size, len(out))) for start in range(0, len(out), size)),
+            lambda rows: {EMBEDDING: np.ascontiguousarray(embeddings[rows[0] : rows[-1] + 1], np.float32)},
+            REWARDS,
+        )
+        return out
+
+    def _of_tensor(self, embeddings: torch.Tensor) -> torch.Tensor:
+        if not embeddings.is_floating_point():
+            raise InvalidInputError(f"Embeddings are floating-point numbers, not {embeddings.dtype}.")
+        # Where the runtime has no CUDA, the half graphs may not even open: the CPU lacks some of their operators.
+        if not embeddings.is_cuda or not self._sessions[BASE_REWARDS].on_cuda:
+            host = self.base_rewards(embeddings.detach().cpu().float().numpy())
+            return torch.from_numpy(host).to(embeddings.device, embeddings.dtype)
+        half = _HALF.get(embeddings.dtype)
+        name = half if half in self._sessions else BASE_REWARDS
+        given = embeddings if half in self._sessions else embeddings.float()
+        return self._sessions[name].run_tensor(EMBEDDING, given, REWARDS).to(embeddings.dtype)
+
+    def adapt(self, pairs: Pairs) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Adapts users with the inner loop the bundle was trained for.
+
+        Args:
+            pairs: comparisons of a batch of users, [users, pairs, ...], float64.
+
+        Returns:
+            Weights [users, K], and their covariance [users, K, K] (``None`` for ``gradient``).
+        """
+        adaptation = self.manifest.adaptation
+        if adaptation.method == "gradient":
+            rate = adaptation.learning_rate
+            return gradient_descent(pairs, self.prior.w0, steps=adaptation.steps, learning_rate=rate), None
+        try:
+            weights = newton_serving(pairs, self.prior, max_steps=adaptation.steps, tolerance=adaptation.tolerance)
+            return weights, laplace_covariance(weights, pairs, self.prior)
+        except RuntimeError:  # what torch raises for a singular matrix
+            raise InvalidInputError("Rewards this large cannot be adapted to; check the encoder's scale.") from None
+
+    def _check_files(self) -> None:
+        needed, known = {BASE_REWARDS, PRIOR}, {BASE_REWARDS_FLOAT16, BASE_REWARDS_BFLOAT16}
+        if self.manifest.encoder.kind == "onnx":
+            needed |= {ENCODER, TOKENIZER, *([CHAT_TEMPLATE] if self.manifest.encoder.layout == "chat" else [])}
+            known |= {ENCODER_DATA}
+        files = self.manifest.files
+        if not needed <= set(files) <= needed | known:
+            raise BundleDamagedError(f"{self.path} must list the files {sorted(needed)}, not {sorted(files)}.")
+        for name, expected in files.items():
+            verify(self.path / name, expected)
+
+    def _session(self, name: FileName) -> GraphSession:
+        return GraphSession(name, lambda: self.read(name), frozenset([EMBEDDING]), frozenset([REWARDS]), self.settings)
+
+    def _read_prior(self) -> Prior:
+        from safetensors import SafetensorError
+        from safetensors.torch import load
+
+        size = self.manifest.base_functions
+        try:
+            tensors = load(self.read(PRIOR))
+            prior = Prior(*(tensors[name].to(torch.float64) for name in ("w0", "precision", "rho")))
+        except (SafetensorError, KeyError) as error:
+            raise BundleMismatchError(f"{self.path / PRIOR} holds no prior: {error}") from None
+        shapes = [tuple(tensor.shape) for tensor in prior]
+        if shapes != [(size,), (size, size), ()]:
+            raise BundleMismatchError(f"{self.path / PRIOR} has shapes {shapes}, which do not fit K = {size}.")
+        if not all(bool(torch.isfinite(tensor).all()) for tensor in prior):
+            raise BundleMismatchError(f"{self.path / PRIOR} holds NaN or infinity.")
+        definite = bool(torch.linalg.cholesky_ex(prior.precision).info == 0)
+        if not definite or not torch.equal(prior.precision, prior.precision.T) or prior.rho <= 0:
+            raise BundleMismatchError(f"{self.path / PRIOR} is no prior: precision and rho must be positive definite.")
+        return prior

@@ -1,0 +1,135 @@
+"""``mrm demo``: the main job in small, from texts and people to a ranking that follows one person."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from mrm_sdk.cli.progress import progress
+from mrm_sdk.client import Client
+from mrm_sdk.data.datasets import SUPPORT, Dataset
+from mrm_sdk.encoders import open_encoder
+from mrm_sdk.errors import OutputError
+from mrm_sdk.evaluation.protocol import Report, evaluate
+from mrm_sdk.evaluation.reports.evaluation import save
+from mrm_sdk.simulation.corpus import Question, describe, load_corpus
+from mrm_sdk.simulation.population import Population, draw_population, judge
+from mrm_sdk.training.config import TrainingConfig
+from mrm_sdk.training.pipeline import train_bundle
+
+TRAINED_USERS, NEW_USERS = 1000, 300
+TRAINED_PROMPTS = 96
+SHOTS = (0, 2, 5, 10)
+_DATABASE = "demo.db"
+
+
+def run(out: Path, seed: int) -> None:
+    """Runs the demo; everything it makes is in ``out``.
+
+    Raises:
+        OutputError: ``out`` holds something else, or cannot be written.
+    """
+    began = time.perf_counter()
+    _prepare(out)
+    console = Console(soft_wrap=not sys.stdout.isatty())  # lines stay whole for programs, words for people
+    questions = load_corpus()
+    asked = range(TRAINED_PROMPTS, len(questions))  # neither these prompts nor their answers are trained on
+    feedback, held_out = asked[::2], asked[1::2]
+
+    with progress() as report:
+        trained_on = range(TRAINED_PROMPTS)
+        people = draw_population(TRAINED_USERS, seed=seed, prefix="trained")
+        data = judge(
+            people, questions, support=trained_on, query=trained_on, support_pairs=30, query_pairs=30, seed=seed
+        )
+        config = replace(TrainingConfig.preset("newton", seed=seed), iterations=8)
+        texts = TRAINED_PROMPTS * 4
+        console.print(f"[bold]1.[/] Meta-training on {TRAINED_USERS:,} synthetic people and {texts} answers …")
+        manifest = train_bundle(data, out / "bundle", config=config, licence="MIT", progress=report)
+    difference = manifest.metrics["onnx_torch_largest_difference"]
+    seconds = manifest.training["seconds"]
+    console.print(f"   {seconds:.1f} s; exported to ONNX, which differs from torch by at most {difference:.0e}.\n")
+
+    newcomers = draw_population(NEW_USERS, seed=seed + 1, prefix="new")
+    judged = judge(
+        newcomers, questions, support=feedback, query=held_out, support_pairs=max(SHOTS), query_pairs=40,
+        seed=seed + 1, noisy_query=False,
+    )  # fmt: skip
+    with Client(f"sqlite:///{(out / _DATABASE).as_posix()}", bundle=out / "bundle") as client:
+        _one_person(console, client, newcomers, judged, questions[held_out[0]])
+        with progress() as report:
+            bundle = client.bundle
+            result = evaluate(bundle, judged, open_encoder(None, bundle), shots=SHOTS, progress=report)
+    _everybody(console, result)
+    console.print()
+    svg, page = save(result, out, f"{NEW_USERS} new users on prompts that nobody trained on")
+    for label, path in (("Picture", svg), ("Page", page), ("Bundle", out / "bundle"), ("Database", out / _DATABASE)):
+        console.print(f"{label:10}{path}", highlight=False)
+    console.print(f"\nNext, in your program: Client('sqlite:///mrm.db', bundle='{(out / 'bundle').as_posix()}')")
+    console.print(f"\nThe whole demo took {time.perf_counter() - began:.0f} s.")
+
+
+def _prepare(out: Path) -> None:
+    known = {"bundle", _DATABASE, f"{_DATABASE}-wal", f"{_DATABASE}-shm", "accuracy.svg", "accuracy.html"}
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        foreign = sorted({entry.name for entry in out.iterdir()} - known)
+        if foreign:
+            raise OutputError(f"{out} holds {foreign[0]!r}, which is not the demo's; choose another --out.")
+        for name in known - {"bundle"}:
+            (out / name).unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"Cannot write to {out}: {error.strerror}. Choose another --out.") from None
+
+
+def _one_person(console: Console, client: Client, people: Population, judged: Dataset, question: Question) -> None:
+    """A host application meets somebody new, records what they choose, and ranks the same answers again."""
+    # Of those whose taste the average does not fit, the one with the strongest.
+    person = int(np.argmax(np.linalg.norm(people.tastes, axis=1) * people.unusual))
+    user, taste = people.user_ids[person], people.tastes[person]
+    rows = np.flatnonzero((judged.user == person) & (judged.phase == SUPPORT))
+    comparisons = list(judged.comparisons(rows))
+    ranks: list[list[int]] = []
+    for before, shots in pairwise((0, *SHOTS)):
+        client.record_many(comparisons[before:shots])
+        ranked = client.rank(user, question.answers, prompt=question.prompt)
+        ranks.append([1 + [r.index for r in ranked].index(i) for i in range(len(question.answers))])
+
+    console.print(f"[bold]2.[/] A new user, {user}, with an unusual taste: {describe(taste)}.")
+    console.print(f"   Asked: “{question.prompt}”")
+    console.print("   Rank of the same four answers after 0, 2, 5 and 10 comparisons on other prompts:\n")
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in ("   ", "style of the answer", "their true taste", *map(str, SHOTS)):
+        table.add_column(column, justify="right" if column[0].isdigit() else "left", no_wrap=True)
+    true_order = np.argsort(-(question.styles @ taste), kind="stable")
+    for place, index in enumerate(true_order, 1):
+        table.add_row("", describe(question.styles[index]), f"{place}.", *(f"{rank[index]}." for rank in ranks))
+    console.print(table)
+    for label, rank in (("Best at first", ranks[0]), (f"Best after {SHOTS[-1]}", ranks[-1])):
+        console.print(f"\n   {label}: {_start(question.answers[int(np.argmin(rank))])}")
+    console.print()
+
+
+def _start(text: str, width: int = 120) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= width else line[: line.rindex(" ", 0, width)] + " …"
+
+
+def _everybody(console: Console, result: Report) -> None:
+    console.print(
+        f"[bold]3.[/] {NEW_USERS} people and 16 prompts that were never trained on. How often does the answer"
+    )
+    console.print("   that a person truly prefers score higher than the other?\n")
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
+    for column in ("comparisons given", "own weights", "worst tenth of users", "another user's weights"):
+        table.add_column(column, justify="right")
+    for point in result.points:
+        table.add_row(str(point.shots), f"{point.accuracy:.1%}", f"{point.worst_tenth:.1%}", f"{point.control:.1%}")
+    console.print(table)

@@ -1,0 +1,1 @@
+"""People's judgements as data sets: reading, checking, ratings to pairs, other programs' formats."""

@@ -1,0 +1,319 @@
+"""A data set: who judged which items how, as columns; imports schemas and the readers of rows."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mrm_sdk.data.columns import QUERY, SUPPORT, Columns, Contents, halve, halve_by_hash, short_hash
+from mrm_sdk.data.items import Catalogue, read_items, sample_bytes, vectors
+from mrm_sdk.data.ratings import Ratings
+from mrm_sdk.data.readers import Reader, find_reader, recognise
+from mrm_sdk.data.readers.source import Reading, Source, open_source
+from mrm_sdk.data.rows import SUFFIXES, read_rows
+from mrm_sdk.errors import DatasetError, InvalidInputError, NotFoundError
+from mrm_sdk.feedback import Rating
+from mrm_sdk.schemas import Comparison, Item, Response
+
+__all__ = ["QUERY", "SUPPORT", "Dataset", "Ratings", "Reading", "read_dataset"]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Comparisons of many users, row by row in the order of the file, and ratings where they were asked for.
+
+    Args:
+        items: distinct items; with mapped embeddings, all of the items file, in its order.
+        user_ids: distinct users, in order of appearance.
+        user: index into ``user_ids`` of each comparison, [n].
+        chosen: index into ``items``, [n].
+        rejected: index into ``items``, [n].
+        tie: [n] bool.
+        strength: [n].
+        phase: :data:`SUPPORT` or :data:`QUERY`, [n].
+        event_ids: unique, given or derived from the content, n of them.
+        created_at: where the file says when.
+        sha256: over the comparisons' content (over the ratings', where there are no comparisons); of mapped
+            embeddings, over a sample of their rows.
+        embeddings: mapped from ``embeddings.npy``, row i for ``items[i]``, [items, D] float16 or float32, and not
+            checked: :meth:`vectors` checks what it reads.
+        ratings: ``None`` where there are none, or they were not asked for.
+        reading: what became of the records of another program's format.
+    """
+
+    items: Sequence[Item]
+    user_ids: list[str]
+    user: NDArray[np.int64]
+    chosen: NDArray[np.int64]
+    rejected: NDArray[np.int64]
+    tie: NDArray[np.bool_]
+    strength: NDArray[np.float64]
+    phase: NDArray[np.int64]
+    event_ids: Sequence[str]
+    created_at: Sequence[datetime | None]
+    sha256: str
+    embeddings: NDArray[Any] | None = None
+    ratings: Ratings | None = None
+    reading: Reading | None = None
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+    @property
+    def dimension(self) -> int | None:
+        """D of the data set's own embeddings; ``None`` where an encoder is needed."""
+        if self.embeddings is not None:
+            return int(self.embeddings.shape[1])
+        own = self.items[0].embedding if self.items else None
+        return None if own is None else len(own)
+
+    def vectors(self, rows: Sequence[int] | NDArray[np.int64] | slice) -> NDArray[np.float32]:
+        """The own embeddings of some items, [rows, D] float32; only those rows are read from the disk.
+
+        Raises:
+            DatasetError: a row holds NaN or infinity, which the message names; or there are no own embeddings.
+        """
+        if self.embeddings is not None:
+            return vectors(self.embeddings, rows)
+        own = [self.items[i].embedding for i in np.arange(len(self.items))[rows]]
+        if any(embedding is None for embedding in own):
+            raise DatasetError("This data set brings no embeddings; an encoder makes them from its texts.")
+        return np.array(own, np.float32).reshape(len(own), self.dimension or 0)
+
+    def comparisons(self, rows: Iterable[int] | None = None) -> Iterator[Comparison]:
+        """Yields rows (all of them by default) as comparisons, as a client would record them."""
+        for row in range(len(self)) if rows is None else rows:
+            chosen, rejected = self.items[self.chosen[row]], self.items[self.rejected[row]]
+            when = self.created_at[row]
+            yield Comparison(
+                user_id=self.user_ids[self.user[row]],
+                prompt=chosen.prompt,
+                chosen=Response(text=chosen.text, embedding=chosen.embedding),
+                rejected=Response(text=rejected.text, embedding=rejected.embedding),
+                tie=bool(self.tie[row]),
+                strength=float(self.strength[row]),
+                event_id=self.event_ids[row],
+                **({} if when is None else {"created_at": when}),
+            )
+
+    def feedback(self) -> Iterator[Comparison | Rating]:
+        """Yields everything that was said, as a client would record it: the comparisons, then the ratings."""
+        yield from self.comparisons()
+        ratings, repeats = self.ratings, Counter[str]()
+        if ratings is None:
+            return
+        for row in range(len(ratings)):
+            item, user_id = self.items[ratings.item[row]], self.user_ids[ratings.user[row]]
+            value, strength = float(ratings.value[row]), float(ratings.strength[row])
+            when: dict[str, Any] = {"created_at": ratings.created_at[row]} if row in ratings.created_at else {}
+            content = hashlib.sha256(repr([user_id, item.key.hex(), value, strength]).encode()).hexdigest()[:40]
+            repeats[content] += 1
+            yield Rating(
+                user_id=user_id,
+                prompt=item.prompt,
+                response=Response(text=item.text, embedding=item.embedding),
+                value=value,
+                strength=strength,
+                event_id=ratings.event_ids.get(row, f"{content}-{repeats[content]}"),
+                **when,
+            )
+
+    def subset(self, rows: NDArray[np.int64]) -> Dataset:
+        """Some of the comparisons, in this order, with the users who made them; there are no ratings in it.
+
+        Items that nobody compares any more are left out, except where rows of mapped embeddings belong to them.
+        """
+        users, user = np.unique(self.user[rows], return_inverse=True)
+        columns = {name: getattr(self, name)[rows] for name in ("chosen", "rejected", "tie", "strength", "phase")}
+        items = self.items
+        if self.embeddings is None:
+            used, pairs = np.unique(np.stack([columns["chosen"], columns["rejected"]]), return_inverse=True)
+            columns["chosen"], columns["rejected"] = pairs.reshape(2, -1)
+            items = [self.items[i] for i in used]
+        digest = hashlib.sha256(self.sha256.encode() + np.asarray(rows, np.int64).tobytes())
+        return replace(
+            self,
+            **columns,
+            items=items,
+            user_ids=[self.user_ids[u] for u in users],
+            user=user,
+            event_ids=[self.event_ids[row] for row in rows],
+            created_at=[self.created_at[row] for row in rows],
+            sha256=digest.hexdigest(),
+            ratings=None,
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """What a manifest or a report says of the data: counts and a hash, never content."""
+        described = {
+            "users": len(self.user_ids),
+            "comparisons": len(self),
+            "items": len(self.items),
+            "ties": int(self.tie.sum()),
+            "sha256": self.sha256,
+        }
+        return described if self.ratings is None else {**described, "ratings": len(self.ratings)}
+
+
+def read_dataset(path: str | Path, *, format: str | Reader = "auto", ratings: bool = False) -> Dataset:
+    """Reads a data set in one of our own forms, or in another program's.
+
+    Args:
+        path: ``comparisons.jsonl[.gz]``; a folder with it, or with ``items.jsonl`` and a table of comparisons or
+            ratings; a file or folder of another program's; or ``hub:owner/name[:config][@split]``.
+        format: a name out of :data:`~mrm_sdk.data.readers.READERS`, ``own``, a reader, or ``auto``: own forms, and
+            others where their file names or first record leave no doubt.
+        ratings: also read the folder's ratings; they are read anyhow where there are no comparisons.
+
+    Raises:
+        NotFoundError: there is nothing at ``path``.
+        DatasetError: the content is wrong; the message names file and line.
+        ConfigurationError: there is no such format.
+        MissingDependencyError: an extra is not installed.
+    """
+    if str(path).startswith("hub:"):
+        return _read_foreign(open_source(str(path)), find_reader(format, str(path)))
+    path = Path(path)
+    try:
+        exists = path.exists()
+    except OSError as error:
+        raise NotFoundError(f"{path} cannot be opened: {error.strerror}. Check the path.") from None
+    if not exists:
+        raise NotFoundError(f"There is no data set at {path}. Check the path.")
+    if (path / "manifest.json").is_file():
+        raise NotFoundError(f"{path} is a bundle, not a data set. Are the arguments swapped?")
+    if format == "auto":
+        format = recognise(path)
+    if format != "own":
+        return _read_foreign(open_source(path), find_reader(format, path.name))
+    return _read_own(path, ratings)
+
+
+def _read_own(path: Path, with_ratings: bool) -> Dataset:
+    if not path.is_dir():
+        if ".jsonl" in path.name:
+            return _build(Columns(Catalogue({}, [], [], None)), path, None)
+        raise DatasetError(f"{path} is none of comparisons.jsonl[.gz]; a table names items by id: give its folder.")
+    comparisons, rated = (_only(path, kind) for kind in ("comparisons", "ratings"))
+    if comparisons is None and rated is None:
+        names = ", ".join(f"comparisons{suffix}" for suffix in SUFFIXES)
+        raise DatasetError(f"{path} must hold one of {names}; it holds 0 of them, and no ratings either.")
+    items = next((path / name for name in ("items.jsonl", "items.jsonl.gz") if (path / name).is_file()), None)
+    for table in (comparisons, rated):
+        if items is None and table is not None and ".jsonl" not in table.name:
+            raise DatasetError(f"{table} names items by id, but there is no items.jsonl beside it.")
+    catalogue = read_items(items) if items else Catalogue({}, [], [], None)
+    return _build(Columns(catalogue), comparisons, rated if with_ratings or comparisons is None else None)
+
+
+def _only(folder: Path, kind: str) -> Path | None:
+    found = [path for suffix in SUFFIXES if (path := folder / f"{kind}{suffix}").is_file()]
+    if len(found) > 1:
+        names = ", ".join(f"{kind}{suffix}" for suffix in SUFFIXES)
+        raise DatasetError(f"{folder} must hold one of {names}; it holds {len(found)} of them.")
+    return found[0] if found else None
+
+
+def _build(columns: Columns, comparisons: Path | None, rated: Path | None) -> Dataset:
+    if comparisons is not None:
+        _add_all(comparisons, columns.add)
+    contents = columns.contents()  # before ratings add users and items
+    if rated is not None:
+        _add_all(rated, columns.add_rating)
+    return _finish(columns, contents, str(comparisons or rated))
+
+
+def _add_all(path: Path, add: Callable[[dict[str, Any]], None]) -> None:
+    for place, row in read_rows(path):
+        try:
+            add(row)
+        except InvalidInputError as error:
+            raise DatasetError(f"{place}: {error}") from None
+
+
+def _read_foreign(source: Source, reader: Reader) -> Dataset:
+    columns = Columns(Catalogue({}, [], [], None))
+    skipped: Counter[str] = Counter()
+    used = 0
+    for place, outcome in reader(source):
+        if isinstance(outcome, str):
+            skipped[outcome] += 1
+            continue
+        used += 1
+        try:
+            for row in outcome:
+                columns.add(row)
+        except InvalidInputError as error:
+            raise DatasetError(f"{place}: {error}") from None
+    reading = Reading(used + skipped.total(), used, dict(skipped.most_common()))
+    if not len(columns) and not len(columns.ratings):
+        raise DatasetError(f"{source.name} gives no comparisons. {reading}")
+    return replace(_finish(columns, columns.contents(), source.name), reading=reading)
+
+
+def _finish(columns: Columns, contents: Contents, name: str) -> Dataset:
+    if not len(columns) and not len(columns.ratings):
+        raise DatasetError(f"{name} holds no comparisons.")
+    event_ids = columns.event_ids(contents)
+    repeated = event_ids.repeated(columns.ratings.event_ids.values())
+    if repeated is not None:
+        raise DatasetError(f"{name}: event id {repeated[:60]!r} appears twice")
+    users, items = list(columns.users), columns.items
+    if columns.embeddings is None:
+        sizes = {None if item.embedding is None else len(item.embedding) for item in items}
+        if len(sizes) > 1:
+            raise DatasetError(f"{name}: all items must have embeddings of one size, or none; found sizes {sizes}")
+    ratings = columns.ratings.columns() if len(columns.ratings) else None
+    if ratings is not None and not len(contents.user):
+        ratings = _halve_ratings(ratings, users, columns.keys)
+    created_at: list[datetime | None] = [None] * len(columns)
+    for row, when in columns.created_at.items():
+        created_at[row] = when
+    return Dataset(
+        items=items,
+        user_ids=users,
+        user=contents.user,
+        chosen=contents.chosen,
+        rejected=contents.rejected,
+        tie=contents.tie,
+        strength=contents.strength,
+        phase=halve(contents, event_ids),
+        event_ids=event_ids,
+        created_at=created_at,
+        sha256=_digest(columns, contents, ratings),
+        embeddings=columns.embeddings,
+        ratings=ratings,
+    )
+
+
+def _digest(columns: Columns, contents: Contents, ratings: Ratings | None) -> str:
+    digest = hashlib.sha256(b"".join(contents.keys))
+    digest.update("\0".join(contents.user_ids).encode())
+    for column in (contents.user, contents.chosen, contents.rejected, contents.tie, contents.strength, contents.phase):
+        digest.update(column.tobytes())
+    if ratings is not None and not len(contents.user):
+        digest.update(b"".join(columns.keys) + "\0".join(columns.users).encode())
+        for column in (ratings.user, ratings.item, ratings.value, ratings.strength, ratings.phase):
+            digest.update(column.tobytes())
+    if columns.embeddings is not None:
+        digest.update(sample_bytes(columns.embeddings))
+    return digest.hexdigest()
+
+
+def _halve_ratings(ratings: Ratings, user_ids: list[str], keys: Sequence[bytes]) -> Ratings:
+    """Gives ratings without a phase one: half of each user's items are support, so the halves share no item."""
+    (rows,) = np.nonzero(ratings.phase < 0)
+    user, item = ratings.user[rows], ratings.item[rows]
+    pairs = zip(user, item, strict=True)
+    hashes = np.fromiter((short_hash(f"{user_ids[u]}\0{keys[i].hex()}") for u, i in pairs), np.uint64, len(rows))
+    phase = ratings.phase.copy()
+    phase[rows] = halve_by_hash(user, hashes)
+    return replace(ratings, phase=phase)

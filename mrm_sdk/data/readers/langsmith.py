@@ -1,0 +1,92 @@
+"""LangSmith's feedback, with the runs it is about; imports the fields and traces.
+
+Feedback holds no texts: export a folder with ``feedback.jsonl`` (``list_feedback``) and ``runs.jsonl`` (``list_runs``:
+``id``, ``inputs``, ``outputs``). One record is a pairwise judgement (``comparative_experiment_id`` or
+``feedback_group_id``, one score per run), or a single score, which becomes a rating. The user is
+``feedback_source.user_id``, else ``user_id`` in the metadata of the feedback's source or of the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import combinations
+
+from mrm_sdk.data.readers.fields import need, unpacked
+from mrm_sdk.data.readers.source import Outcome, Reader, Row, Source
+from mrm_sdk.data.readers.traces import answer, dig, one_scale
+from mrm_sdk.errors import DatasetError, InvalidInputError
+
+_RUNS = "LangSmith's feedback holds no texts: put the runs beside it as runs.jsonl (id, inputs, outputs)."
+
+
+def reader(key: str | None = None) -> Reader:
+    """A reader of the feedback with one ``key``; without it, of the only one."""
+
+    def read(source: Source) -> Iterator[tuple[str, Outcome]]:
+        feedback = list(source.table("feedback", "Export it with list_feedback as feedback.jsonl."))
+        runs = {str(run.get("id")): run for _, run in source.table("runs", _RUNS)}
+        chosen = one_scale((str(row.get("key")) for _, row in feedback), key, source, "langsmith")
+        groups: dict[object, list[Row]] = {}
+        places: dict[object, str] = {}
+        for place, row in feedback:
+            try:
+                run = runs.get(str(need(row, "run_id")), {})
+            except InvalidInputError as error:
+                raise DatasetError(f"{place}: {error}") from None
+            reason = "feedback with another key" if str(row.get("key")) != chosen else _unusable(row, run)
+            if reason:
+                yield place, reason
+                continue
+            score, told = float(row["score"]), answer(run, "inputs", "outputs") or {}
+            group = _group(row, run) or place
+            places.setdefault(group, place)
+            groups.setdefault(group, []).append({"user_id": _user(row, run), **told, "rating": score})
+        for name, rated in groups.items():
+            yield places[name], rated if name == places[name] else _pairs(rated)
+
+    return read
+
+
+def _unusable(row: Row, run: Row) -> str | None:
+    if dig(unpacked(row.get("feedback_source")), "type") in ("model", "auto_eval"):
+        return "a model judged"
+    if not isinstance(row.get("score"), bool | int | float):
+        return "the feedback has no score"
+    if not run:
+        return "its run is not in runs.jsonl"
+    if answer(run, "inputs", "outputs") is None:
+        return "no answer is found in the run's outputs"
+    return "the user is not known" if _user(row, run) is None else None
+
+
+def _user(row: Row, run: Row) -> str | None:
+    source, extra = unpacked(row.get("feedback_source")), unpacked(run.get("extra"))
+    found = dig(source, "user_id") or dig(source, "metadata", "user_id") or dig(extra, "metadata", "user_id")
+    return None if found is None else str(found)
+
+
+def _group(row: Row, run: Row) -> tuple[str, ...] | None:
+    """What the scores of one pairwise judgement have in common; ``None`` where it is a single score."""
+    by = str(_user(row, run))
+    if row.get("feedback_group_id") is not None:
+        return "group", str(row["feedback_group_id"]), by
+    if row.get("comparative_experiment_id") is not None:
+        return "experiment", str(row["comparative_experiment_id"]), str(run.get("reference_example_id")), by
+    return None
+
+
+def _pairs(rated: list[Row]) -> Outcome:
+    if len(rated) < 2:
+        return "a pairwise judgement with only one run"
+    if any(row["prompt"] != rated[0]["prompt"] for row in rated):
+        return "the runs compared have different inputs"
+    common = {"user_id": rated[0]["user_id"], "prompt": rated[0]["prompt"]}
+    rows = []
+    for first, second in combinations(sorted(rated, key=lambda row: -row["rating"]), 2):
+        if first["response"] != second["response"]:
+            sides = {"chosen": first["response"], "rejected": second["response"]}
+            rows.append({**common, **sides, "tie": first["rating"] == second["rating"]})
+    return rows or "the runs compared gave the same text"
+
+
+read = reader()

@@ -1,0 +1,135 @@
+"""Where records of other programs' formats come from: files, or a hub of data sets; imports errors and rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mrm_sdk.data.rows import FOREIGN, read_rows
+from mrm_sdk.errors import DatasetError, InvalidInputError, MissingDependencyError, NotFoundError
+
+Row = dict[str, Any]
+# What became of one thing that was judged: rows of our own JSONL shape, or why there are none.
+Outcome = list[Row] | str
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What became of the records of another program's format; one record is one thing that was judged.
+
+    Args:
+        read: how many there were.
+        used: how many gave comparisons or ratings.
+        skipped: how many did not, by reason; they and ``used`` add up to ``read``.
+    """
+
+    read: int
+    used: int
+    skipped: Mapping[str, int] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        reasons = "".join(f"; {count} left out: {reason}" for reason, count in self.skipped.items())
+        return f"{self.read} records read, {self.used} used{reasons}"
+
+
+@dataclass(frozen=True)
+class Source:
+    """The tables of a data set.
+
+    Args:
+        name: of the data set, for messages.
+        find: the records of the table of a name with their places, or ``None`` where there is no such table.
+    """
+
+    name: str
+    find: Callable[[str], Iterator[tuple[str, Row]] | None]
+
+    def table(self, name: str, why: str = "") -> Iterator[tuple[str, Row]]:
+        """The records of a table, absent values left out, each with its place for messages.
+
+        Raises:
+            DatasetError: there is no such table; the message adds ``why`` it is needed and how it is made.
+        """
+        found = self.find(name)
+        if found is None:
+            why = why or f"Call the file {name}.jsonl, or give the file itself."
+            raise DatasetError(f"{self.name} holds no table {name!r}. {why}")
+        for place, record in found:
+            yield place, {key: value for key, value in record.items() if value is not None}
+
+
+Reader = Callable[[Source], Iterator[tuple[str, Outcome]]]
+
+
+def per_record(table: str, convert: Callable[[Row], Iterator[Outcome]]) -> Reader:
+    """A reader of one table whose records say all there is to know; ``convert`` may raise ``InvalidInputError``."""
+
+    def read(source: Source) -> Iterator[tuple[str, Outcome]]:
+        for place, record in source.table(table):
+            try:
+                for outcome in convert(record):
+                    yield place, outcome
+            except InvalidInputError as error:
+                raise DatasetError(f"{place}: {error}") from None
+
+    return read
+
+
+def open_source(path: str | Path) -> Source:
+    """Opens a file, a folder of files, or, as ``hub:owner/name[:config][@split]``, a data set of the hub.
+
+    A folder's table is the file called so, or the files of a folder called so; a single file is every table. Of the
+    hub, a table is the configuration called so, or, where there is none, the only one.
+    """
+    if str(path).startswith("hub:"):
+        return _hub(str(path).removeprefix("hub:"))
+    path = Path(path)
+    return Source(str(path), lambda table: _chain(files(path, table)))
+
+
+def files(path: Path, table: str) -> list[Path]:
+    """The files of a table: those called so, else those of the folder called so; a file is every table."""
+    if not path.is_dir():
+        return [path]
+    found = [file for suffix in FOREIGN if (file := path / f"{table}{suffix}").is_file()]
+    inside = path / table
+    if not found and inside.is_dir():
+        found = sorted(file for file in inside.iterdir() if file.name.endswith(FOREIGN))
+    return found
+
+
+def _chain(paths: list[Path]) -> Iterator[tuple[str, Row]] | None:
+    return (row for path in paths for row in read_rows(path)) if paths else None
+
+
+def _hub(spec: str) -> Source:
+    rest, _, split = spec.partition("@")
+    name, _, config = rest.partition(":")
+
+    def find(table: str) -> Iterator[tuple[str, Row]]:
+        try:
+            import datasets
+        except ImportError:
+            raise MissingDependencyError.of("datasets", "hub", "Reading from the hub") from None
+        datasets.disable_progress_bars()
+        try:
+            configs = [config] if config else datasets.get_dataset_config_names(name)
+            if len(configs) > 1 and table not in configs:
+                raise DatasetError(f"hub:{name} has several configurations; add one of them: :{', :'.join(configs)}")
+            chosen = table if table in configs else configs[0]
+            loaded = datasets.load_dataset(name, chosen, split=split or None)
+        except DatasetError:
+            raise
+        except Exception as error:  # the library passes on whatever its many dependencies raise
+            reason = f"{type(error).__name__}: {str(error)[:200]}"
+            raise NotFoundError(f"hub:{spec} cannot be loaded ({reason}). Check the name and the network.") from error
+        parts = {split: loaded} if split else dict(loaded)
+        return (
+            (f"hub:{name}, {part}, record {number}", record)
+            for part, records in parts.items()
+            for number, record in enumerate(records, 1)
+        )
+
+    return Source(f"hub:{spec}", find)

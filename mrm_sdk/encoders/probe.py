@@ -1,0 +1,37 @@
+"""A host's own encoder, compared with the vector that a bundle remembers; imports bundle's specification."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mrm_sdk.bundle.encoder_spec import PROBE_TEXT, Probe
+from mrm_sdk.encoders.base import Encoder
+
+
+class Probed:
+    """Encodes as ``encoder`` does, once it has given the vector that it gave when the bundle was made.
+
+    Args:
+        encoder: the host's; its fingerprint is the right one, which for a model on a server is only a name.
+        probe: of the bundle.
+    """
+
+    def __init__(self, encoder: Encoder, probe: Probe) -> None:
+        self._encoder, self._probe, self._checked_in = encoder, probe, 0
+        self.dimension, self.fingerprint = encoder.dimension, encoder.fingerprint
+
+    def encode(self, texts: Sequence[tuple[str | None, str]]) -> NDArray[np.float32]:
+        """Encodes (prompt or ``None``, response) pairs: n of them -> [n, D].
+
+        Raises:
+            BundleMismatchError: the encoder gives the probe text another vector than it did.
+        """
+        if self._checked_in != os.getpid():
+            (vector,) = np.asarray(self._encoder.encode([PROBE_TEXT]), np.float32)
+            self._probe.check(vector, f"{type(self._encoder).__name__}")
+            self._checked_in = os.getpid()
+        return self._encoder.encode(texts)

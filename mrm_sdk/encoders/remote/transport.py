@@ -1,0 +1,183 @@
+"""Requests that survive a server's bad moments: retries, waits and errors of ours; imports httpx and errors.
+
+Neither the key nor any text reaches a message or a log: of a server's own error only its one-word code is told, since
+servers quote what they were sent.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import json
+import random
+import re
+import threading
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Final
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+import httpx
+
+from mrm_sdk.encoders.remote.limits import Asking, Limits
+from mrm_sdk.errors import ConfigurationError, EncoderError
+
+CLOSED: Final = "This encoder was closed; make a new one."
+
+# 424 is what text-embeddings-inference answers when its own backend failed.
+RETRIED: Final = frozenset({408, 424, 429, 500, 502, 503, 504})
+_CODE = re.compile(r"[A-Za-z_]{1,40}")
+# What servers of many kinds write into a 400, 413 or 422 when a request holds too many texts.
+_TOO_MANY = re.compile(rb"batch[ _]size|submitted batch|tokens per request|array too long", re.IGNORECASE)
+
+
+class TooLargeError(EncoderError):
+    """The server does not take a request of this size; a smaller one may pass.
+
+    Args:
+        message: what to do where the request cannot be made smaller.
+        by_count: it is the number of texts that is too large, not their length.
+    """
+
+    def __init__(self, message: str, *, by_count: bool) -> None:
+        super().__init__(message)
+        self.by_count = by_count
+
+
+class _Address(httpx.URL):
+    """An address that is sent whole and shown without its query, where some gateways want a key."""
+
+    def __str__(self) -> str:
+        return str(self.copy_with(query=None))
+
+    def __repr__(self) -> str:
+        return repr(str(self))
+
+
+class Sender:
+    """POSTs JSON to one address, from any thread of one process.
+
+    Args:
+        asking: address, key, timeouts and retries; a user and a password in the address become basic authentication.
+    """
+
+    def __init__(self, asking: Asking) -> None:
+        parts = urlsplit(asking.url.get_secret_value())
+        # httpx logs addresses: the one it gets holds no password, and does not show its query.
+        self._url = _Address(urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])))
+        self._host, self._limits = asking.host, asking.limits
+        self._closing = threading.Event()
+        headers = {"Content-Type": "application/json", "Accept": "application/json"}
+        if asking.key is not None:
+            headers["Authorization"] = f"Bearer {asking.key.get_secret_value()}"
+        self._client = httpx.Client(
+            headers=headers,
+            auth=(unquote(parts.username), unquote(parts.password or "")) if parts.username else None,
+            timeout=asking.limits.timeout,
+            limits=httpx.Limits(max_connections=asking.limits.concurrency),
+            # Followed, a redirect would carry users' texts to a server that nobody named.
+            follow_redirects=False,
+        )
+
+    def post(self, body: bytes) -> bytes:
+        """Sends ``body`` and returns the answer's, after as many attempts as the limits allow.
+
+        Raises:
+            TooLargeError: the request is too large.
+            ConfigurationError: the address or the key is wrong.
+            EncoderError: the server cannot be reached, or refuses, or keeps failing.
+        """
+        failure, asked = "", None
+        for attempt in range(self._limits.retries + 1):
+            if attempt and self._closing.wait(wait(attempt, asked, self._limits)):
+                break
+            asked = None
+            try:
+                request = self._client.build_request("POST", self._url, content=body)
+                request.url = self._url  # httpx made a plain one of it
+                response = self._client.send(request)
+            except httpx.TimeoutException:
+                failure = f"did not answer within {self._limits.timeout:g} s"
+            except httpx.ConnectError as error:
+                failure = f"cannot be reached ({error})"
+            except httpx.TransportError as error:
+                failure = f"broke off ({type(error).__name__})"
+            except (httpx.HTTPError, UnicodeError) as error:  # UnicodeError: a redirect to what is no host
+                raise EncoderError(f"{self._host} sent an answer that cannot be read: {type(error).__name__}") from None
+            except RuntimeError:  # the client was closed by another thread
+                break
+            else:
+                if response.is_success:
+                    return response.content
+                code = code_of(response.content)
+                failure = f"answered {response.status_code}{f' ({code})' if code else ''}"
+                if response.status_code not in RETRIED or code == "insufficient_quota":
+                    raise self._refusal(response, failure)
+                asked = retry_after(response.headers, datetime.now(UTC))
+        else:
+            raise EncoderError(
+                f"{self._host} {failure}, in each of {self._limits.retries + 1} attempts. Check that the server runs "
+                "and is not overloaded; Limits(concurrency=…, timeout=…, retries=…) say how hard it is tried."
+            )
+        raise EncoderError(CLOSED)
+
+    def close(self) -> None:
+        """Closes the connections; a request that waits for its next attempt gives up."""
+        self._closing.set()
+        self._client.close()
+
+    def _refusal(self, response: httpx.Response, failure: str) -> EncoderError | ConfigurationError:
+        status, host = response.status_code, self._host
+        many = bool(_TOO_MANY.search(response.content))
+        if status == 413 or (status in (400, 422) and many):
+            advice = "Shorten the texts, or raise the server's limit on a request."
+            return TooLargeError(f"{host} {failure}: the request is too large. {advice}", by_count=many)
+        if status in (401, 403, 407):
+            return ConfigurationError(f"{host} {failure}: it refuses the key. Check api_key, and what the key may do.")
+        if status in (404, 405):
+            return ConfigurationError(
+                f"{host} {failure} for {self._url.path}: check address, protocol and the model's name."
+            )
+        if 300 <= status < 400:
+            return ConfigurationError(f"{host} {failure}, a redirect, which is not followed: give the final address.")
+        return EncoderError(
+            f"{host} {failure}, which trying again would not change. Check the model's name and that no text is longer "
+            "than it takes; the server's own log says more."
+        )
+
+
+def wait(attempt: int, asked: float | None, limits: Limits) -> float:
+    """Seconds to wait before an attempt (1 is the first repetition).
+
+    What the server asked for, else a random share of a span that doubles (full jitter), so that the many clients of a
+    server that fell over do not all come back at once. Never longer than ``limits.longest_wait``.
+    """
+    span = min(limits.longest_wait, limits.backoff * 2.0 ** min(attempt - 1, 60))
+    jitter = random.uniform(0, span)  # noqa: S311  spreads load, guards nothing
+    return min(limits.longest_wait, jitter if asked is None else asked + jitter)
+
+
+def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
+    """Seconds that a ``Retry-After`` header asks for, as a number or an HTTP date; ``None``: nothing readable."""
+    value = headers.get("retry-after", "").strip()
+    if value.isascii() and value.isdigit():
+        return float(value)
+    try:
+        moment = email.utils.parsedate_to_datetime(value)
+        return max(0.0, (moment.replace(tzinfo=moment.tzinfo or UTC) - now).total_seconds())
+    except (ValueError, OverflowError):  # OverflowError: a zone of more hours than Python counts
+        return None
+
+
+def code_of(body: bytes) -> str:
+    """The one-word code or type of a server's error, where it gives one; never its prose, which may quote a text."""
+    try:
+        answer = json.loads(body)
+    except (ValueError, RecursionError):
+        return ""
+    error = answer.get("error") if isinstance(answer, dict) else None
+    for source in (error, answer):
+        for field in ("code", "type", "error_type"):
+            value = source.get(field) if isinstance(source, dict) else None
+            if isinstance(value, str) and _CODE.fullmatch(value):
+                return value
+    return ""

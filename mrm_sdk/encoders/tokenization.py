@@ -1,0 +1,271 @@
+"""From a prompt and a response to token ids: as a pair of segments, or as a chat in the model's own template.
+
+Imports bundle's specification, tokenizers and jinja2.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from datetime import date
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+
+from mrm_sdk.bundle.encoder_spec import CHAT_TEMPLATE, TOKENIZER, EncoderSpec
+from mrm_sdk.errors import BundleMismatchError, EncoderError
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+    from tokenizers import Tokenizer
+
+# Characters; the library's own form of a text takes a hundred times as many bytes.
+_AT_ONCE: Final = 1_000_000
+_Cut = TypeVar("_Cut")
+_ROLE = re.compile(r"^(system|user|assistant): ", re.MULTILINE)
+_SURROGATE = re.compile("[\ud800-\udfff]")
+# The same text must have the same vector tomorrow: templates that write the day get the one which those of Llama 3
+# write where they are told none.
+_DAY = date(2024, 7, 26)
+
+
+class Tokens(NamedTuple):
+    """One text as a model takes it.
+
+    Args:
+        ids: token ids.
+        segments: of each token, 0 for the first of two texts and 1 for the second.
+    """
+
+    ids: Sequence[int]
+    segments: Sequence[int]
+
+
+class Segments:
+    """A response alone, or prompt and response as a pair; the tokenizer adds its special tokens.
+
+    The longer of the two is truncated first, so that neither pushes the other out; at its end, unless the tokenizer's
+    file says ``left``.
+
+    Args:
+        tokenizer: bytes of a ``tokenizer.json``.
+        max_tokens: special tokens included.
+
+    Raises:
+        BundleMismatchError: the tokenizer cannot be read, or needs more than that for special tokens alone.
+    """
+
+    def __init__(self, tokenizer: bytes, max_tokens: int) -> None:
+        self.tokenizer, side = read_tokenizer(tokenizer)
+        self._kept = -1 if side == "left" else 1
+        self._frames = {pair: _frame(self.tokenizer, pair=pair) for pair in (False, True)}
+        self._room = {
+            pair: max_tokens - sum(part.sequence is None for part in frame) for pair, frame in self._frames.items()
+        }
+        if min(self._room.values()) < 1:
+            raise BundleMismatchError(f"{max_tokens} tokens leave no room for text beside the special ones.")
+
+    def __call__(self, texts: Sequence[tuple[str | None, str]]) -> list[Tokens]:
+        """Tokens of (prompt or ``None``, response) pairs.
+
+        Raises:
+            EncoderError: a text cannot be encoded as UTF-8.
+        """
+        for prompt, response in texts:
+            check_text(prompt, response)
+        parts = [part for text in texts for part in text if part is not None]
+        ids = _token_ids(self.tokenizer, parts, lambda row: (len(row), self._cut(row, max(self._room.values()))))
+        return [self._framed([next(ids) for part in text if part is not None]) for text in texts]
+
+    def _framed(self, rows: Sequence[tuple[int, Sequence[int]]]) -> Tokens:
+        """Special tokens about the ids of one or two texts, which are shortened to leave room for these.
+
+        The library's own truncation keeps what it cuts off, for two long texts in every combination: gigabytes.
+        """
+        pair = len(rows) == 2
+        room = self._room[pair]
+        lengths = [length for length, _ in rows]
+        shorter = min(min(lengths), room // 2) if pair else 0
+        most = [room - shorter] * len(rows)
+        if pair and sum(lengths) > room:
+            most[lengths[0] > lengths[1]] = shorter
+        kept = [self._cut(row, allowed) for (_, row), allowed in zip(rows, most, strict=True)]
+        ids: list[int] = []
+        segments: list[int] = []
+        for sequence, token, segment in self._frames[pair]:
+            inserted = [token] if sequence is None else kept[sequence]
+            ids += inserted
+            segments += [segment] * len(inserted)
+        return Tokens(ids, segments)
+
+    def _cut(self, row: Sequence[int], most: int) -> Sequence[int]:
+        return row[:most] if self._kept > 0 else row[max(0, len(row) - most) :]
+
+
+class _Part(NamedTuple):
+    """Of what a tokenizer makes of one or two texts: a special token, or the place of a text (``sequence``)."""
+
+    sequence: int | None
+    token: int
+    segment: int
+
+
+def _frame(tokenizer: Tokenizer, *, pair: bool) -> list[_Part]:
+    try:
+        encoding = tokenizer.encode("a", "a" if pair else None)
+    except Exception as error:  # noqa: BLE001  the library raises plain Exception
+        raise BundleMismatchError(f"{TOKENIZER} does not take plain text: {error}") from None
+    parts = map(_Part, encoding.sequence_ids, encoding.ids, encoding.type_ids)
+    frame: list[_Part] = []
+    for part in parts:
+        if part.sequence is None or not frame or frame[-1].sequence != part.sequence:
+            frame.append(part)
+    if not {0, int(pair)} <= {part.sequence for part in frame}:
+        raise BundleMismatchError(f"{TOKENIZER} makes no tokens of plain text: it is incomplete. Export it again.")
+    return frame
+
+
+class Chat:
+    """A conversation in the model's chat template, whose text is tokenised without adding special tokens.
+
+    So a BOS which the template writes stays the only one. A prompt of ``role: content`` lines, which is how a data set
+    and a client hand chat messages on, becomes these messages again; any other prompt is one message of the user. Of
+    longer conversations the first token and the end are kept, for the answer is at the end.
+
+    Args:
+        tokenizer: bytes of a ``tokenizer.json``.
+        template: bytes of a ``chat_template.json``: ``{"template": Jinja source, "tokens": {"bos_token": …}}``.
+        max_tokens: of a conversation.
+
+    Raises:
+        BundleMismatchError: tokenizer or template cannot be read.
+    """
+
+    def __init__(self, tokenizer: bytes, template: bytes, max_tokens: int) -> None:
+        self.tokenizer, self._max_tokens = read_tokenizer(tokenizer)[0], max_tokens
+        try:
+            given = json.loads(template)
+            self._special = {str(name): str(token) for name, token in given["tokens"].items()}
+            self._template = _compiled(given["template"])
+        except Exception as error:  # noqa: BLE001  templates are programs, whose compiler raises what it likes
+            raise BundleMismatchError(f"{CHAT_TEMPLATE} cannot be read: {str(error)[:200]}") from None
+
+    def __call__(self, texts: Sequence[tuple[str | None, str]]) -> list[Tokens]:
+        """Tokens of (prompt or ``None``, response) pairs.
+
+        Raises:
+            EncoderError: the template refuses a conversation, or a text cannot be encoded as UTF-8.
+        """
+        chats = [self._rendered(prompt, response) for prompt, response in texts]
+        return [Tokens(ids, [0] * len(ids)) for ids in _token_ids(self.tokenizer, chats, self._cut)]
+
+    def _cut(self, ids: Sequence[int]) -> Sequence[int]:
+        return ids if len(ids) <= self._max_tokens else [ids[0], *ids[1 - self._max_tokens :]]
+
+    def _rendered(self, prompt: str | None, response: str) -> str:
+        check_text(prompt, response)
+        messages = [*messages_of(prompt), {"role": "assistant", "content": response}]
+        try:
+            # Templates tell "none" from "not defined": what transformers defines is defined here.
+            given = {"messages": messages, "tools": None, "documents": None, "add_generation_prompt": False}
+            return self._template.render(given, **self._special)
+        except Exception as error:  # as above
+            raise EncoderError(f"The chat template refuses a conversation: {str(error)[:200]}") from error
+
+
+def layout(spec: EncoderSpec, read: Callable[[Any], bytes]) -> Segments | Chat:
+    """The layout that ``spec`` names, from what ``read`` returns for a file's name.
+
+    Raises:
+        BundleMismatchError: a file cannot be read, or the tokenizer has tokens that the graph does not know.
+    """
+    chosen: Segments | Chat
+    if spec.layout == "chat":
+        chosen = Chat(read(TOKENIZER), read(CHAT_TEMPLATE), spec.max_tokens)
+    else:
+        chosen = Segments(read(TOKENIZER), spec.max_tokens)
+    vocabulary = chosen.tokenizer.get_vocab() if spec.vocabulary else {}
+    if max(vocabulary.values(), default=-1) >= spec.vocabulary > 0:
+        raise BundleMismatchError(
+            f"{TOKENIZER} has tokens beyond the {spec.vocabulary} that the graph knows: it is another model's."
+        )
+    return chosen
+
+
+def _token_ids(tokenizer: Tokenizer, texts: Sequence[str], cut: Callable[[Sequence[int]], _Cut]) -> Iterator[_Cut]:
+    """What ``cut`` leaves of each text's ids, special ones not added; the rest is gone before too much is in memory."""
+    start = 0
+    while start < len(texts):
+        end, size = start + 1, len(texts[start])
+        while end < len(texts) and (size := size + len(texts[end])) <= _AT_ONCE:
+            end += 1
+        try:
+            rows = tokenizer.encode_batch(texts[start:end], add_special_tokens=False)
+        except Exception as error:  # as for the template
+            raise EncoderError(f"A text cannot be made into tokens: {str(error)[:200]}") from error
+        yield from [cut(row.ids) for row in rows]
+        start = end
+
+
+def read_tokenizer(data: bytes) -> tuple[Tokenizer, str]:
+    """Opens a ``tokenizer.json``, without padding or truncation, and tells the side at which it is to truncate.
+
+    Raises:
+        BundleMismatchError: it cannot be read.
+    """
+    from tokenizers import Tokenizer
+
+    try:
+        tokenizer = Tokenizer.from_buffer(data)
+    except Exception as error:  # noqa: BLE001  the library raises plain Exception
+        raise BundleMismatchError(f"{TOKENIZER} cannot be read: {error}") from None
+    side = (tokenizer.truncation or {}).get("direction", "right")
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer, side
+
+
+def check_text(prompt: str | None, response: str) -> None:
+    """Makes sure that a text has a UTF-8 form, without which no tokenizer takes it.
+
+    Raises:
+        EncoderError: it holds lone surrogates.
+    """
+    if _SURROGATE.search(prompt or "") or _SURROGATE.search(response):
+        raise EncoderError(
+            "A text holds lone surrogates, which no encoding has; decode it with errors='replace' where it is read."
+        )
+
+
+def messages_of(prompt: str | None) -> list[dict[str, str]]:
+    """Chat messages of a prompt: those that its ``role: content`` lines tell, else one message of the user."""
+    starts = list(_ROLE.finditer(prompt or ""))
+    if prompt is None or not starts or starts[0].start() != 0:
+        return [{"role": "user", "content": prompt or ""}]
+    ends = [*(match.start() - 1 for match in starts[1:]), len(prompt)]
+    return [{"role": match[1], "content": prompt[match.end() : end]} for match, end in zip(starts, ends, strict=True)]
+
+
+def _compiled(source: str) -> Template:
+    """A template as the authors of chat templates expect it, in a sandbox: it comes with a model, from anybody."""
+    from jinja2.exceptions import TemplateError
+    from jinja2.ext import Extension, loopcontrols
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    def refuse(message: str) -> None:
+        raise TemplateError(message)
+
+    class Generation(Extension):
+        """``{% generation %}``, by which templates mark what the assistant said, changes nothing."""
+
+        tags = {"generation"}  # noqa: RUF012  as the base class has it
+
+        def parse(self, parser: Any) -> Any:
+            next(parser.stream)
+            return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+    extensions: list[type[Extension]] = [loopcontrols, Generation]
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=extensions)
+    environment.filters["tojson"] = lambda value, **options: json.dumps(value, ensure_ascii=False, **options)
+    environment.globals["raise_exception"] = refuse
+    environment.globals["strftime_now"] = _DAY.strftime
+    return environment.from_string(source)

@@ -1,0 +1,51 @@
+"""An encoder with handcrafted features beside its vectors; imports bundle's specification and the features."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mrm_sdk.bundle.encoder_spec import Handcrafted, with_handcrafted
+from mrm_sdk.encoders.base import Encoder, close
+from mrm_sdk.encoders.handcrafted import NAMES, VERSION, Statistics, measure
+from mrm_sdk.encoders.onnx import OnnxEncoder
+from mrm_sdk.errors import BundleMismatchError
+
+
+class WithHandcrafted:
+    """Encodes text as an encoder's vector [D] and standardised features [F] beside it, D + F numbers.
+
+    Args:
+        encoder: gives the vector.
+        handcrafted: statistics of the training items.
+
+    Raises:
+        BundleMismatchError: the features are of another version than this package measures.
+    """
+
+    def __init__(self, encoder: Encoder, handcrafted: Handcrafted) -> None:
+        if handcrafted.version != VERSION or len(handcrafted.mean) != len(NAMES):
+            raise BundleMismatchError(
+                f"The bundle's handcrafted features are of version {handcrafted.version}, this package measures "
+                f"version {VERSION}: train the bundle again, or install the version of mrm-sdk that made it."
+            )
+        self._encoder = encoder
+        self._statistics = Statistics(handcrafted.mean, handcrafted.scale, handcrafted.limit)
+        self.dimension = encoder.dimension + len(NAMES)
+        self.fingerprint = with_handcrafted(encoder.fingerprint, handcrafted)
+        self.features = encoder.features if isinstance(encoder, OnnxEncoder) else None
+
+    def encode(self, texts: Sequence[tuple[str | None, str]]) -> NDArray[np.float32]:
+        """Encodes (prompt or ``None``, response) pairs: n of them -> [n, D + F]; raises what its encoder raises."""
+        return np.concatenate([self._encoder.encode(texts), self._statistics.apply(measure(texts))], axis=1)
+
+    def close(self) -> None:
+        """Closes the encoder, where it is of a kind that can be closed."""
+        close(self._encoder)
+
+    def base_rewards(self, texts: Sequence[tuple[str | None, str]]) -> NDArray[np.float32]:
+        """Base rewards of the same, [n, K], where they are joined to the encoder's graph."""
+        assert isinstance(self._encoder, OnnxEncoder)  # noqa: S101  nothing else has features to be asked for
+        return self._encoder.base_rewards(texts, self._statistics.apply(measure(texts)))

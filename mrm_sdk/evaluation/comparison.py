@@ -1,0 +1,200 @@
+"""Several methods on the same users, splits and embeddings, over several seeds; imports training and the protocol."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from mrm_sdk.data.datasets import Dataset
+from mrm_sdk.errors import ConfigurationError
+from mrm_sdk.evaluation.bootstrap import Interval, paired_intervals
+from mrm_sdk.evaluation.measure import Measured, judgeable, measure, merge, most_shots
+from mrm_sdk.evaluation.methods import METHODS, Fit
+from mrm_sdk.evaluation.protocol import SHOTS, Point, summarise, usable_shots
+from mrm_sdk.evaluation.splits import Split, fold_splits, unseen_split
+from mrm_sdk.settings import Settings
+from mrm_sdk.training.encoding import embed_items, prepare_encoder
+from mrm_sdk.training.maml import Progress
+
+FOLDS = 5
+SEEDS = (0, 1, 2)
+REFERENCE = "newton"
+
+
+class Method(Protocol):
+    """What can be compared: see :data:`mrm_sdk.evaluation.methods.METHODS`."""
+
+    @property
+    def fit(self) -> Fit:
+        """The function that fits it."""
+        ...
+
+
+@dataclass(frozen=True)
+class MethodResult:
+    """What was measured of one method.
+
+    Args:
+        name: of the method.
+        points: one per number of shots, in order; figures are means over seeds, intervals are of users' means.
+        spread: standard deviation (n − 1) of the accuracy over seeds at each number of shots; 0 with one seed.
+        against: accuracy at most shots minus that of the reference; ``None`` for the reference itself.
+        seconds: one fit, on average.
+    """
+
+    name: str
+    points: list[Point]
+    spread: list[float]
+    against: Interval | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Standings:
+    """The outcome of a comparison of methods.
+
+    Args:
+        methods: in the order asked for.
+        reference: the method that ``against`` refers to.
+        users: how many were judged.
+        folds: over users; ``None`` where another data set was judged.
+        seeds: of splits and fits.
+        data: what the data set says of itself.
+        unseen: the same of the data set that was judged, where it is another one.
+        seconds: everything but encoding.
+    """
+
+    methods: list[MethodResult]
+    reference: str
+    users: int
+    folds: int | None
+    seeds: list[int]
+    data: dict[str, Any]
+    unseen: dict[str, Any] | None
+    seconds: float
+
+    def of(self, name: str) -> MethodResult:
+        """The result of the method ``name``."""
+        return next(method for method in self.methods if method.name == name)
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it, for programs to read."""
+        return asdict(self)
+
+
+def compare(
+    dataset: Dataset,
+    methods: Mapping[str, Method] = METHODS,
+    *,
+    unseen: Dataset | None = None,
+    folds: int | None = None,
+    seeds: Sequence[int] = SEEDS,
+    shots: Sequence[int] = SHOTS,
+    encoder: str = "minilm",
+    settings: Settings | None = None,
+    progress: Progress = lambda stage, done, total: None,
+) -> Standings:
+    """Fits every method to the same users and judges it on the same others.
+
+    Without ``unseen``, users are split into folds, anew for each seed, and everyone is judged by a fit that was never
+    handed a comparison of theirs. What a method leaves open it chooses on the users it is handed.
+
+    Args:
+        dataset: users' comparisons.
+        methods: by name.
+        unseen: other users, to judge; then all of ``dataset`` is learned from.
+        folds: over users, 5 by default; not together with ``unseen``.
+        seeds: each one a run of its own.
+        shots: how many support comparisons to adapt to; a user with fewer adapts to all of them.
+        encoder: as in training; ignored where the data sets bring embeddings.
+        settings: of the encoder's session.
+        progress: called with stage, done, total.
+
+    Returns:
+        The standings.
+
+    Raises:
+        ConfigurationError: methods, folds, seeds or shots are wrong, or there is no such encoder.
+        DatasetError: nobody can be judged, or the two data sets share users.
+        TrainingError: a method cannot learn from these users.
+        MissingDependencyError: an extra is not installed.
+    """
+    usable_shots(shots, 0)
+    if not methods:
+        raise ConfigurationError("There is no method to compare; name at least one.")
+    if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
+        raise ConfigurationError("Seeds must be distinct numbers, 0 or more; at least one.")
+    if unseen is not None and folds is not None:
+        raise ConfigurationError("Folds split one data set's users; with a data set of unseen users, leave folds out.")
+    fixed = None if unseen is None else unseen_split(dataset, unseen)
+    folds = (FOLDS if folds is None else folds) if fixed is None else None
+
+    def splits(seed: int) -> Iterable[Split]:
+        return (fixed,) if fixed is not None else fold_splits(dataset, folds or 0, seed)
+
+    splits(seeds[0])  # what is wrong with them is said before the encoder runs
+    prepared = prepare_encoder(encoder, dataset, settings or Settings(), progress)
+    parts = (dataset,) if unseen is None else (dataset, unseen)
+    vectors = [embed_items(prepared.encoder, part, progress) for part in parts]
+    embeddings = torch.from_numpy(np.concatenate(vectors).astype(np.float32))
+
+    began = time.perf_counter()
+    judged = dataset if unseen is None else unseen
+    shots = usable_shots(shots, most_shots(judged, judgeable(judged)))
+    measured = sorted({0, *shots})
+    runs: dict[str, list[Measured]] = {name: [] for name in methods}
+    seconds = dict.fromkeys(methods, 0.0)
+    fits = len(seeds) * (folds or 1)
+    for number, seed in enumerate(seeds):
+        found: dict[str, list[Measured]] = {name: [] for name in methods}
+        for split in splits(seed):
+            for name, method in methods.items():
+                fitting = time.perf_counter()
+                fitted = method.fit(split.training, split.learners, embeddings, seed=seed, progress=_of(name, progress))
+                seconds[name] += (time.perf_counter() - fitting) / fits
+                found[name].append(measure(fitted, split.judged, split.users, measured))
+                done = number * (folds or 1) * len(methods) + sum(map(len, found.values()))
+                progress("comparing", done, fits * len(methods))
+        for name in methods:
+            runs[name].append(merge(found[name]))
+    reference = REFERENCE if REFERENCE in methods else next(iter(methods))
+    against = _against(runs, reference)
+    return Standings(
+        methods=[
+            MethodResult(
+                name=name,
+                points=summarise(runs[name], measured, shots),
+                spread=[_spread([run.accuracy[measured.index(n)].mean() for run in runs[name]]) for n in shots],
+                against=against[name],
+                seconds=round(seconds[name], 3),
+            )
+            for name in methods
+        ],
+        reference=reference,
+        users=len(runs[reference][0].users),
+        folds=folds,
+        seeds=list(seeds),
+        data=dataset.describe(),
+        unseen=None if unseen is None else unseen.describe(),
+        seconds=round(time.perf_counter() - began, 3),
+    )
+
+
+def _of(name: str, progress: Progress) -> Progress:
+    return lambda stage, done, total: progress(f"{name}: {stage}", done, total)
+
+
+def _spread(values: Sequence[float]) -> float:
+    return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+
+
+def _against(runs: Mapping[str, Sequence[Measured]], reference: str) -> dict[str, Interval | None]:
+    """Paired intervals of every method's accuracy at most shots minus the reference's, per user over seeds."""
+    last = {name: np.mean([run.accuracy[-1] for run in found], axis=0) for name, found in runs.items()}
+    intervals = paired_intervals(np.stack([values - last[reference] for values in last.values()]))
+    return {name: None if name == reference else interval for name, interval in zip(last, intervals, strict=True)}

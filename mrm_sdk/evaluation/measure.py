@@ -1,0 +1,165 @@
+"""From a fitted method to figures per user, in batches of bounded memory; imports training, core and torch.
+
+Each user adapts to the first n support comparisons, for every n, and is judged on the query comparisons: with the own
+weights, with those of the user judged just before (the control), and with weights adapted to reversed choices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mrm_sdk.core.batching import Pairs
+from mrm_sdk.data.datasets import QUERY, SUPPORT, Dataset
+from mrm_sdk.errors import DatasetError, TrainingError
+from mrm_sdk.evaluation.method import Fitted
+from mrm_sdk.evaluation.metrics import BINS, accuracy, brier, loss, reliability, reverse
+from mrm_sdk.training.episodes import pack
+from mrm_sdk.training.maml import Progress
+
+# Numbers in the largest table of feature differences, [users, pairs, F]: 64 MB in double precision.
+CELLS = 2**23
+
+
+class Measured(NamedTuple):
+    """What was measured of each user, at each number of shots.
+
+    Args:
+        users: indices into ``user_ids``, ascending, [users].
+        accuracy: with one's own weights, [shots, users]; so are the next four.
+        control: with another user's weights; NaN where nobody else was judged.
+        flipped: with weights adapted to reversed choices.
+        loss: mean Bradley–Terry loss in nats.
+        brier: mean squared error of the predicted probability.
+        reliability: sums over users, see :func:`~mrm_sdk.evaluation.metrics.reliability`, [shots, 3, bins].
+    """
+
+    users: NDArray[np.int64]
+    accuracy: NDArray[np.float64]
+    control: NDArray[np.float64]
+    flipped: NDArray[np.float64]
+    loss: NDArray[np.float64]
+    brier: NDArray[np.float64]
+    reliability: NDArray[np.float64]
+
+
+def judgeable(dataset: Dataset, among: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
+    """Users (``among`` some, or all) with a query comparison that is no tie, ascending.
+
+    Raises:
+        DatasetError: there are none.
+    """
+    users = np.unique(dataset.user[(dataset.phase == QUERY) & ~dataset.tie])
+    users = users if among is None else np.intersect1d(users, among)
+    if not len(users):
+        raise DatasetError("Nobody in this data set has a query comparison that is no tie: nothing to judge by.")
+    return users
+
+
+def most_shots(dataset: Dataset, users: NDArray[np.int64]) -> int:
+    """The number of support comparisons of the user, among ``users``, who has the most."""
+    support = np.bincount(dataset.user[dataset.phase == SUPPORT], minlength=len(dataset.user_ids))
+    return int(support[users].max())
+
+
+def measure(
+    fitted: Fitted,
+    dataset: Dataset,
+    users: NDArray[np.int64],
+    shots: Sequence[int],
+    *,
+    cells: int = CELLS,
+    progress: Progress = lambda stage, done, total: None,
+) -> Measured:
+    """Adapts and judges ``users``.
+
+    Args:
+        fitted: what is judged.
+        dataset: the items that ``fitted`` has features of, and the users' comparisons.
+        users: whom to judge, each of them :func:`judgeable`; at least one.
+        shots: how many support comparisons to adapt to; a user with fewer adapts to all of them.
+        cells: bound on the size of a batch, in numbers; a single user may exceed it.
+        progress: called with stage, done, total.
+
+    Returns:
+        The figures, ordered by user.
+
+    Raises:
+        TrainingError: adapting gave NaN or infinity.
+    """
+    width = _most_comparisons(dataset)
+    users = users[np.argsort(width[users], kind="stable")]
+    # The first user's control: nobody was judged before, so it is the last one's weights.
+    previous = _Episode.of(dataset, users[-1:], fitted).adapt(fitted, shots)[0]
+    # Allocated once: small arrays kept from each batch would lie between the large ones and fragment the heap.
+    figures = np.empty((5, len(shots), len(users)))
+    sums = np.zeros((len(shots), 3, BINS))
+    done = 0
+    for batch in _batches(users, width, cells // fitted.features.shape[1]):
+        episode = _Episode.of(dataset, batch, fitted)
+        own, flipped = episode.adapt(fitted, shots)
+        control = torch.cat([previous[:, -1:], own[:, :-1]], 1)
+        previous = own
+        query = episode.query
+        found = [*(accuracy(query, w) for w in (own, control, flipped)), loss(query, own), brier(query, own)]
+        figures[:, :, done : done + len(batch)] = torch.stack(found).numpy()
+        sums += reliability(query, own).numpy()
+        progress("evaluating", done := done + len(batch), len(users))
+    if len(users) == 1:
+        figures[1] = np.nan
+    order = np.argsort(users)
+    return Measured._make([users[order], *figures[..., order], sums])
+
+
+def merge(parts: Sequence[Measured]) -> Measured:
+    """Puts figures of disjoint groups of users together, ordered by user."""
+    users, *figures, reliability = zip(*parts, strict=True)
+    order = np.argsort(np.concatenate(users), kind="stable")
+    ordered = (np.concatenate(figure, -1)[..., order] for figure in (users, *figures))
+    return Measured._make([*ordered, np.sum(reliability, axis=0)])
+
+
+class _Episode(NamedTuple):
+    """Both halves of a batch of users."""
+
+    support: Pairs
+    query: Pairs
+
+    @classmethod
+    def of(cls, dataset: Dataset, users: NDArray[np.int64], fitted: Fitted) -> _Episode:
+        packed = pack(dataset, users)
+        halves = (packed.pairs(phase, fitted.features) for phase in (SUPPORT, QUERY))
+        # Differences are taken in the features' precision, as the store does; what follows is double, as serving is.
+        return cls(*(Pairs(*(field.double() for field in half)) for half in halves))
+
+    def adapt(self, fitted: Fitted, shots: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Weights at each number of shots, [shots, users, F]: to what users chose, and to the reverse of it."""
+        both = [
+            torch.stack([fitted.adapt(support.first(n)) for n in shots])
+            for support in (self.support, reverse(self.support))
+        ]
+        if not all(bool(torch.isfinite(weights).all()) for weights in both):
+            raise TrainingError("Adapting gave NaN or infinity: nothing can be judged. Check the embeddings' scale.")
+        return both[0], both[1]
+
+
+def _most_comparisons(dataset: Dataset) -> NDArray[np.int64]:
+    """Comparisons in the larger half of each user: what a table that holds them is wide."""
+    counts = np.bincount(dataset.user * 2 + dataset.phase, minlength=2 * len(dataset.user_ids))
+    width: NDArray[np.int64] = counts.reshape(-1, 2).max(1)
+    return width
+
+
+def _batches(users: NDArray[np.int64], width: NDArray[np.int64], cells: int) -> Iterator[NDArray[np.int64]]:
+    """Cuts users, ordered by width, so that a padded batch holds at most ``cells`` comparisons, or is one user."""
+    start = 0
+    while start < len(users):
+        padded = width[users[start:]] * np.arange(1, len(users) - start + 1)
+        stop = start + max(1, int(np.searchsorted(padded, cells, side="right")))
+        yield users[start:stop]
+        start = stop

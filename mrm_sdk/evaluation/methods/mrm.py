@@ -1,0 +1,48 @@
+"""Meta Reward Modeling behind the baselines' interface, as published and as shipped; imports training and torch."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mrm_sdk.core.inner_loop import gradient_descent, newton_serving
+from mrm_sdk.data.datasets import Dataset
+from mrm_sdk.evaluation.method import Fitted
+from mrm_sdk.training.config import TrainingConfig
+from mrm_sdk.training.fitting import fit
+from mrm_sdk.training.maml import Progress
+
+# Those of a bundle: see mrm_sdk/training/pipeline.py and the manifest's adaptation.
+_STEPS, _TOLERANCE = 50, 1e-9
+
+
+def fit_newton(
+    dataset: Dataset, users: NDArray[np.int64], embeddings: Tensor, *, seed: int, progress: Progress
+) -> Fitted:
+    """Meta-trains the preset ``newton``. Arguments, errors: :class:`Fit`."""
+    config = TrainingConfig.preset("newton", seed=seed)
+    return _fit(dataset, users, embeddings, config, progress)
+
+
+def fit_paper(
+    dataset: Dataset, users: NDArray[np.int64], embeddings: Tensor, *, seed: int, progress: Progress
+) -> Fitted:
+    """Meta-trains the preset ``paper``. Arguments, errors: :class:`Fit`."""
+    config = TrainingConfig.preset("paper", seed=seed)
+    return _fit(dataset, users, embeddings, config, progress)
+
+
+def _fit(
+    dataset: Dataset, users: NDArray[np.int64], embeddings: Tensor, config: TrainingConfig, progress: Progress
+) -> Fitted:
+    module, prior, _, _ = fit(dataset, users, embeddings.numpy(), config, progress)
+    with torch.no_grad():
+        features = module(embeddings).double()
+    if config.method == "gradient":
+        steps, rate = config.inner_steps, config.inner_learning_rate
+        return Fitted(features, partial(gradient_descent, logits=prior.w0, steps=steps, learning_rate=rate))
+    return Fitted(features, partial(newton_serving, prior=prior, max_steps=_STEPS, tolerance=_TOLERANCE))

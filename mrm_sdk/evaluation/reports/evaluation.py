@@ -1,0 +1,108 @@
+"""An evaluation as text, as a picture and as one self-contained page; imports the protocol, pictures and pages."""
+
+from __future__ import annotations
+
+import html
+from pathlib import Path
+
+from mrm_sdk.evaluation.protocol import Report
+from mrm_sdk.evaluation.reports.figures import BLUE, GREY, RED, Line, reliability_diagram, shots_curve
+from mrm_sdk.evaluation.reports.page import html_page, html_table, inline, paragraph, percent, points, write
+
+_FOOTER = """<footer>Accuracy is the share of query comparisons ranked as the user did, averaged per user, then over
+users; worst tenth, fifth and half are of the users with the lowest accuracy at that number of comparisons. Reversed
+choices: the same comparisons, with the opposite choice in each, were adapted to. Differences are in percentage points,
+with paired 95&nbsp;% bootstrap intervals over users. Brier score and calibration error are of the predicted
+probability, in 15 bins of confidence. {about}</footer>"""
+
+
+def summary(report: Report) -> str:
+    """The result in one sentence."""
+    first, last = report.points[0], report.points[-1]
+    text = f"{len(report.user_ids)} users: accuracy {first.accuracy:.1%} with {first.shots} comparisons"
+    if last.shots > first.shots:
+        text += f", {last.accuracy:.1%} with {last.shots}"
+        text += "" if last.control is None else f" (and {last.control:.1%} with those of another user)"
+    return text + "."
+
+
+def table(report: Report) -> str:
+    """The result as a table of plain text, and what speaks against it."""
+    columns = ("accuracy", "worst tenth", "fifth", "half", "control", "flipped", "loss", "ECE")
+    lines = [summary(report), "", "shots" + "".join(f"  {name:>6}" for name in columns) + "  gain in % (95 %)"]
+    for p in report.points:
+        figures = (p.accuracy, p.worst_tenth, p.worst_fifth, p.worst_half, p.control, p.flipped, p.loss, p.ece)
+        cells = ("–" if value is None else f"{value:.4f}" for value in figures)
+        row = "".join(f"  {cell:>{max(6, len(name))}}" for name, cell in zip(columns, cells, strict=True))
+        lines.append(f"{p.shots:>5}{row}  {points(p.gain)}")
+    doubts = report.doubts()
+    return "\n".join(lines + ([""] if doubts else []) + doubts)
+
+
+def figure(report: Report, title: str) -> str:
+    """Accuracy against the number of comparisons as an SVG picture.
+
+    Raises:
+        MissingDependencyError: matplotlib is not installed.
+    """
+    lines = [Line("own weights", BLUE, "o", [p.accuracy for p in report.points])]
+    controls = [p.control for p in report.points if p.control is not None]
+    if controls:
+        lines.append(Line("another user's weights (control)", GREY, "s", controls))
+    lines.append(Line("own weights, worst tenth of users", RED, "v", [p.worst_tenth for p in report.points]))
+    return shots_curve([p.shots for p in report.points], lines, title, base=report.points[0].accuracy)
+
+
+def page(report: Report, title: str, svg: str) -> str:
+    """One HTML page that needs no other file; ``svg`` is the :func:`figure`.
+
+    Raises:
+        MissingDependencyError: matplotlib is not installed.
+    """
+    most = report.points[-1].shots
+    about = " ".join(f"{html.escape(k.capitalize())} <code>{html.escape(v)}</code>." for k, v in report.bundle.items())
+    accuracies = html_table(
+        ("comparisons", "accuracy", "worst tenth", "worst fifth", "worst half", "another user's weights",
+         "reversed choices"),
+        ([str(p.shots), *map(percent, (p.accuracy, p.worst_tenth, p.worst_fifth, p.worst_half, p.control, p.flipped))]
+         for p in report.points),
+    )  # fmt: skip
+    differences = html_table(
+        ("comparisons", "over not adapting", "over another user's weights", "not adapting over reversed choices"),
+        ([str(p.shots), points(p.gain), points(p.over_control), points(p.flip_drop)] for p in report.points),
+    )
+    probabilities = html_table(
+        ("comparisons", "loss (nats)", "Brier score", "calibration error (ECE)"),
+        ([str(p.shots), f"{p.loss:.4f}", f"{p.brier:.4f}", percent(p.ece)] for p in report.points),
+    )
+    diagram = reliability_diagram(report.bins(), f"Reliability after {most} comparisons")
+    return html_page(
+        title,
+        paragraph(summary(report)),
+        *(paragraph(doubt, "doubt") for doubt in report.doubts()),
+        inline(svg, "Accuracy against the number of comparisons; the figures are in the table below"),
+        accuracies,
+        "<h2>Is it more than chance?</h2>",
+        differences,
+        "<h2>Can the probabilities be trusted?</h2>",
+        inline(diagram, "How often the user agrees against the model's confidence", "small"),
+        probabilities,
+        _FOOTER.format(about=about),
+    )
+
+
+def save(report: Report, folder: Path, title: str) -> tuple[Path, Path]:
+    """Writes ``accuracy.svg`` and ``accuracy.html`` into a folder.
+
+    Returns:
+        The two paths.
+
+    Raises:
+        OutputError: the folder cannot be written.
+        MissingDependencyError: matplotlib is not installed.
+    """
+    svg = figure(report, title)
+    paths = folder / "accuracy.svg", folder / "accuracy.html"
+    for path, text in zip(paths, (svg, page(report, title, svg)), strict=True):
+        write(path, text)
+    return paths

@@ -1,0 +1,1 @@
+"""ONNX Runtime: sessions, memory binding, execution providers, and what the machine has."""

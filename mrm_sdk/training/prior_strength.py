@@ -1,0 +1,132 @@
+"""Chooses K and how strong the prior must be on users who were never trained on; imports core, training and torch.
+
+Few training users make a prior that is too sure that people differ as those few did, and adapting then hurts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mrm_sdk.core.losses import bradley_terry, weighted_mean
+from mrm_sdk.core.posterior import moderated
+from mrm_sdk.core.ranking import mean_decided, right
+from mrm_sdk.data.datasets import QUERY, SUPPORT
+from mrm_sdk.training.empirical_bayes import Population, adapt_white
+from mrm_sdk.training.episodes import Packed
+from mrm_sdk.training.reduction import reduce
+
+SIZES = (4, 8, 16, 32, 64)
+# This strength leaves everybody where the average user is: adapting never costs the average user anything.
+UNADAPTED = 1e6
+STRENGTHS = (0.5, 0.7, 1.0, 1.4, 2.0, 4.0, 16.0, UNADAPTED)
+SHOTS = (2, 10, 40)
+_USERS_AT_ONCE = 128
+
+
+class Judged(NamedTuple):
+    """What held-out users made of one choice, on average over several numbers of shots.
+
+    Args:
+        loss: query loss in nats of predictions that know how sure the weights are, [users].
+        accuracy: share of decided query comparisons ranked right, [users]; NaN for users who have none.
+    """
+
+    loss: Tensor
+    accuracy: Tensor
+
+
+Trials = Mapping[tuple[int, float], Judged]
+"""By K and strength of the prior."""
+
+
+class Choice(NamedTuple):
+    """What held-out users chose.
+
+    Args:
+        base_functions: K.
+        strength: of the prior.
+        gain: what adapting at the best strength gave in accuracy, on average over users and numbers of shots.
+        curve: what it was chosen by: mean query loss in nats by K and strength.
+    """
+
+    base_functions: int
+    strength: float
+    gain: float
+    curve: dict[str, dict[str, float]]
+
+
+@torch.no_grad()
+def try_out(population: Population, users: Packed, features: Tensor, sample: Tensor, sizes: Sequence[int]) -> Trials:
+    """Adapts users who took no part in learning the population, and judges them on their query.
+
+    Args:
+        population: as learned from other users.
+        users: held out.
+        features: of all items, [items, R] float32.
+        sample: features of some items, [some, R]: see :func:`~mrm_sdk.training.reduction.reduce`.
+        sizes: the numbers of base rewards to try.
+
+    Returns:
+        How each choice fared.
+    """
+    trials: dict[tuple[int, float], Judged] = {}
+    for size in sizes:
+        reduced = reduce(population, sample, size)
+        parts: dict[float, list[Judged]] = {strength: [] for strength in STRENGTHS}
+        for part in torch.split(torch.arange(len(users.items)), _USERS_AT_ONCE):
+            chunk = users.users(part)
+            support, query = (chunk.pairs(p, features) for p in (SUPPORT, QUERY))
+            given = int((support.strength > 0).any(0).sum())
+            shots = sorted({max(1, min(n, given)) for n in SHOTS})  # of users without support the one is padding
+            for strength in STRENGTHS:
+                scale = (reduced.directions / strength**0.5).float()
+                mean = (reduced.mean * strength**0.5).float()
+                judged = query.z @ scale
+                loss, ranked = judged.new_zeros(len(part)), judged.new_zeros(len(part))
+                for n in shots:
+                    posterior = adapt_white(support._replace(z=support.z @ scale).first(n), mean)
+                    weights = mean + posterior.offset
+                    margin = (judged @ weights.unsqueeze(-1)).squeeze(-1)
+                    ranked += mean_decided(right(margin), query) / len(shots)
+                    known = (judged @ posterior.explained.mT).square().sum(-1)
+                    margin = moderated(margin, judged.square().sum(-1) - known)
+                    loss += weighted_mean(bradley_terry(margin, query.tie), query.strength) / len(shots)
+                parts[strength].append(Judged(loss, ranked))
+        for strength, found in parts.items():
+            trials[size, strength] = Judged(*(torch.cat(field) for field in zip(*found, strict=True)))
+    return trials
+
+
+def choose(folds: Sequence[Trials]) -> Choice:
+    """The fewest base rewards within one standard error of the best accuracy (Breiman et al. 1984), and least loss.
+
+    Accuracy is what users notice, but too coarse to tell strengths apart: among those as accurate as the best, to one
+    standard error, the loss decides. Where adapting would cost the average user accuracy, everybody stays unadapted.
+
+    Args:
+        folds: trials of disjoint groups of held-out users, of the same sizes and strengths.
+    """
+    trials = {
+        key: Judged(*(torch.cat(field).double() for field in zip(*(fold[key] for fold in folds), strict=True)))
+        for key in folds[0]
+    }
+    loss = {key: float(trial.loss.mean()) for key, trial in trials.items()}
+    gain = {
+        (size, strength): (trial.accuracy - trials[size, UNADAPTED].accuracy).nan_to_num()
+        for (size, strength), trial in trials.items()
+    }
+    best = max(gain.values(), key=lambda values: float(values.mean()))
+    size, strength = min((key for key in trials if _close(best - gain[key])), key=lambda key: (key[0], loss[key]))
+    curve: dict[str, dict[str, float]] = {}
+    for (k, s), mean in loss.items():
+        curve.setdefault(str(k), {})[f"{s:g}"] = mean
+    mean_gain = float(gain[size, strength].mean())
+    return Choice(size, strength if mean_gain >= 0 else UNADAPTED, mean_gain, curve)
+
+
+def _close(behind: Tensor) -> bool:
+    return bool(behind.mean() <= behind.std(correction=0) / len(behind) ** 0.5)

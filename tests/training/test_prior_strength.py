@@ -1,0 +1,131 @@
+"""What held-out users choose: few base rewards, a prior no weaker than helps, and nothing where adapting hurts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from mrm_sdk.core.inner_loop import Prior, newton_serving
+from mrm_sdk.data.datasets import QUERY, SUPPORT
+from mrm_sdk.training.empirical_bayes import Population
+from mrm_sdk.training.episodes import Packed, pack
+from mrm_sdk.training.prior_strength import SHOTS, STRENGTHS, Judged, Trials, choose, try_out
+from mrm_sdk.training.reduction import reduce
+from tests.training.people import embeddings_of, people
+
+R, NEVER = 5, STRENGTHS[-1]
+
+
+def trials(users: int, accuracy: dict[tuple[int, float], np.ndarray], loss: dict[tuple[int, float], float]) -> Trials:
+    """Three sizes; whoever is not listed has an accuracy of 0.5 and a loss of 1."""
+    return {
+        (size, strength): Judged(
+            torch.full((users,), loss.get((size, strength), 1.0)),
+            torch.from_numpy(accuracy.get((size, strength), np.full(users, 0.5))).float(),
+        )
+        for size in (4, 8, 16)
+        for strength in STRENGTHS
+    }
+
+
+def around(mean: float, seed: int, users: int = 100) -> np.ndarray:
+    scatter = np.random.default_rng(seed).standard_normal(users)
+    return mean + 0.1 * (scatter - scatter.mean()) / scatter.std()
+
+
+def test_the_fewest_base_rewards_as_good_as_the_best_are_chosen() -> None:
+    base = around(0.7, 0)
+    # One standard error of the differences is 0.01.
+    found = {(4, 1.0): base, (8, 1.0): base + around(0.045, 1), (16, 1.0): base + around(0.05, 2)}
+    assert choose([trials(100, found, {(8, 1.0): 0.6, (16, 1.0): 0.5})]).base_functions == 8
+    found[8, 1.0] = base + around(0.02, 1)
+    choice = choose([trials(100, found, {})])
+    assert choice.base_functions == 16
+    assert choice.gain == pytest.approx(0.25, abs=1e-6)
+
+
+def test_among_strengths_as_accurate_the_loss_decides() -> None:
+    found = {(8, strength): around(0.7, 0) for strength in (0.5, 1.0, 4.0)}
+    assert choose([trials(100, found, {(8, 4.0): 0.4, (8, 0.5): 0.6, (8, 16.0): 0.1})]).strength == 4.0
+
+
+def test_where_adapting_hurts_nobody_is_adapted() -> None:
+    worse = {(size, s): np.full(50, 0.4) for size in (4, 8, 16) for s in STRENGTHS[:-1]}
+    choice = choose([trials(50, worse, dict.fromkeys(worse, 0.2))])
+    assert (choice.strength, choice.gain) == (NEVER, 0)
+    # Also where the loss prefers a strength whose accuracy is behind, though not clearly.
+    little = {key: around(0.499, 3) for key in worse}
+    choice = choose([trials(100, little, dict.fromkeys(worse, 0.2))])
+    assert choice.strength == NEVER
+    assert choice.gain < 0
+
+
+def test_the_curve_is_complete_and_folds_count_by_their_users() -> None:
+    folds = [trials(10, {}, {(4, 1.0): 0.2}), trials(30, {}, {(4, 1.0): 0.6})]
+    curve = choose(folds).curve
+    assert curve.keys() == {"4", "8", "16"}
+    assert all(list(by_strength) == [f"{s:g}" for s in STRENGTHS] for by_strength in curve.values())
+    assert curve["4"]["1"] == pytest.approx(0.5)
+
+
+def test_users_without_a_decided_comparison_have_no_say() -> None:
+    found = {(8, 1.0): np.where(np.arange(100) < 50, np.nan, 0.8)}
+    found |= {key: np.where(np.arange(100) < 50, np.nan, 0.5) for key in trials(1, {}, {}) if key != (8, 1.0)}
+    choice = choose([trials(100, found, {})])
+    assert (choice.base_functions, choice.strength) == (8, 1.0)
+    nobody = dict.fromkeys(found, np.full(100, np.nan))
+    assert np.isfinite(choose([trials(100, nobody, {})]).gain)
+
+
+def setting(users: int = 12, pairs: int = 8) -> tuple[Population, Packed, torch.Tensor]:
+    data = people(users, dimension=R, pairs=pairs, noise=1.0)
+    packed = pack(data, np.arange(users))
+    mean = torch.full((R,), 0.5, dtype=torch.float64)
+    return Population(mean, torch.eye(R, dtype=torch.float64)), packed, torch.from_numpy(embeddings_of(data))
+
+
+@pytest.mark.parametrize("size", [R, 3])
+def test_at_the_last_strength_everybody_stays_where_the_average_user_is(size: int) -> None:
+    population, users, features = setting()
+    got = try_out(population, users, features, features, [size])[size, NEVER]
+    margin = users.pairs(QUERY, features.double()).z @ population.mean
+    torch.testing.assert_close(got.accuracy.double(), (margin > 0).double().mean(1), atol=1e-6, rtol=0)
+    loss = torch.nn.functional.softplus(-margin).mean(1)
+    torch.testing.assert_close(got.loss.double(), loss, atol=1e-3, rtol=0)
+
+
+def test_users_are_judged_as_they_would_be_served() -> None:
+    population, users, features = setting()
+    got = try_out(population, users, features, features, [3])
+    reduced = reduce(population, features, 3)
+    rewards = features.double() @ reduced.directions
+    support, query = (users.pairs(phase, rewards) for phase in (SUPPORT, QUERY))
+    for strength in (0.5, 4.0):
+        prior: Prior = reduced.prior(strength)
+        right = []
+        for shots in {min(n, 8) for n in SHOTS}:
+            weights = newton_serving(support.first(shots), prior, max_steps=50, tolerance=1e-12)
+            right.append(((query.z @ weights.unsqueeze(-1)).squeeze(-1) > 0).double().mean(1))
+        expected = torch.stack(right).mean(0)
+        torch.testing.assert_close(got[3, strength].accuracy.double(), expected, atol=1e-6, rtol=0)
+
+
+def test_every_choice_is_tried_on_everybody() -> None:
+    population, users, features = setting(150, pairs=3)  # more than are worked on at once
+    got = try_out(population, users, features, features, [2, R])
+    assert got.keys() == {(size, strength) for size in (2, R) for strength in STRENGTHS}
+    for judged in got.values():
+        assert judged.loss.shape == judged.accuracy.shape == (150,)
+        assert bool(torch.isfinite(judged.loss).all())
+    alone = try_out(population, users.users(torch.tensor([140])), features, features, [2])
+    torch.testing.assert_close(alone[2, 1.0].loss, got[2, 1.0].loss[140:141], atol=1e-5, rtol=0)
+
+
+def test_users_without_support_are_judged_unadapted() -> None:
+    population, users, features = setting()
+    strength = users.strength.clone()
+    strength[:, SUPPORT] = 0
+    got = try_out(population, users._replace(strength=strength), features, features, [R])
+    for judged in got.values():
+        torch.testing.assert_close(judged.accuracy, got[R, NEVER].accuracy)
