@@ -31,26 +31,16 @@ from mrm_sdk.errors import (
     TrainingError,
     UserForgottenError,
 )
-from mrm_sdk.feedback import Ranking, Rating, Thumb
-from mrm_sdk.schemas import (
-    Comparison,
-    Forgotten,
-    Message,
-    Pruned,
-    Ranked,
-    Rebuilt,
-    Recorded,
-    Refusal,
-    Response,
-    UserReward,
-)
+from mrm_sdk.schemas.feedback import Comparison, Ranking, Rating, Thumb
+from mrm_sdk.schemas.items import Message, Response
+from mrm_sdk.schemas.results import Forgotten, Pruned, Ranked, Rebuilt, Recorded, Refusal, UserReward
 from mrm_sdk.version import __version__
 
 if TYPE_CHECKING:
     from mrm_sdk.aclient import AsyncClient
     from mrm_sdk.bundle import Bundle
     from mrm_sdk.client import Client
-    from mrm_sdk.encoders.remote.encoder import Limits, RemoteEncoder
+    from mrm_sdk.encoders.remote import Limits, RemoteEncoder
     from mrm_sdk.settings import Settings
 
 __all__ = [
@@ -104,8 +94,8 @@ _LAZY = {
     "AsyncClient": "mrm_sdk.aclient",
     "Bundle": "mrm_sdk.bundle",
     "Client": "mrm_sdk.client",
-    "Limits": "mrm_sdk.encoders.remote.encoder",
-    "RemoteEncoder": "mrm_sdk.encoders.remote.encoder",
+    "Limits": "mrm_sdk.encoders.remote",
+    "RemoteEncoder": "mrm_sdk.encoders.remote",
     "Settings": "mrm_sdk.settings",
 }
 

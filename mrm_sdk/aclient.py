@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 from mrm_sdk.bundle.bundle import Bundle
 from mrm_sdk.client import Client
 from mrm_sdk.encoders import Encoder
-from mrm_sdk.feedback import Feedback
-from mrm_sdk.schemas import Forgotten, Prompt, Pruned, Ranked, Rebuilt, Recorded, Response, UserReward
+from mrm_sdk.progress import Progress
+from mrm_sdk.schemas.feedback import Feedback
+from mrm_sdk.schemas.items import Prompt, Response
+from mrm_sdk.schemas.results import Forgotten, Pruned, Ranked, Rebuilt, Recorded, UserReward
 from mrm_sdk.settings import Settings
 
 if TYPE_CHECKING:
@@ -47,7 +49,7 @@ class AsyncClient:
         """See :meth:`mrm_sdk.Client.use`."""
         await asyncio.to_thread(self._client.use, bundle, encoder=encoder)
 
-    async def rebuild(self, *, progress: Callable[[str, int, int], None] | None = None) -> Rebuilt:
+    async def rebuild(self, *, progress: Progress | None = None) -> Rebuilt:
         """See :meth:`mrm_sdk.Client.rebuild`."""
         return await asyncio.to_thread(self._client.rebuild, progress=progress)
 

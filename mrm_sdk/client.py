@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -18,19 +18,11 @@ from mrm_sdk.bundle.bundle import Bundle
 from mrm_sdk.encoders import Encoder, close, open_encoder
 from mrm_sdk.engine import RewardEngine
 from mrm_sdk.errors import ClientClosedError, ConfigurationError, InvalidInputError
-from mrm_sdk.feedback import Feedback
-from mrm_sdk.schemas import (
-    Forgotten,
-    Item,
-    Prompt,
-    Pruned,
-    Ranked,
-    Rebuilt,
-    Recorded,
-    Response,
-    UserReward,
-    identifier,
-)
+from mrm_sdk.progress import Progress, no_progress
+from mrm_sdk.schemas.feedback import Feedback
+from mrm_sdk.schemas.frozen import identifier
+from mrm_sdk.schemas.items import Item, Prompt, Response
+from mrm_sdk.schemas.results import Forgotten, Pruned, Ranked, Rebuilt, Recorded, UserReward
 from mrm_sdk.settings import Settings
 from mrm_sdk.storage import Database, Store, upgrade
 from mrm_sdk.storage.migrate import require_current
@@ -133,7 +125,7 @@ class Client:
             self._bundle, self._engine = loaded, engine
 
     @traced
-    def rebuild(self, *, progress: Callable[[str, int, int], None] | None = None) -> Rebuilt:
+    def rebuild(self, *, progress: Progress | None = None) -> Rebuilt:
         """Computes what the bundle in use lacks of all stored feedback, then adapts every user; may take long.
 
         Others go on recording and scoring meanwhile. One that was stopped, or killed, goes on where it was when it is
@@ -150,7 +142,7 @@ class Client:
         """
         self._open()
         engine = self._engine
-        rebuilt = engine.rebuild(progress or (lambda *_: None))
+        rebuilt = engine.rebuild(progress or no_progress)
         with self._lock:
             if engine is self._engine:
                 self._former = None  # everybody is reached

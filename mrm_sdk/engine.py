@@ -11,7 +11,7 @@ import os
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -33,8 +33,10 @@ from mrm_sdk.errors import (
     InvalidInputError,
     MrmError,
 )
-from mrm_sdk.feedback import Feedback
-from mrm_sdk.schemas import Item, Prompt, Rebuilt, Response, UserReward
+from mrm_sdk.progress import Progress
+from mrm_sdk.schemas.feedback import Feedback
+from mrm_sdk.schemas.items import Item, Prompt, Response
+from mrm_sdk.schemas.results import Rebuilt, UserReward
 from mrm_sdk.settings import Settings
 from mrm_sdk.storage.events import (
     NO_FEEDBACK,
@@ -182,7 +184,7 @@ class RewardEngine:
         if self._store.is_textless(self._features):
             raise _textless("this tenant's")
 
-    def rebuild(self, progress: Callable[[str, int, int], None]) -> Rebuilt:
+    def rebuild(self, progress: Progress) -> Rebuilt:
         """Computes what this bundle lacks of all stored feedback, a part per transaction, then adapts every user.
 
         What is there already is left as it is: a rebuild that was stopped goes on where it was.

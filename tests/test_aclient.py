@@ -16,7 +16,8 @@ from mrm_sdk.aclient import AsyncClient
 from mrm_sdk.bundle import Bundle
 from mrm_sdk.client import Client
 from mrm_sdk.errors import ClientClosedError, ConflictError, InvalidInputError
-from mrm_sdk.schemas import Comparison, Response
+from mrm_sdk.schemas.feedback import Comparison
+from mrm_sdk.schemas.items import Response
 
 A, B = Response(embedding=[1, 2, 3, 4, 5, 6]), Response(embedding=[6, 5, 4, 3, 2, 1])
 METHODS = [name for name, value in vars(Client).items() if not name.startswith("_") and inspect.isfunction(value)]

@@ -28,7 +28,8 @@ from mrm_sdk.errors import (
     NotFoundError,
     UserForgottenError,
 )
-from mrm_sdk.schemas import Comparison, Response
+from mrm_sdk.schemas.feedback import Comparison
+from mrm_sdk.schemas.items import Response
 from mrm_sdk.settings import Settings
 
 A, B, C = (Response(embedding=np.eye(6)[n] * (n + 1)) for n in range(3))

@@ -28,8 +28,8 @@ from mrm_sdk.aclient import AsyncClient
 from mrm_sdk.bundle import Bundle
 from mrm_sdk.client import Client
 from mrm_sdk.errors import ConflictError, EncoderError, InvalidInputError, MrmError
-from mrm_sdk.feedback import Ranking, Rating, Thumb
-from mrm_sdk.schemas import Comparison, Response
+from mrm_sdk.schemas.feedback import Comparison, Ranking, Rating, Thumb
+from mrm_sdk.schemas.items import Response
 from mrm_sdk.settings import Settings
 from mrm_sdk.storage import Database, Store
 from mrm_sdk.storage.recording import observe_unencoded

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from mrm_sdk.errors import BundleMismatchError
-from mrm_sdk.schemas import Frozen
+from mrm_sdk.schemas.frozen import Frozen
 
 ENCODER: Final = "encoder.onnx"
 ENCODER_DATA: Final = "encoder.onnx.data"

@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError
 
 from mrm_sdk.bundle.encoder_spec import ENCODER, EncoderSpec, digest
 from mrm_sdk.errors import BundleDamagedError, BundleMismatchError
-from mrm_sdk.schemas import Frozen
+from mrm_sdk.schemas.frozen import Frozen
 
 FORMAT: Final = 2
 MANIFEST: Final = "manifest.json"

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from mrm_sdk.progress import Progress, no_progress
+
 if TYPE_CHECKING:
     from rich.progress import Task
     from rich.text import Text
 
-    from mrm_sdk.training.maml import Progress
 
 
 @contextmanager
@@ -21,18 +22,18 @@ def progress() -> Iterator[Progress]:
     Where nobody watches, the function does nothing.
     """
     if not sys.stderr.isatty():
-        yield lambda stage, done, total: None
+        yield no_progress
         return
     from rich.console import Console
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
-        Progress,
         ProgressColumn,
         TaskID,
         TextColumn,
         TimeRemainingColumn,
     )
+    from rich.progress import Progress as Bars
     from rich.text import Text
 
     class Rate(ProgressColumn):
@@ -48,7 +49,7 @@ def progress() -> Iterator[Progress]:
         Rate(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True, expand=True) as bars:
+    with Bars(*columns, console=Console(stderr=True), transient=True, expand=True) as bars:
         tasks: dict[str, TaskID] = {}
         seen: dict[str, int] = {}
 

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from mrm_sdk.data.items import Catalogue, is_plain
 from mrm_sdk.data.ratings import RatingColumns
 from mrm_sdk.errors import InvalidInputError
-from mrm_sdk.feedback import MOST_RANKED, Ranking, Rating, part_id
-from mrm_sdk.schemas import MAX_ID_LENGTH, Comparison, Item, Response, identifier
+from mrm_sdk.schemas.feedback import MOST_RANKED, Comparison, Ranking, Rating, part_id
+from mrm_sdk.schemas.frozen import MAX_ID_LENGTH, identifier
+from mrm_sdk.schemas.items import Item, Response
 
 SUPPORT, QUERY = 0, 1
 _PHASES = {"support": SUPPORT, "query": QUERY}

@@ -20,8 +20,8 @@ from mrm_sdk.data.readers import Reader, find_reader, recognise
 from mrm_sdk.data.readers.source import Reading, Source, open_source
 from mrm_sdk.data.rows import SUFFIXES, read_rows
 from mrm_sdk.errors import DatasetError, InvalidInputError, NotFoundError
-from mrm_sdk.feedback import Rating
-from mrm_sdk.schemas import Comparison, Item, Response
+from mrm_sdk.schemas.feedback import Comparison, Rating
+from mrm_sdk.schemas.items import Item, Response
 
 __all__ = ["QUERY", "SUPPORT", "Dataset", "Ratings", "Reading", "read_dataset"]
 

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from mrm_sdk.data.rows import read_rows
 from mrm_sdk.errors import DatasetError, InvalidInputError
-from mrm_sdk.schemas import Item, Response, checked_text
+from mrm_sdk.schemas.frozen import checked_text
+from mrm_sdk.schemas.items import Item, Response
 
 EMBEDDINGS = "embeddings.npy"
 _SAMPLED = 64

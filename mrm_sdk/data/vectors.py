@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +16,7 @@ from mrm_sdk.data.datasets import Dataset
 from mrm_sdk.data.items import EMBEDDINGS
 from mrm_sdk.encoders.base import Encoder, embed
 from mrm_sdk.errors import ConfigurationError, DatasetError, OutputError
+from mrm_sdk.progress import Progress, no_progress
 
 _CHUNK = 256
 # Beside the embeddings: which encoder makes them, of which items.
@@ -29,7 +29,7 @@ def write_embedded(
     folder: Path,
     *,
     store: Literal["float16", "float32"] = "float16",
-    progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
+    progress: Progress = no_progress,
 ) -> None:
     """Writes ``items.jsonl``, ``comparisons.csv`` and ``embeddings.npy``; a second call does what a first left undone.
 
@@ -68,7 +68,7 @@ def write_embedded(
         raise OutputError(f"Cannot write {folder}: {error.strerror or error}.") from None
 
 
-def _fill(rows: NDArray[Any], dataset: Dataset, encoder: Encoder, progress: Callable[[str, int, int], None]) -> None:
+def _fill(rows: NDArray[Any], dataset: Dataset, encoder: Encoder, progress: Progress) -> None:
     missing = [
         start + int(i)
         for start in range(0, len(rows), _CHUNK)

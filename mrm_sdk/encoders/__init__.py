@@ -3,7 +3,7 @@
 from mrm_sdk.encoders.base import Encoder, base_rewards, check, close, embed
 from mrm_sdk.encoders.onnx import OnnxEncoder
 from mrm_sdk.encoders.precomputed import PrecomputedEncoder
-from mrm_sdk.encoders.remote.encoder import RemoteEncoder
+from mrm_sdk.encoders.remote import RemoteEncoder
 from mrm_sdk.encoders.resolve import open_encoder
 
 __all__ = [

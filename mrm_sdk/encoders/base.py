@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from mrm_sdk.bundle.bundle import Bundle
 from mrm_sdk.errors import EmbeddingError, EncoderError, MrmError
-from mrm_sdk.schemas import Item
+from mrm_sdk.schemas.items import Item
 
 
 class Encoder(Protocol):

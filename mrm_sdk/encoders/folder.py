@@ -13,7 +13,7 @@ from mrm_sdk.bundle.encoder_spec import ENCODER, TOKENIZER, EncoderFile, Encoder
 from mrm_sdk.bundle.hashing import read_verified, sha256_of, verify
 from mrm_sdk.bundle.writing import publish
 from mrm_sdk.errors import BundleDamagedError, BundleMismatchError, NotFoundError
-from mrm_sdk.schemas import Frozen
+from mrm_sdk.schemas.frozen import Frozen
 
 ENCODER_JSON: Final = "encoder.json"
 

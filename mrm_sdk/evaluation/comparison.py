@@ -17,9 +17,9 @@ from mrm_sdk.evaluation.measure import Measured, judgeable, measure, merge, most
 from mrm_sdk.evaluation.methods import METHODS, Fit
 from mrm_sdk.evaluation.protocol import SHOTS, Point, summarise, usable_shots
 from mrm_sdk.evaluation.splits import Split, fold_splits, unseen_split
+from mrm_sdk.progress import Progress, no_progress
 from mrm_sdk.settings import Settings
 from mrm_sdk.training.encoding import embed_items, prepare_encoder
-from mrm_sdk.training.maml import Progress
 
 FOLDS = 5
 SEEDS = (0, 1, 2)
@@ -97,7 +97,7 @@ def compare(
     shots: Sequence[int] = SHOTS,
     encoder: str = "minilm",
     settings: Settings | None = None,
-    progress: Progress = lambda stage, done, total: None,
+    progress: Progress = no_progress,
 ) -> Standings:
     """Fits every method to the same users and judges it on the same others.
 

@@ -19,8 +19,8 @@ from mrm_sdk.data.datasets import QUERY, SUPPORT, Dataset
 from mrm_sdk.errors import DatasetError, TrainingError
 from mrm_sdk.evaluation.method import Fitted
 from mrm_sdk.evaluation.metrics import BINS, accuracy, brier, loss, reliability, reverse
+from mrm_sdk.progress import Progress, no_progress
 from mrm_sdk.training.episodes import pack
-from mrm_sdk.training.maml import Progress
 
 # Numbers in the largest table of feature differences, [users, pairs, F]: 64 MB in double precision.
 CELLS = 2**23
@@ -74,7 +74,7 @@ def measure(
     shots: Sequence[int],
     *,
     cells: int = CELLS,
-    progress: Progress = lambda stage, done, total: None,
+    progress: Progress = no_progress,
 ) -> Measured:
     """Adapts and judges ``users``.
 

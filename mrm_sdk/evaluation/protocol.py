@@ -26,9 +26,9 @@ from mrm_sdk.evaluation.bootstrap import Interval, paired_intervals
 from mrm_sdk.evaluation.measure import Measured, judgeable, measure, most_shots
 from mrm_sdk.evaluation.method import Fitted
 from mrm_sdk.evaluation.metrics import BINS, ece, worst_share
+from mrm_sdk.progress import Progress, no_progress
 from mrm_sdk.training.basis import chunks
 from mrm_sdk.training.encoding import embed_items
-from mrm_sdk.training.maml import Progress
 
 SHOTS = (0, 2, 5, 10, 20, 40, 60)
 _CELLS = 2**20
@@ -195,7 +195,7 @@ def judge(
     users: NDArray[np.int64] | None = None,
     shots: Sequence[int] = SHOTS,
     about: Mapping[str, str] | None = None,
-    progress: Progress = lambda stage, done, total: None,
+    progress: Progress = no_progress,
 ) -> Report:
     """Judges a fitted method on users of a data set.
 
@@ -240,7 +240,7 @@ def evaluate(
     encoder: Encoder,
     *,
     shots: Sequence[int] = SHOTS,
-    progress: Progress = lambda stage, done, total: None,
+    progress: Progress = no_progress,
 ) -> Report:
     """Judges a bundle on the users of a data set.
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrm_sdk.data.datasets import QUERY, SUPPORT, Dataset
-from mrm_sdk.schemas import Item
+from mrm_sdk.schemas.items import Item
 from mrm_sdk.simulation.corpus import AXES, Question
 
 # What most people lean to (plain, warm, in steps), and how far single people stray from it.

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrm_sdk.errors import ConflictError, EventExpiredError, MrmError, UserForgottenError
-from mrm_sdk.feedback import Feedback, Ranking, Rating, Thumb, part_id
-from mrm_sdk.schemas import Comparison, Item, Prompt, Response
+from mrm_sdk.schemas.feedback import Comparison, Feedback, Ranking, Rating, Thumb, part_id
+from mrm_sdk.schemas.items import Item, Prompt, Response
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
-from mrm_sdk.feedback import Feedback, Ranking
-from mrm_sdk.schemas import Recorded, Refusal
+from mrm_sdk.schemas.feedback import Feedback, Ranking
+from mrm_sdk.schemas.results import Recorded, Refusal
 from mrm_sdk.storage.events import Outcome, event_of
 from mrm_sdk.storage.store import Store
 

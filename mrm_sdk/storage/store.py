@@ -17,7 +17,8 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from mrm_sdk.errors import ConfigurationError
-from mrm_sdk.schemas import Item, identifier
+from mrm_sdk.schemas.frozen import identifier
+from mrm_sdk.schemas.items import Item
 from mrm_sdk.storage.database import Database
 from mrm_sdk.storage.events import (
     ACCEPTED,

@@ -34,8 +34,8 @@ from mrm_sdk.encoders.remote.encoder import RemoteEncoder
 from mrm_sdk.encoders.remote.protocols import PROTOCOLS
 from mrm_sdk.encoders.with_handcrafted import WithHandcrafted
 from mrm_sdk.errors import ConfigurationError
+from mrm_sdk.progress import Progress
 from mrm_sdk.settings import Settings
-from mrm_sdk.training.maml import Progress
 
 _CHUNK = 1024
 # Behind a protocol: prompt and response are sent as chat messages, for the server's own chat template.

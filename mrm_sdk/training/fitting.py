@@ -13,13 +13,14 @@ from torch import Tensor
 from mrm_sdk.core.inner_loop import Prior
 from mrm_sdk.data.datasets import Dataset
 from mrm_sdk.errors import ConfigurationError, TrainingError
+from mrm_sdk.progress import Progress
 from mrm_sdk.training.basis import Basis, principal_basis
 from mrm_sdk.training.checkpoint import Checkpoint
 from mrm_sdk.training.config import TrainingConfig
 from mrm_sdk.training.device import CPU, device_of
 from mrm_sdk.training.empirical_bayes import Population, initial_population, learn_population
 from mrm_sdk.training.episodes import Packed, pack
-from mrm_sdk.training.maml import Progress, meta_train, one_thread
+from mrm_sdk.training.maml import meta_train, one_thread
 from mrm_sdk.training.model import BaseRewards
 from mrm_sdk.training.prior_strength import SIZES, Trials, choose, try_out
 from mrm_sdk.training.reduction import freeze, reduce

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -17,6 +17,7 @@ from mrm_sdk.core.losses import bradley_terry, weighted_mean
 from mrm_sdk.core.robust import robust_objective
 from mrm_sdk.data.datasets import QUERY, SUPPORT
 from mrm_sdk.errors import ConfigurationError, TrainingError
+from mrm_sdk.progress import Progress
 from mrm_sdk.training.basis import gather, moments
 from mrm_sdk.training.checkpoint import Checkpoint
 from mrm_sdk.training.config import TrainingConfig
@@ -26,7 +27,6 @@ from mrm_sdk.training.model import MetaModel
 
 _STEPS_BETWEEN_CHECKPOINTS = 50
 
-Progress = Callable[[str, int, int], None]
 """Called with a stage's name, how many of its units are done, and how many there are."""
 
 

@@ -30,6 +30,7 @@ from mrm_sdk.core.inner_loop import Prior
 from mrm_sdk.data.datasets import QUERY, Dataset
 from mrm_sdk.encoders.base import close
 from mrm_sdk.errors import ConfigurationError, TrainingError
+from mrm_sdk.progress import Progress, no_progress
 from mrm_sdk.runtime.session import GraphSession
 from mrm_sdk.settings import Settings
 from mrm_sdk.training.checkpoint import Checkpoint
@@ -37,7 +38,6 @@ from mrm_sdk.training.config import TrainingConfig
 from mrm_sdk.training.device import device_of
 from mrm_sdk.training.encoding import beside_handcrafted, embed_items, prepare_encoder
 from mrm_sdk.training.fitting import MIN_USERS, fit
-from mrm_sdk.training.maml import Progress
 from mrm_sdk.training.model import BaseRewards
 from mrm_sdk.training.onnx_export import export_base_rewards, join_base_rewards
 from mrm_sdk.version import __version__
@@ -61,7 +61,7 @@ def train_bundle(
     half_life: timedelta | None = None,
     settings: Settings | None = None,
     checkpoint: str | Path | None = None,
-    progress: Progress = lambda stage, done, total: None,
+    progress: Progress = no_progress,
 ) -> Manifest:
     """Meta-trains on a data set and writes a verified bundle.
 

@@ -14,7 +14,7 @@ import pytest
 from mrm_sdk.data.datasets import QUERY, SUPPORT, Dataset, Ratings, read_dataset
 from mrm_sdk.data.rating_pairs import from_ratings
 from mrm_sdk.errors import DatasetError
-from mrm_sdk.schemas import Item
+from mrm_sdk.schemas.items import Item
 from mrm_sdk.training.pipeline import train_bundle
 from tests.conftest import mrm, write_embedded_dataset
 from tests.training.people import FIXED, people, rows

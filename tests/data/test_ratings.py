@@ -11,7 +11,7 @@ import pytest
 
 from mrm_sdk.data.datasets import QUERY, SUPPORT, Ratings, read_dataset
 from mrm_sdk.errors import DatasetError
-from mrm_sdk.feedback import Ranking, Rating
+from mrm_sdk.schemas.feedback import Ranking, Rating
 from tests.conftest import SHARED, mrm
 from tests.data.test_datasets import ROW, write_folder, write_lines
 

@@ -13,7 +13,7 @@ from mrm_sdk.bundle.encoder_spec import EncoderSpec
 from mrm_sdk.encoders import Encoder, OnnxEncoder, PrecomputedEncoder, embed
 from mrm_sdk.encoders.export.local_model import load_local
 from mrm_sdk.errors import BundleMismatchError, EmbeddingError, EncoderError
-from mrm_sdk.schemas import Item
+from mrm_sdk.schemas.items import Item
 from mrm_sdk.settings import Settings
 
 TEXTS = ["Short.", "A rather longer answer, in two parts. " * 6, "Réponse — 日本語 🙂 עברית", ""]

@@ -13,7 +13,7 @@ from mrm_sdk.data.datasets import Dataset, read_dataset
 from mrm_sdk.encoders import OnnxEncoder, RemoteEncoder, base_rewards, close, embed, open_encoder
 from mrm_sdk.encoders.handcrafted import NAMES
 from mrm_sdk.errors import BundleMismatchError, ConfigurationError
-from mrm_sdk.schemas import Item
+from mrm_sdk.schemas.items import Item
 from mrm_sdk.settings import Settings
 from mrm_sdk.training.config import TrainingConfig
 from mrm_sdk.training.pipeline import train_bundle

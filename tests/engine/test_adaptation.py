@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from mrm_sdk.bundle import Bundle
 from mrm_sdk.client import Client
 from mrm_sdk.errors import EmbeddingError, EncoderError
-from mrm_sdk.schemas import Comparison, Response
+from mrm_sdk.schemas.feedback import Comparison
+from mrm_sdk.schemas.items import Response
 from mrm_sdk.settings import Settings
 from mrm_sdk.storage import Database, Store, upgrade
 from mrm_sdk.storage.recording import collect, observe_unencoded

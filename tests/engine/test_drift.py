@@ -22,8 +22,9 @@ from mrm_sdk.client import Client
 from mrm_sdk.core.batching import Pairs, pad
 from mrm_sdk.data.datasets import Dataset
 from mrm_sdk.errors import ConfigurationError, InvalidInputError
-from mrm_sdk.feedback import Feedback, Ranking, Rating
-from mrm_sdk.schemas import Comparison, Response, UserReward
+from mrm_sdk.schemas.feedback import Comparison, Feedback, Ranking, Rating
+from mrm_sdk.schemas.items import Response
+from mrm_sdk.schemas.results import UserReward
 from mrm_sdk.settings import Settings
 from mrm_sdk.training.config import TrainingConfig
 from mrm_sdk.training.pipeline import train_bundle

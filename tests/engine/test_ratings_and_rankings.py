@@ -18,8 +18,9 @@ from mrm_sdk.bundle import Bundle
 from mrm_sdk.client import Client
 from mrm_sdk.core.ratings import MOST_DISTANCES
 from mrm_sdk.errors import ConflictError, EmbeddingError, InvalidInputError, UserForgottenError
-from mrm_sdk.feedback import Feedback, Ranking, Rating, Thumb
-from mrm_sdk.schemas import Comparison, Response, UserReward
+from mrm_sdk.schemas.feedback import Comparison, Feedback, Ranking, Rating, Thumb
+from mrm_sdk.schemas.items import Response
+from mrm_sdk.schemas.results import UserReward
 from mrm_sdk.settings import Settings
 from mrm_sdk.storage import Database, Store, upgrade
 from mrm_sdk.storage.recording import collect, observe_unencoded

@@ -18,8 +18,9 @@ import sqlalchemy as sa
 from mrm_sdk.bundle import Bundle
 from mrm_sdk.client import Client
 from mrm_sdk.errors import BundleMismatchError, EncoderError, NotFoundError
-from mrm_sdk.feedback import Feedback, Ranking, Rating
-from mrm_sdk.schemas import Comparison, Rebuilt, Response
+from mrm_sdk.schemas.feedback import Comparison, Feedback, Ranking, Rating
+from mrm_sdk.schemas.items import Response
+from mrm_sdk.schemas.results import Rebuilt
 from mrm_sdk.settings import Settings
 from tests.conftest import mrm
 from tests.small_encoders import CountingEncoder, Other

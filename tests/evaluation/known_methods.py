@@ -13,7 +13,7 @@ from mrm_sdk.core.batching import Pairs
 from mrm_sdk.data.datasets import Dataset
 from mrm_sdk.evaluation.method import Fitted
 from mrm_sdk.evaluation.methods import Fit
-from mrm_sdk.training.maml import Progress
+from mrm_sdk.progress import Progress
 
 
 def total(support: Pairs) -> Tensor:

@@ -20,7 +20,7 @@ from mrm_sdk.evaluation.methods.per_user import regress
 from mrm_sdk.evaluation.methods.population import population_reward
 from mrm_sdk.evaluation.methods.preparation import prepare
 from mrm_sdk.evaluation.metrics import accuracy
-from mrm_sdk.schemas import Item
+from mrm_sdk.schemas.items import Item
 from mrm_sdk.training.config import TrainingConfig
 from mrm_sdk.training.episodes import pack
 

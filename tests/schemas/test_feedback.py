@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from mrm_sdk.errors import EmbeddingError, InvalidInputError
-from mrm_sdk.feedback import Ranking, Rating, Thumb
-from mrm_sdk.schemas import Comparison, Message, Response
+from mrm_sdk.schemas.feedback import Comparison, Ranking, Rating, Thumb
+from mrm_sdk.schemas.items import Message, Response
 
 SECRET = "s3cret-word"
 KINDS: dict[type, dict[str, Any]] = {

@@ -12,19 +12,10 @@ import numpy as np
 import pytest
 
 from mrm_sdk.errors import EmbeddingError, InvalidInputError, MrmError
-from mrm_sdk.schemas import (
-    Comparison,
-    Forgotten,
-    Item,
-    Message,
-    Ranked,
-    Recorded,
-    Refusal,
-    Response,
-    UserReward,
-    prompt_text,
-    uuid7,
-)
+from mrm_sdk.schemas.feedback import Comparison
+from mrm_sdk.schemas.frozen import uuid7
+from mrm_sdk.schemas.items import Item, Message, Response, prompt_text
+from mrm_sdk.schemas.results import Forgotten, Ranked, Recorded, Refusal, UserReward
 
 SECRET = "s3cret-word"
 LONE = "\ud800"

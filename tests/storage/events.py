@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from mrm_sdk.schemas import Comparison, Item
+from mrm_sdk.schemas.feedback import Comparison
+from mrm_sdk.schemas.items import Item
 from mrm_sdk.storage import Event, Outcome, Store, StoredWeights
 
 FEATURES = "f" * 64

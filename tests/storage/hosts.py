@@ -18,8 +18,8 @@ from mrm_sdk import Comparison, Ranking, Rating, Response, Thumb
 from mrm_sdk.bundle import Bundle
 from mrm_sdk.bundle.writing import write_bundle
 from mrm_sdk.core.inner_loop import Prior
-from mrm_sdk.feedback import Feedback
-from mrm_sdk.schemas import Item
+from mrm_sdk.schemas.feedback import Feedback
+from mrm_sdk.schemas.items import Item
 from mrm_sdk.storage.tables import Base
 from mrm_sdk.training.model import BaseRewards
 from mrm_sdk.training.onnx_export import export_base_rewards

@@ -9,7 +9,7 @@ from functools import cache
 import numpy as np
 
 from mrm_sdk import Comparison, Ranking, Rating, Response
-from mrm_sdk.feedback import Feedback
+from mrm_sdk.schemas.feedback import Feedback
 
 RANKED = 4
 _OLD = datetime(2020, 1, 1, tzinfo=UTC)

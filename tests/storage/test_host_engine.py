@@ -12,7 +12,8 @@ import sqlalchemy as sa
 
 from mrm_sdk.bundle import Bundle
 from mrm_sdk.client import Client
-from mrm_sdk.schemas import Comparison, Response
+from mrm_sdk.schemas.feedback import Comparison
+from mrm_sdk.schemas.items import Response
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from mrm_sdk.bundle import Bundle
 from mrm_sdk.client import Client
 from mrm_sdk.errors import DatabaseUnavailableError
-from mrm_sdk.schemas import Comparison
+from mrm_sdk.schemas.feedback import Comparison
 from mrm_sdk.settings import Settings
 from tests.storage.test_faults import judged, recorded, whole
 

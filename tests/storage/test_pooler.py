@@ -14,8 +14,8 @@ import sqlalchemy as sa
 from mrm_sdk.bundle import Bundle
 from mrm_sdk.client import Client
 from mrm_sdk.errors import DatabaseUnavailableError
-from mrm_sdk.feedback import Rating
-from mrm_sdk.schemas import Comparison, Response
+from mrm_sdk.schemas.feedback import Comparison, Rating
+from mrm_sdk.schemas.items import Response
 from mrm_sdk.settings import Settings
 from mrm_sdk.storage import Database, check, current, upgrade
 from tests.storage.pooler import Pooler, pooled

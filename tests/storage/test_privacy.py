@@ -18,8 +18,8 @@ from mrm_sdk.aclient import AsyncClient
 from mrm_sdk.bundle import Bundle
 from mrm_sdk.client import Client
 from mrm_sdk.errors import BundleMismatchError, ConfigurationError, ConflictError, InvalidInputError
-from mrm_sdk.feedback import Feedback, Ranking, Rating, Thumb
-from mrm_sdk.schemas import Comparison, Item, Response
+from mrm_sdk.schemas.feedback import Comparison, Feedback, Ranking, Rating, Thumb
+from mrm_sdk.schemas.items import Item, Response
 from mrm_sdk.settings import Settings
 from mrm_sdk.storage import Database, Store, upgrade
 from mrm_sdk.storage.tables import Base, OutboxRow

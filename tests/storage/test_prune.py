@@ -16,8 +16,8 @@ from mrm_sdk.aclient import AsyncClient
 from mrm_sdk.bundle import Bundle
 from mrm_sdk.client import Client
 from mrm_sdk.errors import EventExpiredError, InvalidInputError
-from mrm_sdk.feedback import Ranking, Rating
-from mrm_sdk.schemas import Comparison, Item
+from mrm_sdk.schemas.feedback import Comparison, Ranking, Rating
+from mrm_sdk.schemas.items import Item
 from mrm_sdk.storage import Database, Store
 from mrm_sdk.storage.events import event_of
 from mrm_sdk.storage.statements import prune as retention

@@ -12,8 +12,8 @@ import pytest
 import sqlalchemy as sa
 
 from mrm_sdk.errors import ConflictError, UserForgottenError
-from mrm_sdk.feedback import Ranking, Rating, Thumb
-from mrm_sdk.schemas import Item
+from mrm_sdk.schemas.feedback import Ranking, Rating, Thumb
+from mrm_sdk.schemas.items import Item
 from mrm_sdk.storage import Database, Store
 from mrm_sdk.storage.events import AnyEvent, Outcome, event_of
 from mrm_sdk.storage.tables import Base

@@ -20,8 +20,8 @@ from alembic.config import Config
 from mrm_sdk.bundle import Bundle
 from mrm_sdk.client import Client
 from mrm_sdk.errors import ConflictError, EventExpiredError, UserForgottenError
-from mrm_sdk.feedback import Feedback, Ranking, Rating, Thumb
-from mrm_sdk.schemas import Comparison, Item
+from mrm_sdk.schemas.feedback import Comparison, Feedback, Ranking, Rating, Thumb
+from mrm_sdk.schemas.items import Item
 from mrm_sdk.settings import Settings
 from mrm_sdk.storage import Database, check, current, upgrade
 from mrm_sdk.storage.migrate import VERSION_TABLE, _migrations

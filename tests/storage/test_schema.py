@@ -13,8 +13,8 @@ from alembic import command
 from mrm_sdk.bundle import Bundle
 from mrm_sdk.client import Client
 from mrm_sdk.errors import ConfigurationError, DatabaseUnavailableError, SchemaOutdatedError
-from mrm_sdk.feedback import Rating
-from mrm_sdk.schemas import Comparison, Response
+from mrm_sdk.schemas.feedback import Comparison, Rating
+from mrm_sdk.schemas.items import Response
 from mrm_sdk.settings import Settings
 from mrm_sdk.storage import Database, check, current, upgrade
 from mrm_sdk.storage.migrate import VERSION_TABLE, _migrations

@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from mrm_sdk.errors import ConflictError, UserForgottenError
-from mrm_sdk.schemas import Item, Response
+from mrm_sdk.schemas.items import Item, Response
 from mrm_sdk.storage import Database, Event, Store
 from mrm_sdk.storage.tables import Base, OutboxRow, TombstoneRow
 from tests.storage.events import FEATURES, FINGERPRINT, accepted, add_encoded, event, reasons, weights

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
-from mrm_sdk.feedback import Rating
-from mrm_sdk.schemas import Comparison, Item, Response
+from mrm_sdk.schemas.feedback import Comparison, Rating
+from mrm_sdk.schemas.items import Item, Response
 from mrm_sdk.settings import Settings
 from mrm_sdk.storage import Database, Event, Store, StoredWeights, upgrade
 from mrm_sdk.storage.events import RatingEvent, event_of

@@ -11,7 +11,7 @@ import numpy as np
 import sqlalchemy as sa
 
 from mrm_sdk import Bundle, Client
-from mrm_sdk.feedback import Feedback
+from mrm_sdk.schemas.feedback import Feedback
 from mrm_sdk.storage.events import Event, RankingEvent, RatingEvent, event_of
 from mrm_sdk.storage.tables import Base, ComparisonRow, ItemRow, RatingRow, RetentionRow, TombstoneRow
 from tests.storage.named import RANKED, age, feedback

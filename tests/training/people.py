@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrm_sdk.data.datasets import Dataset
-from mrm_sdk.schemas import Item
+from mrm_sdk.schemas.items import Item
 from mrm_sdk.training.config import TrainingConfig
 
 QUICK = TrainingConfig(iterations=3, base_functions=None)

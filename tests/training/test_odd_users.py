@@ -15,7 +15,7 @@ from mrm_sdk.bundle import Bundle
 from mrm_sdk.core.inner_loop import gradient_descent, newton_serving
 from mrm_sdk.data.datasets import QUERY, SUPPORT, Dataset, read_dataset
 from mrm_sdk.errors import MrmError, TrainingError
-from mrm_sdk.schemas import Item
+from mrm_sdk.schemas.items import Item
 from mrm_sdk.training.config import TrainingConfig
 from mrm_sdk.training.episodes import pack
 from mrm_sdk.training.fitting import fit

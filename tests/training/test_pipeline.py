@@ -13,7 +13,7 @@ import torch
 from mrm_sdk.bundle import Bundle, Manifest
 from mrm_sdk.data.datasets import Dataset, read_dataset
 from mrm_sdk.errors import ConfigurationError, OutputError, TrainingError
-from mrm_sdk.schemas import Item
+from mrm_sdk.schemas.items import Item
 from mrm_sdk.training.config import TrainingConfig
 from mrm_sdk.training.model import MetaModel
 from mrm_sdk.training.pipeline import train_bundle

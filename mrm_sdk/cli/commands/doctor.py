@@ -24,7 +24,7 @@ from mrm_sdk.errors import ConfigurationError, MrmError
 from mrm_sdk.runtime.accelerators import Survey, survey
 from mrm_sdk.runtime.cpus import available_cpus
 from mrm_sdk.runtime.providers import CPU, CUDA, wanted_providers
-from mrm_sdk.schemas import Item
+from mrm_sdk.schemas.items import Item
 from mrm_sdk.settings import Settings
 from mrm_sdk.storage import Database, current
 from mrm_sdk.storage.migrate import require_current

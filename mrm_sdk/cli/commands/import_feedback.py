@@ -10,8 +10,8 @@ from mrm_sdk.cli.output import say
 from mrm_sdk.cli.progress import progress
 from mrm_sdk.data.rows import SUFFIXES
 from mrm_sdk.errors import ConfigurationError
-from mrm_sdk.feedback import Feedback
-from mrm_sdk.schemas import Recorded
+from mrm_sdk.schemas.feedback import Feedback
+from mrm_sdk.schemas.results import Recorded
 from mrm_sdk.settings import Settings
 from mrm_sdk.storage import Database, Store, upgrade
 from mrm_sdk.storage.recording import collect, observe_unencoded

@@ -7,7 +7,7 @@ from pathlib import Path
 from mrm_sdk.cli.progress import progress
 from mrm_sdk.client import Client
 from mrm_sdk.errors import ConfigurationError, NotFoundError
-from mrm_sdk.schemas import Rebuilt
+from mrm_sdk.schemas.results import Rebuilt
 from mrm_sdk.settings import Settings
 from mrm_sdk.storage import Database
 

@@ -36,11 +36,11 @@ from mrm_sdk.encoders.folder import ENCODER_JSON, EncoderManifest, write_encoder
 from mrm_sdk.encoders.onnx import INPUTS, POOLED, OnnxEncoder, padded
 from mrm_sdk.encoders.tokenization import Tokens, layout
 from mrm_sdk.errors import ConfigurationError, EncoderError, MrmError, OutputError
+from mrm_sdk.progress import Progress, no_progress
 from mrm_sdk.settings import Settings
 from mrm_sdk.version import __version__
 
 Texts = Sequence[tuple[str | None, str]]
-Progress = Callable[[str, int, int], None]
 
 # A protobuf message holds 2 GB; above this the weights lie beside the graph.
 INLINE_BYTES: Final = 1_500_000_000
@@ -105,7 +105,7 @@ def export_encoder(
     normalize: bool | None = None,
     licence: str | None = None,
     texts: Texts = SAMPLE,
-    progress: Progress = lambda stage, done, total: None,
+    progress: Progress = no_progress,
 ) -> EncoderManifest:
     """Writes a model as an encoder's folder, which ``mrm train --encoder FOLDER`` takes.
 
@@ -166,7 +166,7 @@ def prepare_export(
     pooling: Pooling | None = None,
     normalize: bool | None = None,
     texts: Texts = SAMPLE,
-    progress: Progress = lambda stage, done, total: None,
+    progress: Progress = no_progress,
 ) -> Exported:
     """All of :func:`export_encoder` but writing; weights too large for the graph's file are put into ``scratch``."""
     if precision not in get_args(Precision):

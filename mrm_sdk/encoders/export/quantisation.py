@@ -8,7 +8,7 @@ others: each is tried alone, and the worst keep their precision.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from mrm_sdk.encoders.export.graphs import finished
 from mrm_sdk.errors import ConfigurationError, MissingDependencyError
+from mrm_sdk.progress import Progress, no_progress
 from mrm_sdk.runtime.providers import CPU, onnxruntime
 
 KEPT = 0.25
@@ -29,7 +30,7 @@ def quantise(
     batches: Sequence[Batch],
     *,
     kept: float = KEPT,
-    progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
+    progress: Progress = no_progress,
 ) -> bytes:
     """Rounds the weights of matrix products to 8 bits, but for those whose rounding moves the output most.
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from mrm_sdk.data.datasets import Dataset
     from mrm_sdk.evaluation.method import Fitted
-    from mrm_sdk.training.maml import Progress
+    from mrm_sdk.progress import Progress
 
 
 class Fit(Protocol):

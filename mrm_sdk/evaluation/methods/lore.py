@@ -16,7 +16,8 @@ from mrm_sdk.data.datasets import Dataset
 from mrm_sdk.evaluation.method import Fitted
 from mrm_sdk.evaluation.methods.population import population_reward
 from mrm_sdk.evaluation.methods.preparation import Prepared, prepare, query_loss
-from mrm_sdk.training.maml import Progress, one_thread
+from mrm_sdk.progress import Progress
+from mrm_sdk.training.maml import one_thread
 
 RANK = 8
 STEPS, LEARNING_RATE = 200, 0.05

@@ -12,9 +12,9 @@ from torch import Tensor
 from mrm_sdk.core.inner_loop import gradient_descent, newton_serving
 from mrm_sdk.data.datasets import Dataset
 from mrm_sdk.evaluation.method import Fitted
+from mrm_sdk.progress import Progress
 from mrm_sdk.training.config import TrainingConfig
 from mrm_sdk.training.fitting import fit
-from mrm_sdk.training.maml import Progress
 
 # Those of a bundle: see mrm_sdk/training/pipeline.py and the manifest's adaptation.
 _STEPS, _TOLERANCE = 50, 1e-9

@@ -10,7 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from mrm_sdk.schemas import Item
+from mrm_sdk.schemas.items import Item
 from mrm_sdk.storage.statements.select import vector
 from mrm_sdk.storage.tables import (
     ComparisonFeaturesRow,

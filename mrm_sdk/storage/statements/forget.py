@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from mrm_sdk.schemas import uuid7
+from mrm_sdk.schemas.frozen import uuid7
 from mrm_sdk.storage.tables import (
     ComparisonFeaturesRow,
     ComparisonRow,

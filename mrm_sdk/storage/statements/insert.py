@@ -11,7 +11,7 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from mrm_sdk.schemas import Item
+from mrm_sdk.schemas.items import Item
 from mrm_sdk.storage.events import AnyEvent, Event, RankingEvent, RatingEvent, StoredWeights
 from mrm_sdk.storage.statements.bulk import insert_into, insert_rows, moments
 from mrm_sdk.storage.tables import (

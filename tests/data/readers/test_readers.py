@@ -13,7 +13,7 @@ import pytest
 from mrm_sdk.data.datasets import Dataset, read_dataset
 from mrm_sdk.data.readers import READERS, personalllm, recognise
 from mrm_sdk.errors import ConfigurationError, DatasetError
-from mrm_sdk.schemas import Comparison
+from mrm_sdk.schemas.feedback import Comparison
 from tests.data.test_datasets import ROW, write_lines
 
 

@@ -1,39 +1,67 @@
-"""Feedback beyond pairs: ratings, thumbs and rankings, frozen as comparisons are; imports errors and schemas."""
+"""Feedback: comparisons, ratings, thumbs and rankings, frozen; checked as they are made."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import combinations
 from typing import Annotated, Any, TypeAlias
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, field_validator
 
-from mrm_sdk.schemas import (
-    MAX_ID_LENGTH,
-    Comparison,
-    Frozen,
-    Identifier,
-    Item,
-    Moment,
-    PromptField,
-    Response,
-    Side,
-    Strength,
-    uuid7,
-)
+from mrm_sdk.schemas.frozen import MAX_ID_LENGTH, Frozen, Identifier, uuid7
+from mrm_sdk.schemas.items import Item, PromptField, Response, Side
 
 MOST_RANKED = 50
 # Room for the number that each comparison of a ranking carries behind the ranking's own id.
 _MAX_RANKING_ID = MAX_ID_LENGTH - len(f"#{MOST_RANKED * (MOST_RANKED - 1) // 2}")
 
 
+def _utc(moment: datetime) -> datetime:
+    try:
+        moment = moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("the time lies outside of the calendar") from None
+    if moment > datetime.now(UTC) + timedelta(days=1):
+        raise ValueError("the time lies more than a day in the future; check the clock that made it")
+    return moment
+
+
+Strength = Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)]
+Moment = Annotated[AwareDatetime, AfterValidator(_utc)]
+
+
 class _Judgement(Frozen):
+    """What comparison, rating, thumb and ranking share."""
+
     user_id: Identifier
     prompt: PromptField = None
     strength: Strength = 1.0
     event_id: Identifier = Field(default_factory=uuid7)
     created_at: Moment = Field(default_factory=lambda: datetime.now(UTC))
+
+
+class Comparison(_Judgement):
+    """One user's judgement: for ``prompt``, ``chosen`` is better than ``rejected``, or (``tie``) as good.
+
+    Args:
+        user_id: the host's own name of the user, at most 255 characters.
+        prompt: ``None``, a text, or chat messages ``[{"role", "content"}]``.
+        chosen: the better response, a text or a :class:`Response`.
+        rejected: the other one.
+        tie: both are as good; the order of the two then says nothing.
+        strength: how much this judgement counts, 1 for an ordinary one, in (0, 100].
+        event_id: makes recording idempotent; a new UUIDv7 by default.
+        created_at: when the user judged, with a time zone, at most a day ahead of this clock; now by default.
+
+    Raises:
+        InvalidInputError: a field is missing, unknown or out of range.
+        EmbeddingError: an embedding is not one finite vector.
+    """
+
+    chosen: Side
+    rejected: Side
+    tie: bool = False
 
 
 def _number(value: Any) -> Any:

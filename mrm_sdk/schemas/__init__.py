@@ -1,0 +1,1 @@
+"""Frozen objects that a host hands in and gets back."""

@@ -1,0 +1,124 @@
+"""What every schema rests on: a frozen pydantic base, arrays that cannot be written to, checked text and ids."""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Annotated, Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
+
+from mrm_sdk.errors import EmbeddingError, InvalidInputError
+
+MAX_ID_LENGTH = 255
+
+
+def read_only(values: Any, dtype: Any = np.float64) -> NDArray[Any]:
+    """Returns ``values`` as an array of ``dtype`` that cannot be written to (a copy where needed)."""
+    array = np.array(values, dtype=dtype, order="C")
+    array.flags.writeable = False
+    return array
+
+
+SERIALISED_ARRAY = PlainSerializer(lambda array: None if array is None else array.tolist(), return_type=Any)
+
+
+class Frozen(BaseModel):
+    """Base of all objects here: immutable, closed to unknown fields, and failing with an error of this package."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    if not TYPE_CHECKING:  # type checkers see the fields' own signature
+
+        def __init__(self, **values: Any) -> None:
+            try:
+                super().__init__(**values)
+            except ValidationError as error:
+                # The offending values are user text: they stay out of the message.
+                details = error.errors(include_url=False, include_input=False)
+                parts = (
+                    f"{'.'.join(map(str, e['loc'])) or 'value'}: {e['msg'].removeprefix('Value error, ')}"
+                    for e in details
+                )
+                causes = [e.get("ctx", {}).get("error") for e in details]
+                kind = EmbeddingError if any(isinstance(c, EmbeddingError) for c in causes) else InvalidInputError
+                raise kind(f"Invalid {type(self).__name__}: {'; '.join(parts)}") from None
+
+        # Tells pydantic that validation of nested data needs no detour through this method.
+        __init__.__pydantic_base_init__ = True
+
+    # Equality and hash of its own, because those of arrays are neither.
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Frozen) and type(other) is type(self) and self._content() == other._content()
+
+    def __hash__(self) -> int:
+        return hash(self._content())
+
+    # A copy from another process or from deepcopy is made anew, and so is frozen too.
+    def __reduce__(self) -> tuple[Any, ...]:
+        values = {name: getattr(self, name) for name in type(self).model_fields}
+        return _make, (type(self), {k: dict(v) if isinstance(v, MappingProxyType) else v for k, v in values.items()})
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        return self
+
+    def _content(self) -> tuple[Any, ...]:
+        return tuple(_hashable(getattr(self, name)) for name in type(self).model_fields)
+
+
+def _make(kind: type[Frozen], values: dict[str, Any]) -> Frozen:
+    return kind(**values)
+
+
+def _hashable(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return value.shape, value.tobytes()
+    return tuple(sorted(value.items())) if isinstance(value, MappingProxyType) else value
+
+
+def identifier(name: str, value: object) -> str:
+    """Returns ``value`` if it can name a user or a tenant.
+
+    Raises:
+        InvalidInputError: it is no text, or too short, or too long.
+    """
+    if not isinstance(value, str) or not 0 < len(value) <= MAX_ID_LENGTH:
+        raise InvalidInputError(f"{name} must be a text of 1 to {MAX_ID_LENGTH} characters.")
+    try:
+        return checked_text(value)
+    except ValueError as error:
+        raise InvalidInputError(f"{name}: {error}") from None
+
+
+def check_if_text(value: Any) -> Any:
+    """Returns ``value``; a text is checked as :func:`checked_text` does, anything else is left to pydantic."""
+    return checked_text(value) if isinstance(value, str) else value
+
+
+def checked_text(text: str) -> str:
+    """Returns ``text`` if every database and tokenizer can hold it.
+
+    Raises:
+        ValueError: it holds a lone surrogate or a NUL character.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("the text holds a lone surrogate and is not valid Unicode") from None
+    if "\0" in text:
+        raise ValueError("the text holds a NUL character, which databases refuse")
+    return text
+
+
+def uuid7() -> str:
+    """Returns a new UUIDv7 (RFC 9562, 5.7): time-ordered, so that new events land at the end of an index."""
+    value = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10))
+    value = value & ~(0xF << 76) | 0x7 << 76
+    return str(uuid.UUID(int=value & ~(0x3 << 62) | 0x2 << 62))
+
+
+Identifier = Annotated[str, Field(min_length=1, max_length=MAX_ID_LENGTH), BeforeValidator(lambda v: check_if_text(v))]

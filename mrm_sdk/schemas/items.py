@@ -1,0 +1,145 @@
+"""What is judged and encoded: prompts, responses, and items, a response in the light of its prompt."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Annotated, Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BeforeValidator, field_validator, model_validator
+
+from mrm_sdk.errors import EmbeddingError, InvalidInputError
+from mrm_sdk.schemas.frozen import SERIALISED_ARRAY, Frozen, check_if_text, checked_text, read_only
+
+
+def _embedding(values: Any) -> NDArray[np.float32] | None:
+    if values is None:
+        return None
+    try:
+        if np.asarray(values).dtype.kind not in "fiub":
+            raise TypeError
+        with np.errstate(over="ignore"):  # too large for float32 becomes infinity, which is refused below
+            array = read_only(values, np.float32)
+    except (TypeError, ValueError, OverflowError, RuntimeError):  # a tensor that wants gradients raises the last
+        raise EmbeddingError("An embedding must be a flat sequence of numbers.") from None
+    if array.ndim != 1 or array.size == 0:
+        raise EmbeddingError(f"An embedding must be one vector [D], not an array of shape {list(array.shape)}.")
+    if not np.isfinite(array).all():
+        raise EmbeddingError("An embedding holds NaN or infinity; check the encoder that made it.")
+    return array
+
+
+Embedding = Annotated[NDArray[np.float32], BeforeValidator(_embedding), SERIALISED_ARRAY]
+
+
+class Message(Frozen):
+    """One chat message of a prompt."""
+
+    role: Annotated[str, BeforeValidator(lambda v: check_if_text(v))]
+    content: Annotated[str, BeforeValidator(lambda v: check_if_text(v))]
+
+
+Prompt: TypeAlias = str | Sequence[Message] | Sequence[dict[str, str]] | None
+
+
+class Response(Frozen):
+    """An answer to a prompt: its text, an embedding of one's own ([D] float32), or both (the embedding is then used).
+
+    Raises:
+        EmbeddingError: the embedding is not one finite vector.
+        InvalidInputError: neither text nor embedding is given, or the text holds lone surrogates.
+    """
+
+    text: str | None = None
+    embedding: Embedding | None = None
+
+    @field_validator("text")
+    @classmethod
+    def _encodable(cls, text: str | None) -> str | None:
+        return None if text is None else checked_text(text)
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> Response:
+        if self.text is None and self.embedding is None:
+            raise ValueError("give text, an embedding, or both")
+        return self
+
+    @classmethod
+    def of(cls, value: str | Response) -> Response:
+        """Returns ``value`` itself, or a response with it as text."""
+        if isinstance(value, Response):
+            return value
+        if isinstance(value, str):
+            return cls(text=value)
+        raise InvalidInputError(f"A response must be a str or a Response, not {type(value).__name__}.")
+
+
+def prompt_text(prompt: Prompt) -> str | None:
+    """Returns a prompt as one text: itself, or chat messages as ``role: content`` lines.
+
+    Raises:
+        InvalidInputError: it is neither text, messages nor ``None``.
+    """
+    try:
+        checked = _prompt(prompt)
+    except ValueError as error:
+        raise InvalidInputError(f"Invalid prompt: {error}") from None
+    if checked is None or isinstance(checked, str):
+        return checked
+    return "\n".join(f"{message.role}: {message.content}" for message in checked)
+
+
+def _side(value: Any) -> str | Response:
+    if isinstance(value, str):
+        return checked_text(value)
+    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+        return Response(**value)
+    if isinstance(value, Response):
+        return value
+    raise ValueError(f"a text or a Response is wanted, not {type(value).__name__}")
+
+
+def _prompt(value: Any) -> str | tuple[Message, ...] | None:
+    if value is None or isinstance(value, str):
+        return None if value is None else checked_text(value)
+    if isinstance(value, Sequence) and all(isinstance(message, Message | dict) for message in value):
+        return tuple(m if isinstance(m, Message) else Message(**{str(k): v for k, v in m.items()}) for m in value)
+    raise ValueError("None, a text or chat messages with role and content are wanted")
+
+
+# Checked before the union is: what is said of a wrong value is then one sentence, not one per member.
+Side = Annotated[str | Response, BeforeValidator(_side)]
+PromptField = Annotated[str | tuple[Message, ...] | None, BeforeValidator(_prompt)]
+
+
+@dataclass(frozen=True, eq=False)
+class Item:
+    """What is encoded: a response in the light of its prompt."""
+
+    prompt: str | None
+    text: str | None
+    embedding: NDArray[np.float32] | None
+
+    @classmethod
+    def of(cls, prompt: Prompt, response: str | Response) -> Item:
+        """Builds the item of ``response`` to ``prompt``."""
+        response = Response.of(response)
+        return cls(prompt_text(prompt), response.text, response.embedding)
+
+    @cached_property
+    def prompt_key(self) -> bytes:
+        """SHA-256 over the prompt: only ratings of the same prompt are compared."""
+        return hashlib.sha256(json.dumps(self.prompt).encode()).digest()
+
+    @cached_property
+    def key(self) -> bytes:
+        """SHA-256 over the content: equal items are the same item, whoever judged them."""
+        digest = hashlib.sha256(json.dumps([self.prompt, self.text]).encode())
+        if self.embedding is not None:
+            digest.update(self.embedding.tobytes())
+        return digest.digest()

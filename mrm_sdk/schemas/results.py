@@ -1,0 +1,94 @@
+"""What a client gives back: counts, weights, ranks; frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Annotated, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator, PlainSerializer
+
+from mrm_sdk.schemas.frozen import SERIALISED_ARRAY, Frozen, read_only
+from mrm_sdk.schemas.items import Response
+
+Array = Annotated[NDArray[np.float64], BeforeValidator(lambda v: v if v is None else read_only(v)), SERIALISED_ARRAY]
+
+
+class Refusal(NamedTuple):
+    """Feedback that was not stored: its position in what was handed in, and why."""
+
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody calls on a refusal
+    reason: str
+
+
+class Recorded(Frozen):
+    """What became of recorded feedback; a ranking counts as one, whatever number of comparisons it makes.
+
+    Args:
+        accepted: how many were stored, and are durable.
+        duplicates: how many had been recorded before.
+        rejected: which ones were refused, by their place in what was handed in, and why.
+    """
+
+    accepted: int
+    duplicates: int
+    rejected: tuple[Refusal, ...] = ()
+
+
+class UserReward(Frozen):
+    """One user's reward model: ``r(x, y) = weights · φ(x, y)``.
+
+    Args:
+        user_id: whose.
+        weights: [K] float64.
+        covariance: [K, K] float64, the Laplace posterior covariance; ``None`` under ``gradient`` adaptation.
+        comparisons: how many comparisons and ratings the weights have seen; 0 means the prior. A ranking of n counts
+            as the n (n − 1) / 2 comparisons that it makes, and only the newest rating of a response counts.
+        revision: how often these weights were stored; 0 means never.
+        fingerprint: of the bundle that they belong to.
+    """
+
+    user_id: str
+    weights: Array
+    covariance: Array | None
+    comparisons: int
+    revision: int
+    fingerprint: str
+
+
+class Ranked(Frozen):
+    """A response, ranked.
+
+    Args:
+        index: its place in what was handed in.
+        score: its reward for the user; only differences mean anything.
+        response: itself.
+    """
+
+    index: int
+    score: float
+    response: str | Response
+
+
+class Forgotten(Frozen):
+    """How many rows of each table went with a user."""
+
+    user_id: str
+    rows: Annotated[Mapping[str, int], AfterValidator(MappingProxyType), PlainSerializer(dict, return_type=dict)]
+
+
+class Rebuilt(Frozen):
+    """What a rebuild computed: items encoded, comparisons whose features were stored, users adapted or up to date."""
+
+    items: int
+    comparisons: int
+    users: int
+
+
+class Pruned(Frozen):
+    """How many rows of each table went, and from before when: such events stay out."""
+
+    before: AwareDatetime
+    rows: Annotated[Mapping[str, int], AfterValidator(MappingProxyType), PlainSerializer(dict, return_type=dict)]
