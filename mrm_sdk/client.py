@@ -16,7 +16,10 @@ from numpy.typing import NDArray
 
 from mrm_sdk.bundle.bundle import Bundle
 from mrm_sdk.encoders import Encoder, close, open_encoder
-from mrm_sdk.engine import RewardEngine
+from mrm_sdk.engine.adaptation import Personalizer
+from mrm_sdk.engine.features import Featurizer
+from mrm_sdk.engine.rebuild import can_serve, is_complete, rebuild, require_text
+from mrm_sdk.engine.recording import record, summarise
 from mrm_sdk.errors import ClientClosedError, ConfigurationError, InvalidInputError
 from mrm_sdk.progress import Progress, no_progress
 from mrm_sdk.schemas.feedback import Feedback
@@ -26,7 +29,6 @@ from mrm_sdk.schemas.results import Forgotten, Pruned, Ranked, Rebuilt, Recorded
 from mrm_sdk.settings import Settings
 from mrm_sdk.storage import Database, Store, upgrade
 from mrm_sdk.storage.migrate import require_current
-from mrm_sdk.storage.recording import collect
 from mrm_sdk.tracing import traced
 
 if TYPE_CHECKING:
@@ -39,14 +41,14 @@ _clients: weakref.WeakSet[Client] = weakref.WeakSet()
 class Client:
     """A reward model for every user, on a SQL database, inside the host's process.
 
-    Nothing is opened before the first call that needs the database; threads may share a client, and a forked child
-    makes connections of its own.
+    Nothing is opened before the first call that needs the database. Threads may share a client, and a forked child
+    process opens connections of its own.
 
     Args:
-        database: ``sqlite:///file.db``, ``sqlite://`` (in memory), ``postgresql+psycopg://…``, or an engine of the
-            host's, which stays the host's to close.
+        database: ``sqlite:///file.db``, ``sqlite://`` (in memory), ``postgresql+psycopg://…``, or a SQLAlchemy engine,
+            which the host closes itself.
         bundle: folder of a bundle, or a loaded one.
-        encoder: turns text into embeddings, where the bundle's own should not.
+        encoder: turns text into embeddings instead of the bundle's own encoder.
         tenant: keeps customers of the host apart: one tenant never sees another's rows.
         remote: reserved for sync with a server, which this version does not have.
         settings: see :class:`~mrm_sdk.Settings`.
@@ -77,8 +79,8 @@ class Client:
         self._database = Database(database, self._settings)
         self._store = Store(self._database, tenant, store_text=self._settings.store_text)
         self._own_encoders: list[Encoder] = []
-        self._engine = self._engine_of(self._bundle, encoder)
-        self._former: RewardEngine | None = None
+        self._personalizer = self._personalizer_of(self._bundle, encoder)
+        self._previous: Personalizer | None = None
         self._lock = threading.Lock()
         self._ready = False
         self._closed = False
@@ -91,66 +93,66 @@ class Client:
 
     @traced
     def use(self, bundle: str | Path | Bundle, *, encoder: Encoder | None = None) -> None:
-        """Goes over to another bundle, from the next call on; several lie side by side in one database.
+        """Switches to another bundle from the next call on; a database can serve several bundles side by side.
 
-        What is recorded from now on gets features of the new bundle. A user whose earlier feedback has none yet is
-        served by the bundle in use before, until :meth:`rebuild` (or ``mrm rebuild`` in another process) has been
-        there: no call waits for old texts to be encoded. ``personalize`` names the bundle in ``fingerprint``. Vectors
-        of different bundles never meet. A client made with the new bundle has no former one, and encodes a user's
-        texts when that user is first wanted.
+        New feedback gets features of the new bundle. A user whose earlier feedback lacks them is still served by the
+        previous bundle, until :meth:`rebuild` (or ``mrm rebuild`` in another process) has computed them: no call waits
+        for old texts to be encoded. ``personalize`` names the bundle in ``fingerprint``. Vectors of different bundles
+        are never mixed. A client created with the new bundle has no previous one, and encodes a user's texts on the
+        first call for that user.
 
         Args:
             bundle: folder of a bundle, or a loaded one.
-            encoder: turns text into embeddings, where the bundle's own should not.
+            encoder: turns text into embeddings instead of the bundle's own encoder.
 
         Raises:
             BundleMismatchError: this client keeps no texts, and earlier feedback needs them; the message says what to
-                do. In this case and the others the client goes on as it was.
+                do. After this and any other error the client continues with the bundle it had.
             NotFoundError: there is no bundle at that path.
             BundleError: the bundle is damaged, foreign, or does not fit the encoder.
             DatabaseError: the database refused.
         """
         self._open()
         loaded = self._load(bundle)
-        engine = self._engine_of(loaded, encoder)
+        personalizer = self._personalizer_of(loaded, encoder)
         if not self._settings.store_text:
-            engine.require_text()
+            require_text(personalizer.featurizer)
         with self._lock:
-            if engine.fingerprint == self._engine.fingerprint:
+            if personalizer.fingerprint == self._personalizer.fingerprint:
                 return
             self._remember(loaded)
-            # One that has not seen all feedback itself is nobody's to fall back on.
-            waiting = self._former is not None and not self._engine.is_complete
-            self._former = self._former if waiting else self._engine
-            self._bundle, self._engine = loaded, engine
+            # A bundle that lacks features of old feedback itself cannot serve users meanwhile: the one before it can.
+            is_waiting = self._previous is not None and not is_complete(self._personalizer.featurizer)
+            self._previous = self._previous if is_waiting else self._personalizer
+            self._bundle, self._personalizer = loaded, personalizer
 
     @traced
     def rebuild(self, *, progress: Progress | None = None) -> Rebuilt:
-        """Computes what the bundle in use lacks of all stored feedback, then adapts every user; may take long.
+        """Computes what the current bundle lacks of all stored feedback, then adapts every user; may take long.
 
-        Others go on recording and scoring meanwhile. One that was stopped, or killed, goes on where it was when it is
-        called again; what is there already is not computed again.
+        Recording and scoring continue meanwhile. An interrupted rebuild resumes when it is called again; nothing is
+        computed twice.
 
         Args:
-            progress: is told, after each part, what is being done, how much of it is done, and of how much.
+            progress: called after each chunk with the stage, how much of it is done, and of how much.
 
         Raises:
             BundleMismatchError: some feedback was stored without its text; everything else is done.
-            MrmError: a user could not be adapted; everybody else is.
+            MrmError: a user could not be adapted; all other users are.
             EncoderError: text could not be encoded; what was stored before stays.
-            DatabaseError: the database refused; likewise.
+            DatabaseError: the database refused; what was stored before stays.
         """
         self._open()
-        engine = self._engine
-        rebuilt = engine.rebuild(progress or no_progress)
+        personalizer = self._personalizer
+        rebuilt = rebuild(personalizer, progress or no_progress)
         with self._lock:
-            if engine is self._engine:
-                self._former = None  # everybody is reached
+            if personalizer is self._personalizer:
+                self._previous = None
         return rebuilt
 
     @traced
     def record(self, feedback: Feedback) -> Recorded:
-        """Stores one comparison, rating, thumb or ranking (whole); when this returns, it is durable.
+        """Stores one comparison, rating, thumb or whole ranking; when this returns, it is durable.
 
         Returns:
             Whether it was accepted, or a duplicate of an event recorded before.
@@ -164,30 +166,30 @@ class Client:
             DatabaseError: the database refused; nothing was stored.
         """
         self._open()
-        outcomes = list(self._engine.observe([feedback]))
+        outcomes = list(record(self._personalizer.featurizer, [feedback]))
         for _, outcome in outcomes:
             if outcome.error is not None:
                 raise outcome.error
-        return collect(outcomes)
+        return summarise(outcomes)
 
     @traced
     def record_many(self, feedback: Iterable[Feedback]) -> Recorded:
-        """Stores comparisons, ratings, thumbs and rankings of any number, a chunk per transaction, in bounded memory.
+        """Stores any number of comparisons, ratings, thumbs and rankings, a chunk per transaction, in bounded memory.
 
         Returns:
             How many were accepted and how many were duplicates, and which ones were refused and why.
 
         Raises:
-            EncoderError: text could not be encoded; chunks before stay stored, and calling again is safe.
-            DatabaseError: the database refused; likewise.
+            EncoderError: text could not be encoded; earlier chunks stay stored, and calling again is safe.
+            DatabaseError: the database refused; earlier chunks stay stored, and calling again is safe.
         """
         self._open()
-        given: object = feedback
-        if isinstance(given, Feedback | str) or not isinstance(given, Iterable):
+        argument: object = feedback
+        if isinstance(argument, Feedback | str) or not isinstance(argument, Iterable):
             raise InvalidInputError(
-                f"record_many takes an iterable of feedback, not a {type(given).__name__}; record takes one."
+                f"record_many takes an iterable of feedback, not a {type(argument).__name__}; record takes one."
             )
-        return collect(self._engine.observe(feedback))
+        return summarise(record(self._personalizer.featurizer, feedback))
 
     @traced
     def personalize(self, user_id: str) -> UserReward:
@@ -199,11 +201,11 @@ class Client:
         """
         self._open()
         user_id = identifier("user_id", user_id)
-        return self._serving(user_id).personalize(user_id)
+        return self._personalizer_for(user_id).personalize(user_id)
 
     @traced
     def score(self, user_id: str, responses: Sequence[str | Response], *, prompt: Prompt = None) -> NDArray[np.float32]:
-        """Scores responses for a user, [n] float32; adapts first where feedback is newer than the weights.
+        """Scores responses for a user, [n] float32; adapts first if feedback is newer than the stored weights.
 
         Only differences mean anything: ``σ(score[i] − score[j])`` is the probability that the user prefers i to j.
 
@@ -211,28 +213,28 @@ class Client:
             InvalidInputError: a response or the prompt is of a wrong type.
             EmbeddingError: an embedding does not fit the bundle.
             EncoderError: text could not be encoded.
-            BundleMismatchError: see :meth:`personalize`.
+            BundleMismatchError: feedback stored without its text has no features under this bundle.
         """
         self._open()
         if isinstance(responses, str | Response) or not isinstance(responses, Sequence):
             raise InvalidInputError(f"Responses must be a list of them, not a {type(responses).__name__}.")
         items = [Item.of(prompt, response) for response in responses]
         user_id = identifier("user_id", user_id)
-        return self._serving(user_id).score(user_id, items)
+        return self._personalizer_for(user_id).score(user_id, items)
 
     @traced
     def rank(self, user_id: str, responses: Sequence[str | Response], *, prompt: Prompt = None) -> list[Ranked]:
-        """Sorts responses for a user, best first; equal scores keep their order. Raises as :meth:`score`."""
+        """Sorts responses for a user, best first; equal scores keep their order. Raises what :meth:`score` raises."""
         scores = self.score(user_id, responses, prompt=prompt)
         order = np.argsort(-scores, kind="stable")
         return [Ranked(index=int(i), score=float(scores[i]), response=responses[i]) for i in order]
 
     @traced
     def forget(self, user_id: str) -> Forgotten:
-        """Deletes everything known of a user, in one transaction, and keeps older events out for good.
+        """Deletes all data of a user in one transaction; older events that arrive again stay out.
 
         Returns:
-            How many rows went from each table.
+            How many rows of each table were deleted.
         """
         self._open()
         user_id = identifier("user_id", user_id)
@@ -240,13 +242,13 @@ class Client:
 
     @traced
     def export_user(self, user_id: str) -> dict[str, Any]:
-        """Returns everything known of a user, as it stood at one moment, in values that ``json.dumps`` takes.
+        """Returns all data of a user, as of one moment, in values that ``json.dumps`` takes.
 
         Returns:
-            ``format`` (1), ``exported_at``, ``tenant``, ``user_id``, and, empty where nothing is known:
+            ``format`` (1), ``exported_at``, ``tenant``, ``user_id``, and, empty if there is no data:
 
             - ``comparisons``: ``event_id``, ``created_at``, ``prompt``, ``chosen``, ``rejected``, ``tie``,
-              ``strength``, ``z`` ([K] by hash of features), by event id; rankings are the comparisons that they make;
+              ``strength``, ``z`` ([K] by features hash), in order of event ids; a ranking appears as its comparisons;
             - ``ratings``, thumbs among them: ``event_id``, ``created_at``, ``prompt``, ``response``, ``value``,
               ``strength``;
             - ``weights`` by fingerprint: ``weights`` [K], ``covariance`` [K, K] or ``None``, ``comparisons``,
@@ -255,7 +257,7 @@ class Client:
             - ``counts``: rows by table.
 
             ``chosen``, ``rejected`` and ``response`` hold ``item`` (hash of the content, in hex), ``text``,
-            ``embedding`` [D], ``base_rewards`` ([K] by hash of features). Times are ISO 8601, in UTC.
+            ``embedding`` [D], ``base_rewards`` ([K] by features hash). Times are ISO 8601, in UTC.
 
         Raises:
             DatabaseError: the database refused.
@@ -267,17 +269,17 @@ class Client:
     def prune(self, *, older_than: timedelta | datetime) -> Pruned:
         """Deletes all users' events from before a moment, or of a greater age, in steps of bounded size.
 
-        From the first step on, what is older stays out when it arrives again (``EventExpiredError``). Each step is a
-        transaction, between which others write: where one fails, those before it stay done, and calling again goes on.
-        Weights that had seen one go too, and are adapted anew when they are next wanted; so do texts that nobody
-        judges any more, and users of whom nothing is left. An earlier moment than that of the last call changes
-        nothing.
+        From the first step on, older events that arrive again are refused (``EventExpiredError``). Each step is a
+        transaction, and others can write in between: if a step fails, the steps before it stay done, and calling again
+        resumes. Weights that had seen a deleted event are deleted too and adapted again when they are next needed; so
+        are texts that no remaining event refers to, and users without data. A call with an earlier moment than the
+        last one changes nothing.
 
         Args:
             older_than: an age, or a moment with a time zone; by an event's ``created_at``.
 
         Returns:
-            The moment, and how many rows went from each table.
+            The moment, and how many rows of each table were deleted.
 
         Raises:
             InvalidInputError: it is of another type, without a time zone, in the future, or outside of the calendar.
@@ -288,7 +290,7 @@ class Client:
         return Pruned(before=before, rows=rows)
 
     def close(self) -> None:
-        """Closes the connections to the database and to the encoder's server; what is the host's is left open."""
+        """Closes the connections to database and encoder server; an engine or encoder of the host's stays open."""
         self._closed = True
         self._database.close()
         for encoder in self._own_encoders:
@@ -325,22 +327,22 @@ class Client:
     def _load(self, bundle: str | Path | Bundle) -> Bundle:
         return bundle if isinstance(bundle, Bundle) else Bundle(bundle, self._settings)
 
-    def _engine_of(self, bundle: Bundle, encoder: Encoder | None) -> RewardEngine:
+    def _personalizer_of(self, bundle: Bundle, encoder: Encoder | None) -> Personalizer:
         opened = open_encoder(encoder, bundle)
-        if encoder is None and hasattr(opened, "close"):  # one that the host handed in stays the host's to close
+        if encoder is None and hasattr(opened, "close"):  # the host closes an encoder of its own
             self._own_encoders.append(opened)
-        return RewardEngine(self._store, bundle, opened, self._settings)
+        return Personalizer(Featurizer(self._store, bundle, opened, self._settings))
 
     def _remember(self, bundle: Bundle) -> None:
         manifest = bundle.manifest
         self._store.remember_bundle(
-            fingerprint=manifest.fingerprint, features=manifest.features, name=manifest.name[:255]
+            fingerprint=manifest.fingerprint, features_hash=manifest.features, name=manifest.name[:255]
         )
 
-    def _serving(self, user_id: str) -> RewardEngine:
-        """What serves a user: after a change of bundles the former one, until the new one has the user's features."""
-        engine, former = self._engine, self._former
-        return engine if former is None or engine.has_reached(user_id) else former
+    def _personalizer_for(self, user_id: str) -> Personalizer:
+        """The current bundle's, or the previous one's until the current bundle has the user's features."""
+        current, previous = self._personalizer, self._previous
+        return current if previous is None or can_serve(current, user_id) else previous
 
 
 def _moment(older_than: timedelta | datetime) -> datetime:
@@ -359,7 +361,7 @@ def _moment(older_than: timedelta | datetime) -> datetime:
 
 def _after_fork() -> None:
     for client in list(_clients):
-        client._lock = threading.Lock()  # a thread that did not survive may have held the old one
+        client._lock = threading.Lock()  # a thread of the parent may have held the old one
 
 
 if hasattr(os, "register_at_fork"):  # absent on Windows, which cannot fork

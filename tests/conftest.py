@@ -24,7 +24,7 @@ from mrm_sdk.training.pipeline import train_bundle
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "data"
-MRM = [sys.executable, "-c", "from mrm_sdk.cli import main; main()"]
+MRM = [sys.executable, "-c", "from mrm_sdk.cli.main import main; main()"]
 
 torch.set_num_threads(2)
 

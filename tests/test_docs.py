@@ -11,7 +11,7 @@ import pytest
 import typer
 
 from mrm_sdk.bundle import Manifest
-from mrm_sdk.cli.commands.app import app
+from mrm_sdk.cli.commands import app
 from mrm_sdk.settings import Settings
 from tests.conftest import ROOT, SHARED, Demo, mrm, write_embedded_dataset, write_text_dataset
 

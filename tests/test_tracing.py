@@ -27,12 +27,12 @@ from mrm_sdk import tracing
 from mrm_sdk.aclient import AsyncClient
 from mrm_sdk.bundle import Bundle
 from mrm_sdk.client import Client
+from mrm_sdk.engine.recording import record_without_features
 from mrm_sdk.errors import ConflictError, EncoderError, InvalidInputError, MrmError
 from mrm_sdk.schemas.feedback import Comparison, Ranking, Rating, Thumb
 from mrm_sdk.schemas.items import Response
 from mrm_sdk.settings import Settings
 from mrm_sdk.storage import Database, Store
-from mrm_sdk.storage.recording import observe_unencoded
 from mrm_sdk.tracing import span
 from tests.small_encoders import CountingEncoder
 from tests.test_docs import DOCS, blocks
@@ -290,7 +290,7 @@ def session(url: str, bundle: Bundle) -> None:
     client.rank(ada, [word("x"), word("new")], prompt=word("asked"))
     with closing(Database(url, settings)) as database:
         wide = prefer(user_id=ada, event_id="wide", chosen=Response(text=word("wide"), embedding=[1, 2]))
-        list(observe_unencoded(Store(database, word("tenant")), [wide], 1))
+        list(record_without_features(Store(database, word("tenant")), [wide], 1))
     client.personalize(ada)
     conflict = Comparison(user_id=ada, event_id=word("e1"), chosen=word("other"), rejected=word("content"))
     with pytest.raises(ConflictError):

@@ -1,10 +1,12 @@
-"""Where a command writes: results on stdout, anything said beside them on stderr; imports the standard library."""
+"""Where a command writes: results on stdout, everything else on stderr."""
 
 from __future__ import annotations
 
 import json
 import sys
-from typing import Any
+from typing import Any, Final
+
+INTERRUPTED: Final = "interrupted; what was stored before stays, anything else was left as it was"
 
 
 def echo(text: str) -> None:
@@ -18,5 +20,5 @@ def echo_json(value: Any) -> None:
 
 
 def say(text: object) -> None:
-    """Says what is no result."""
+    """Prints what is not a result: errors and notes."""
     print(text, file=sys.stderr)  # noqa: T201  and the one place for the rest

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 
-
 @contextmanager
 def progress() -> Iterator[Progress]:
     """Yields a function that shows how far each stage is, how fast it goes on, and how long it will take.

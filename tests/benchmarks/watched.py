@@ -105,7 +105,7 @@ def noted(log: Path) -> Iterator[Callable[[str, int, int], None]]:
 
 def _main(log: Path, arguments: list[str]) -> None:
     import mrm_sdk.cli.progress
-    from mrm_sdk.cli import main
+    from mrm_sdk.cli.main import main
 
     mrm_sdk.cli.progress.progress = lambda: noted(log)  # type: ignore[assignment,return-value]
     sys.argv = ["mrm", *arguments]

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from mrm_sdk.bundle import Bundle
-from mrm_sdk.cli import INTERRUPTED
+from mrm_sdk.cli.output import INTERRUPTED
 from mrm_sdk.cli.progress import progress, rate
 from tests.conftest import MRM, Run, mrm, write_embedded_dataset
 
@@ -106,7 +106,7 @@ def test_ctrl_c_with_a_checkpoint_says_how_to_go_on_and_going_on_ends_the_same(d
     command = ("train", data, "--preset", "paper", "--checkpoint", tmp_path / "kept", "--out", tmp_path / "b")
     stopped = on_terminal(*command, interrupt_at="meta-training")
     assert stopped.code == 130, stopped.out
-    assert " ".join(lines(stopped)).endswith(f"interrupted; the same command goes on from {tmp_path / 'kept'}")
+    assert " ".join(lines(stopped)).endswith(f"interrupted; the same command resumes from {tmp_path / 'kept'}")
     assert "Traceback" not in stopped.out
     assert not (tmp_path / "b").exists()
     again = mrm(*command)

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 from mrm_sdk.bundle import Bundle
 from mrm_sdk.client import Client
+from mrm_sdk.engine.recording import record_without_features, summarise
 from mrm_sdk.errors import EmbeddingError, EncoderError
 from mrm_sdk.schemas.feedback import Comparison
 from mrm_sdk.schemas.items import Response
 from mrm_sdk.settings import Settings
 from mrm_sdk.storage import Database, Store, upgrade
-from mrm_sdk.storage.recording import collect, observe_unencoded
 from tests.small_encoders import BrokenEncoder, CountingEncoder, Other
 
 RNG = np.random.default_rng(5)
@@ -253,7 +253,7 @@ class TestEncoding:
         settings = Settings(cache_items=size)
         with Client("sqlite://", bundle=embedded_bundle, encoder=encoder, settings=settings) as client:
             expected = client.score("ada", texts)
-            assert len(client._engine._cache) == size
+            assert len(client._personalizer.featurizer._cache) == size
             # What was scored is not stored, so what did not fit is encoded again; the newest are still there.
             encoder.encoded.clear()
             client.score("ada", texts[20 - size :])
@@ -305,7 +305,7 @@ class TestBundles:
         database = Database(url, Settings())
         upgrade(database)
         store = Store(database, "default")
-        recorded = collect(observe_unencoded(store, [*comparisons, comparisons[0]], 2))
+        recorded = summarise(record_without_features(store, [*comparisons, comparisons[0]], 2))
         assert (recorded.accepted, recorded.duplicates, recorded.rejected) == (3, 1, ())
         assert store.feedback("ada", embedded_bundle.features).z == [None] * 3
 
@@ -340,7 +340,7 @@ def test_an_event_that_does_not_fit_costs_its_user_nothing_else(url: str, embedd
     huge = Comparison(user_id="ada", chosen=Response(embedding=[1e38] * 6), rejected=A)
     database = Database(url, Settings())
     upgrade(database)
-    assert collect(observe_unencoded(Store(database, "default"), [*fits, wide, huge], 10)).accepted == 4
+    assert summarise(record_without_features(Store(database, "default"), [*fits, wide, huge], 10)).accepted == 4
     database.close()
     with Client(url, bundle=embedded_bundle) as client:
         assert client.personalize("ada").comparisons == 2

@@ -17,13 +17,13 @@ from mrm_sdk.aclient import AsyncClient
 from mrm_sdk.bundle import Bundle
 from mrm_sdk.client import Client
 from mrm_sdk.core.ratings import MOST_DISTANCES
+from mrm_sdk.engine.recording import record_without_features, summarise
 from mrm_sdk.errors import ConflictError, EmbeddingError, InvalidInputError, UserForgottenError
 from mrm_sdk.schemas.feedback import Comparison, Feedback, Ranking, Rating, Thumb
 from mrm_sdk.schemas.items import Response
 from mrm_sdk.schemas.results import UserReward
 from mrm_sdk.settings import Settings
 from mrm_sdk.storage import Database, Store, upgrade
-from mrm_sdk.storage.recording import collect, observe_unencoded
 from tests.small_encoders import CountingEncoder
 
 RNG = np.random.default_rng(9)
@@ -254,7 +254,7 @@ class TestRecord:
         with Client(url, bundle=embedded_bundle, encoder=CountingEncoder()) as client:
             client.record(rate("y", 1))
             client.personalize("ada")
-            assert client._engine._encoder.encoded == []  # type: ignore[attr-defined]
+            assert client._personalizer.featurizer._encoder.encoded == []  # type: ignore[attr-defined]
 
     def test_awaited(self, url: str, embedded_bundle: Bundle) -> None:
         feedback = [rate(A, 1), thumb(B, True), order(C, D)]
@@ -290,7 +290,7 @@ class TestLater:
         feedback = self.feedback()
         database = Database(url, Settings())
         upgrade(database)
-        recorded = collect(observe_unencoded(Store(database, "default"), [*feedback, feedback[2]], 2))
+        recorded = summarise(record_without_features(Store(database, "default"), [*feedback, feedback[2]], 2))
         assert (recorded.accepted, recorded.duplicates, recorded.rejected) == (5, 1, ())
         database.close()
         encoder = CountingEncoder()
@@ -322,7 +322,7 @@ class TestLater:
         bad = [rate(Response(embedding=[1, 2]), 3, event_id="wide"), rate(Response(embedding=[1e38] * 6), 3)]
         database = Database(url, Settings())
         upgrade(database)
-        assert collect(observe_unencoded(Store(database, "default"), [*fits, *bad], 10)).accepted == 4
+        assert summarise(record_without_features(Store(database, "default"), [*fits, *bad], 10)).accepted == 4
         database.close()
         with Client(url, bundle=embedded_bundle) as client:
             user = client.personalize("ada")

@@ -3,36 +3,39 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
-from mrm_sdk.cli.datasets import read
+import typer
+
+from mrm_sdk.cli.options import Dataset, Encoder, Format, numbers
 from mrm_sdk.cli.output import echo
 from mrm_sdk.cli.progress import progress
+from mrm_sdk.cli.reading import read_for_learning
 from mrm_sdk.errors import ConfigurationError, OutputError
-from mrm_sdk.evaluation.methods import METHODS
 
 
-def run(
-    dataset: Path,
-    *,
-    unseen: Path | None,
-    folds: int | None,
-    seeds: Sequence[int],
-    methods: str,
-    shots: Sequence[int],
-    encoder: str,
-    json_file: Path | None,
-    report_file: Path | None,
-    data_format: str,
+def compare(
+    dataset: Dataset,
+    unseen: Annotated[
+        Path | None, typer.Option(help="Judge these users, by fits to all of the others.", show_default=False)
+    ] = None,
+    folds: Annotated[
+        int | None, typer.Option(help="Over users, without --unseen: 5 if not given.", show_default=False)
+    ] = None,
+    seeds: Annotated[str, typer.Option(help="A run each, of splits and fits.")] = "0,1,2",
+    methods: Annotated[str, typer.Option(help="Which.")] = "population,per-user,lore,in-context,paper,newton",
+    shots: Annotated[str, typer.Option(help="Numbers of comparisons to adapt to.")] = "0,2,5,10,20,40,60",
+    encoder: Encoder = "minilm",
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write everything here, as JSON.")] = None,
+    report_file: Annotated[Path | None, typer.Option("--report", help="Also write one HTML page here.")] = None,
+    data_format: Format = "auto",
 ) -> None:
-    """Compares, prints the table, and writes the files asked for.
+    """Compares methods on the same users; no fit has seen the users that it is judged on."""
+    from mrm_sdk.evaluation.methods import METHODS
 
-    Raises:
-        ConfigurationError: there is no such method, or the numbers are wrong.
-        OutputError: a file cannot be written where it was asked for.
-    """
-    chosen = {name: METHODS[name] for name in _names(methods)}
+    chosen_seeds, chosen_shots = numbers(seeds, "--seeds"), numbers(shots, "--shots")
+    chosen_methods = {name: METHODS[name] for name in _names(methods, list(METHODS))}
     # Fits take minutes: what would fail after them is tried before.
     for path in (json_file, report_file):
         if path is not None and (path.is_dir() or (path.parent.exists() and not path.parent.is_dir())):
@@ -43,17 +46,25 @@ def run(
         require_matplotlib()
     with progress() as report:
         report("reading", 0, 1)
-        data = read(dataset, data_format)  # before torch is loaded: what is wrong with a file is said at once
-        others = None if unseen is None else read(unseen, data_format)
+        # Before torch is loaded: an error in a file is reported at once.
+        data = read_for_learning(dataset, data_format)
+        judged = None if unseen is None else read_for_learning(unseen, data_format)
         report("reading", 1, 1)
-        from mrm_sdk.evaluation.comparison import compare
+        from mrm_sdk.evaluation.comparison import compare as run
         from mrm_sdk.evaluation.reports.comparison import page, table
         from mrm_sdk.evaluation.reports.page import write
 
-        standings = compare(
-            data, chosen, unseen=others, folds=folds, seeds=seeds, shots=shots, encoder=encoder, progress=report
+        standings = run(
+            data,
+            chosen_methods,
+            unseen=judged,
+            folds=folds,
+            seeds=chosen_seeds,
+            shots=chosen_shots,
+            encoder=encoder,
+            progress=report,
         )
-    # Before anything is written: no full disk shall cost the result.
+    # Printed before any file is written: a full disk must not cost the result.
     echo(table(standings))
     if json_file is not None:
         write(json_file, json.dumps(standings.as_json(), indent=2) + "\n")
@@ -61,9 +72,9 @@ def run(
         write(report_file, page(standings, "Methods compared"))
 
 
-def _names(text: str) -> list[str]:
+def _names(text: str, known: list[str]) -> list[str]:
     names = [name.strip().replace("-", "_") for name in text.split(",")]
     for name in names:
-        if name not in METHODS:
-            raise ConfigurationError(f"There is no method {name!r}; use some of {', '.join(METHODS)}.")
+        if name not in known:
+            raise ConfigurationError(f"There is no method {name!r}; use some of {', '.join(known)}.")
     return list(dict.fromkeys(names))

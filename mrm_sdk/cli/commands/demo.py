@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
-from rich.console import Console
-from rich.table import Table
+import typer
 
+from mrm_sdk.cli.options import Seed
 from mrm_sdk.cli.progress import progress
-from mrm_sdk.client import Client
-from mrm_sdk.data.datasets import SUPPORT, Dataset
-from mrm_sdk.encoders import open_encoder
 from mrm_sdk.errors import OutputError
-from mrm_sdk.evaluation.protocol import Report, evaluate
-from mrm_sdk.evaluation.reports.evaluation import save
-from mrm_sdk.simulation.corpus import Question, describe, load_corpus
-from mrm_sdk.simulation.population import Population, draw_population, judge
-from mrm_sdk.training.config import TrainingConfig
-from mrm_sdk.training.pipeline import train_bundle
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from mrm_sdk.client import Client
+    from mrm_sdk.data.datasets import Dataset
+    from mrm_sdk.evaluation.protocol import Report
+    from mrm_sdk.simulation.corpus import Question
+    from mrm_sdk.simulation.population import Population
 
 TRAINED_USERS, NEW_USERS = 1000, 300
 TRAINED_PROMPTS = 96
@@ -30,18 +31,51 @@ SHOTS = (0, 2, 5, 10)
 _DATABASE = "demo.db"
 
 
-def run(out: Path, seed: int) -> None:
-    """Runs the demo; everything it makes is in ``out``.
+def demo(
+    out: Annotated[Path, typer.Option(help="Where the bundle, the database and the picture go.")] = Path("mrm-demo"),
+    seed: Seed = 0,
+) -> None:
+    """Trains a bundle on synthetic people, then plays a host application that personalizes. Takes under a minute."""
+    from rich.console import Console
 
-    Raises:
-        OutputError: ``out`` holds something else, or cannot be written.
-    """
+    from mrm_sdk.client import Client
+    from mrm_sdk.encoders import open_encoder
+    from mrm_sdk.evaluation.protocol import evaluate
+    from mrm_sdk.evaluation.reports.evaluation import save
+    from mrm_sdk.simulation.corpus import load_corpus
+    from mrm_sdk.simulation.population import draw_population, judge
+
     began = time.perf_counter()
     _prepare(out)
     console = Console(soft_wrap=not sys.stdout.isatty())  # lines stay whole for programs, words for people
     questions = load_corpus()
-    asked = range(TRAINED_PROMPTS, len(questions))  # neither these prompts nor their answers are trained on
-    feedback, held_out = asked[::2], asked[1::2]
+    new_prompts = range(TRAINED_PROMPTS, len(questions))  # neither these prompts nor their answers are trained on
+    feedback, held_out = new_prompts[::2], new_prompts[1::2]
+    _train(console, questions, out / "bundle", seed)
+
+    newcomers = draw_population(NEW_USERS, seed=seed + 1, prefix="new")
+    judged = judge(
+        newcomers, questions, support=feedback, query=held_out, support_pairs=max(SHOTS), query_pairs=40,
+        seed=seed + 1, noisy_query=False,
+    )  # fmt: skip
+    with Client(f"sqlite:///{(out / _DATABASE).as_posix()}", bundle=out / "bundle") as client:
+        _show_one_user(console, client, newcomers, judged, questions[held_out[0]])
+        with progress() as report:
+            bundle = client.bundle
+            result = evaluate(bundle, judged, open_encoder(None, bundle), shots=SHOTS, progress=report)
+    _show_all_users(console, result)
+    console.print()
+    svg, page = save(result, out, f"{NEW_USERS} new users on prompts that were not trained on")
+    for label, path in (("Picture", svg), ("Page", page), ("Bundle", out / "bundle"), ("Database", out / _DATABASE)):
+        console.print(f"{label:10}{path}", highlight=False)
+    console.print(f"\nNext, in your program: Client('sqlite:///mrm.db', bundle='{(out / 'bundle').as_posix()}')")
+    console.print(f"\nThe whole demo took {time.perf_counter() - began:.0f} s.")
+
+
+def _train(console: Console, questions: Sequence[Question], out: Path, seed: int) -> None:
+    from mrm_sdk.simulation.population import draw_population, judge
+    from mrm_sdk.training.config import TrainingConfig
+    from mrm_sdk.training.pipeline import train_bundle
 
     with progress() as report:
         trained_on = range(TRAINED_PROMPTS)
@@ -52,28 +86,10 @@ def run(out: Path, seed: int) -> None:
         config = replace(TrainingConfig.preset("newton", seed=seed), iterations=8)
         texts = TRAINED_PROMPTS * 4
         console.print(f"[bold]1.[/] Meta-training on {TRAINED_USERS:,} synthetic people and {texts} answers …")
-        manifest = train_bundle(data, out / "bundle", config=config, licence="MIT", progress=report)
+        manifest = train_bundle(data, out, config=config, licence="MIT", progress=report)
     difference = manifest.metrics["onnx_torch_largest_difference"]
     seconds = manifest.training["seconds"]
     console.print(f"   {seconds:.1f} s; exported to ONNX, which differs from torch by at most {difference:.0e}.\n")
-
-    newcomers = draw_population(NEW_USERS, seed=seed + 1, prefix="new")
-    judged = judge(
-        newcomers, questions, support=feedback, query=held_out, support_pairs=max(SHOTS), query_pairs=40,
-        seed=seed + 1, noisy_query=False,
-    )  # fmt: skip
-    with Client(f"sqlite:///{(out / _DATABASE).as_posix()}", bundle=out / "bundle") as client:
-        _one_person(console, client, newcomers, judged, questions[held_out[0]])
-        with progress() as report:
-            bundle = client.bundle
-            result = evaluate(bundle, judged, open_encoder(None, bundle), shots=SHOTS, progress=report)
-    _everybody(console, result)
-    console.print()
-    svg, page = save(result, out, f"{NEW_USERS} new users on prompts that nobody trained on")
-    for label, path in (("Picture", svg), ("Page", page), ("Bundle", out / "bundle"), ("Database", out / _DATABASE)):
-        console.print(f"{label:10}{path}", highlight=False)
-    console.print(f"\nNext, in your program: Client('sqlite:///mrm.db', bundle='{(out / 'bundle').as_posix()}')")
-    console.print(f"\nThe whole demo took {time.perf_counter() - began:.0f} s.")
 
 
 def _prepare(out: Path) -> None:
@@ -89,9 +105,15 @@ def _prepare(out: Path) -> None:
         raise OutputError(f"Cannot write to {out}: {error.strerror}. Choose another --out.") from None
 
 
-def _one_person(console: Console, client: Client, people: Population, judged: Dataset, question: Question) -> None:
-    """A host application meets somebody new, records what they choose, and ranks the same answers again."""
-    # Of those whose taste the average does not fit, the one with the strongest.
+def _show_one_user(console: Console, client: Client, people: Population, judged: Dataset, question: Question) -> None:
+    """A host application meets a new user, records what they choose, and ranks the same answers again."""
+    import numpy as np
+    from rich.table import Table
+
+    from mrm_sdk.data.datasets import SUPPORT
+    from mrm_sdk.simulation.corpus import describe
+
+    # Of the users whose taste the average does not fit, the one with the strongest taste.
     person = int(np.argmax(np.linalg.norm(people.tastes, axis=1) * people.unusual))
     user, taste = people.user_ids[person], people.tastes[person]
     rows = np.flatnonzero((judged.user == person) & (judged.phase == SUPPORT))
@@ -109,8 +131,8 @@ def _one_person(console: Console, client: Client, people: Population, judged: Da
     for column in ("   ", "style of the answer", "their true taste", *map(str, SHOTS)):
         table.add_column(column, justify="right" if column[0].isdigit() else "left", no_wrap=True)
     true_order = np.argsort(-(question.styles @ taste), kind="stable")
-    for place, index in enumerate(true_order, 1):
-        table.add_row("", describe(question.styles[index]), f"{place}.", *(f"{rank[index]}." for rank in ranks))
+    for true_rank, index in enumerate(true_order, 1):
+        table.add_row("", describe(question.styles[index]), f"{true_rank}.", *(f"{rank[index]}." for rank in ranks))
     console.print(table)
     for label, rank in (("Best at first", ranks[0]), (f"Best after {SHOTS[-1]}", ranks[-1])):
         console.print(f"\n   {label}: {_start(question.answers[int(np.argmin(rank))])}")
@@ -122,7 +144,9 @@ def _start(text: str, width: int = 120) -> str:
     return line if len(line) <= width else line[: line.rindex(" ", 0, width)] + " …"
 
 
-def _everybody(console: Console, result: Report) -> None:
+def _show_all_users(console: Console, result: Report) -> None:
+    from rich.table import Table
+
     console.print(
         f"[bold]3.[/] {NEW_USERS} people and 16 prompts that were never trained on. How often does the answer"
     )

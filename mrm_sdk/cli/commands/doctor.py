@@ -1,4 +1,4 @@
-"""``mrm doctor``: what is installed, what really works, and the line that mends what does not; changes nothing."""
+"""``mrm doctor``: what is installed, what really works, and the command that fixes what does not; changes nothing."""
 
 from __future__ import annotations
 
@@ -9,31 +9,33 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
+import typer
 from pydantic import SecretStr
 
-from mrm_sdk.bundle import Bundle
-from mrm_sdk.core.batching import Pairs, pad
-from mrm_sdk.encoders import Encoder, base_rewards, embed, open_encoder
+from mrm_sdk.cli.options import AsJson
+from mrm_sdk.cli.output import echo, echo_json
 from mrm_sdk.errors import ConfigurationError, MrmError
 from mrm_sdk.runtime.accelerators import Survey, survey
 from mrm_sdk.runtime.cpus import available_cpus
 from mrm_sdk.runtime.providers import CPU, CUDA, wanted_providers
 from mrm_sdk.schemas.items import Item
 from mrm_sdk.settings import Settings
-from mrm_sdk.storage import Database, current
-from mrm_sdk.storage.migrate import require_current
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from mrm_sdk.bundle import Bundle
+    from mrm_sdk.encoders import Encoder
 
 _PACKAGES = ("mrm-sdk", "sqlalchemy", "alembic", "pydantic", "numpy", "safetensors", "tokenizers", "httpx")
 _RUNTIMES = ("onnxruntime", "onnxruntime-gpu")
 _CPU_ONLY = "pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'mrm-sdk[cpu]'"
 _WITH_CUDA = "pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'mrm-sdk[gpu]'"
-_SPELLING = "mend the spelling, or unset it; docs/commands.md lists all settings"
+_SPELLING = "fix the spelling, or unset it; docs/commands.md lists all settings"
 _ANOTHER_BUILD = "install a build of ONNX Runtime that has it, or unset MRM_PROVIDERS"
 _SET_CPU = "set MRM_PROVIDERS=cpu"
 _ANSWERS = tuple(Item("How do I boil an egg?", f"For {n} minutes.", None) for n in range(4, 8))
@@ -41,13 +43,13 @@ _ANSWERS = tuple(Item("How do I boil an egg?", f"For {n} minutes.", None) for n 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at.
+    """The result of one check.
 
     Args:
-        name: what.
-        ok: whether it is as it should be.
-        detail: what was found.
-        fix: what to do about it; of something that works, how it would work better.
+        name: of the check.
+        ok: whether it passed.
+        detail: what was machine.
+        fix: what to do about it; for a check that passed, how to do better.
     """
 
     name: str
@@ -57,30 +59,53 @@ class Finding:
 
     @classmethod
     def of(cls, name: str, error: MrmError) -> Finding:
-        """What an error says, and the line that it says to run."""
+        """An error, split into what is wrong and the command that fixes it."""
         detail, _, fix = str(error).partition(" Run: ")
         return cls(name, False, detail, fix)
 
     def as_json(self) -> dict[str, Any]:
-        """The finding for programs; ``fix`` only where there is one."""
+        """The finding for programs; ``fix`` only if there is one."""
         return {name: value for name, value in vars(self).items() if name != "fix" or value}
 
 
+def doctor(
+    database: Annotated[
+        str | None, typer.Option(envvar="MRM_DATABASE", help="Also check this database.", show_default=False)
+    ] = None,
+    bundle: Annotated[Path | None, typer.Option(help="Also check and time this bundle.", show_default=False)] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Checks the installation and says how to fix what is wrong; exit code 1 if something is."""
+    findings = examine(database, bundle)
+    if as_json:
+        echo_json([finding.as_json() for finding in findings])
+    else:
+        width = max(len(finding.name) for finding in findings)
+        for finding in findings:
+            echo(f"{'ok ' if finding.ok else 'BAD'}  {finding.name:{width}}  {finding.detail}")
+            if finding.fix:
+                echo(f"     {'':{width}}  -> {finding.fix}")
+    if not all(finding.ok for finding in findings):
+        raise typer.Exit(1)
+
+
 def examine(database: str | None, bundle: Path | None) -> list[Finding]:
-    """Looks at the installation and, where named, at a database and a bundle; changes nothing."""
+    """Checks the installation and, if given, a database and a bundle; changes nothing."""
+    import torch
+
     findings = [Finding("python", True, f"{platform.python_version()}, {platform.system()} {platform.machine()}")]
     findings += [Finding(name, _version(name) is not None, _version(name) or "not installed") for name in _PACKAGES]
     settings, finding = _settings()
-    found = survey(settings)
-    findings += [Finding("torch", True, f"{torch.__version__}, {found.torch}"), _runtime(found)]
-    findings += [*_nvidia(found, settings), *_providers(found, settings), _cpus(settings), finding]
+    machine = survey(settings)
+    findings += [Finding("torch", True, f"{torch.__version__}, {machine.torch}"), _runtime(machine)]
+    findings += [*_nvidia(machine, settings), *_providers(machine, settings), _cpus(settings), finding]
     if database is not None:
         findings.append(_database(database, settings))
     if bundle is not None:
-        if wanted_providers(settings, found.listed)[0] not in found.started:
-            # Already reported; opening it here would only have it complain on the terminal, or worse.
+        if wanted_providers(settings, machine.listed)[0] not in machine.started:
+            # Already reported: opening it here would only print its complaints on the terminal, or crash.
             settings = settings.model_copy(update={"providers": "cpu"})
-        findings += _bundle(bundle, settings, runs=CPU in found.started)
+        findings += _bundle(bundle, settings, runs=CPU in machine.started)
     return findings
 
 
@@ -92,24 +117,24 @@ def _version(distribution: str) -> str | None:
 
 
 def _settings() -> tuple[Settings, Finding]:
-    """The settings of the environment, or the defaults where those are invalid."""
+    """The settings of the environment, or the defaults if those are invalid."""
     try:
         settings = Settings()
     except ConfigurationError as error:
         return Settings.model_construct(), Finding("settings", False, str(error), "unset it, or give a valid value")
     known = {"DATABASE", *(name.upper() for name in Settings.model_fields)}
-    strange = sorted(name for name in os.environ if name.startswith("MRM_") and name[4:].upper() not in known)
-    given = [
+    unknown = sorted(name for name in os.environ if name.startswith("MRM_") and name[4:].upper() not in known)
+    assignments = [
         f"MRM_{name.upper()}={_masked(name, getattr(settings, name))}" for name in sorted(settings.model_fields_set)
     ]
-    detail = ", ".join(given) or "defaults"
-    if strange:
-        return settings, Finding("settings", False, f"{detail}; no such setting: {', '.join(strange)}", _SPELLING)
+    detail = ", ".join(assignments) or "defaults"
+    if unknown:
+        return settings, Finding("settings", False, f"{detail}; no such setting: {', '.join(unknown)}", _SPELLING)
     return settings, Finding("settings", True, detail)
 
 
 def _masked(name: str, value: object) -> str:
-    """A setting without what is secret in it: keys, and what an address carries before its host or in its query."""
+    """A setting without its secrets: keys, and what a URL carries before its host or in its query."""
     if name != "encoder_url" or value is None:
         return str(value)  # a SecretStr gives asterisks
     text = str(value.get_secret_value() if isinstance(value, SecretStr) else value)
@@ -118,7 +143,7 @@ def _masked(name: str, value: object) -> str:
     except ValueError:
         return "***"
     scheme, mark, rest = text.partition("://") if "://" in text else ("", "", text)
-    # People also leave out the scheme, or do not quote a password: all that stands before the last @ may be one.
+    # The scheme may be missing, or a password unquoted: everything before the last @ may be secret.
     secret, at, shown = rest.rpartition("@")
     if "?" in secret or "#" in secret:  # or the @ is within the query
         return f"{scheme}{mark}***"
@@ -126,70 +151,74 @@ def _masked(name: str, value: object) -> str:
     return f"{scheme}{mark}{'***@' if at else ''}{address}{'?***' if query else ''}"
 
 
-def _runtime(found: Survey) -> Finding:
+def _runtime(machine: Survey) -> Finding:
     present = [f"{name} {version}" for name in _RUNTIMES if (version := _version(name))]
     if len(present) > 1:
-        return Finding("onnx runtime", False, f"{' and '.join(present)} overwrite each other's files", _again(found))
-    if found.error:
-        return Finding("onnx runtime", False, found.error.partition(" Run: ")[0], _again(found))
-    built = f", built for CUDA {found.cuda}" if found.cuda else ""
+        return Finding(
+            "onnx runtime", False, f"{' and '.join(present)} overwrite each other's files", _reinstall_command(machine)
+        )
+    if machine.error:
+        return Finding("onnx runtime", False, machine.error.partition(" Run: ")[0], _reinstall_command(machine))
+    built = f", built for CUDA {machine.cuda}" if machine.cuda else ""
     return Finding("onnx runtime", True, f"{' '.join(present) or 'of another distribution'}{built}")
 
 
-def _again(found: Survey) -> str:
-    """The line that installs the one ONNX Runtime that suits this machine."""
-    return _WITH_CUDA if found.nvidia.card or found.nvidia.gpus else _CPU_ONLY
+def _reinstall_command(machine: Survey) -> str:
+    """The command that installs the one ONNX Runtime that suits this machine."""
+    return _WITH_CUDA if machine.nvidia.card or machine.nvidia.gpus else _CPU_ONLY
 
 
-def _providers(found: Survey, settings: Settings) -> Iterator[Finding]:
-    if found.error:
+def _providers(machine: Survey, settings: Settings) -> Iterator[Finding]:
+    if machine.error:
         return
-    wanted = wanted_providers(settings, found.listed)[0]
-    listed = ", ".join(found.listed)
-    if wanted not in found.listed:
+    wanted = wanted_providers(settings, machine.listed)[0]
+    listed = ", ".join(machine.listed)
+    if wanted not in machine.listed:
         fix = f"{_WITH_CUDA}  # or unset MRM_PROVIDERS" if wanted == CUDA else _ANOTHER_BUILD
         yield Finding("providers listed", False, f"{listed}; MRM_PROVIDERS asks for {wanted}", fix)
     else:
         yield Finding("providers listed", True, listed)
-    working = ", ".join(name for name in found.listed if name in found.started) or "none"
-    failed = "".join(f"; {trial.provider} did not: {trial.why}" for trial in found.trials if not trial.started)
-    lacking = wanted in found.listed and wanted not in found.started
-    fix = _mend(found, settings) if lacking and wanted == CUDA else f"mend {wanted}, or set MRM_PROVIDERS=cpu"
-    ok = not lacking and CPU in found.started
-    yield Finding("providers started", ok, working + failed, fix if lacking else "" if ok else _again(found))
+    working = ", ".join(name for name in machine.listed if name in machine.started) or "none"
+    failed = "".join(f"; {trial.provider} did not: {trial.why}" for trial in machine.trials if not trial.started)
+    lacking = wanted in machine.listed and wanted not in machine.started
+    fix = _cuda_fix(machine, settings) if lacking and wanted == CUDA else f"fix {wanted}, or set MRM_PROVIDERS=cpu"
+    ok = not lacking and CPU in machine.started
+    yield Finding(
+        "providers started", ok, working + failed, fix if lacking else "" if ok else _reinstall_command(machine)
+    )
 
 
-def _nvidia(found: Survey, settings: Settings) -> Iterator[Finding]:
-    nvidia = found.nvidia
+def _nvidia(machine: Survey, settings: Settings) -> Iterator[Finding]:
+    nvidia = machine.nvidia
     if not nvidia.gpus:
-        where = "; running on the CPU" if CUDA not in found.started else ""
+        where = "; running on the CPU" if CUDA not in machine.started else ""
         what = f"a GPU that cannot be used: {nvidia.why}" if nvidia.card or nvidia.driver else "no NVIDIA GPU"
-        yield Finding("nvidia", True, what + where, _mend(found, settings) if nvidia.card else "")
+        yield Finding("nvidia", True, what + where, _cuda_fix(machine, settings) if nvidia.card else "")
         return
     names = ", ".join(nvidia.gpus)
-    idle = CUDA not in found.listed and not found.error
+    idle = CUDA not in machine.listed and not machine.error
     yield Finding("nvidia", True, f"{names}; driver for CUDA up to {nvidia.driver}", _WITH_CUDA if idle else "")
-    if found.cuda:
+    if machine.cuda:
         parts = [*nvidia.found, *(f"{name} is missing" for name in nvidia.missing)]
-        # Some are loaded only by graphs that need them: what runs, runs.
-        ok = not nvidia.missing or CUDA in found.started
-        yield Finding("cuda libraries", ok, ", ".join(parts), _libraries(found) if nvidia.missing else "")
+        # Some libraries are loaded only by graphs that need them: if CUDA started, it works.
+        ok = not nvidia.missing or CUDA in machine.started
+        yield Finding("cuda libraries", ok, ", ".join(parts), _libraries_command(machine) if nvidia.missing else "")
 
 
-def _mend(found: Survey, settings: Settings) -> str:
-    """What to do for CUDA to start."""
-    nvidia = found.nvidia
+def _cuda_fix(machine: Survey, settings: Settings) -> str:
+    """What to do so that CUDA starts."""
+    nvidia = machine.nvidia
     if not nvidia.gpus:
         if nvidia.driver:
             return f"see that nvidia-smi works and that CUDA_VISIBLE_DEVICES hides no GPU, or {_SET_CPU}"
         if nvidia.card:
             return f"install NVIDIA's driver (into a container it comes with: docker run --gpus all), or {_SET_CPU}"
         return f"{_CPU_ONLY}  # or {_SET_CPU}"
-    if _number(nvidia.driver) < _number(found.cuda):
-        older = " or: pip install 'onnxruntime-gpu<1.27'," if _number(found.cuda) == 13 else ""
-        return f"update NVIDIA's driver to one for CUDA {found.cuda.partition('.')[0]},{older} or {_SET_CPU}"
+    if _number(nvidia.driver) < _number(machine.cuda):
+        older = " or: pip install 'onnxruntime-gpu<1.27'," if _number(machine.cuda) == 13 else ""
+        return f"update NVIDIA's driver to one for CUDA {machine.cuda.partition('.')[0]},{older} or {_SET_CPU}"
     if nvidia.missing:
-        return _libraries(found)
+        return _libraries_command(machine)
     if settings.device_id >= len(nvidia.gpus):
         return f"set MRM_DEVICE_ID to less than {len(nvidia.gpus)}"
     return f"set MRM_PROVIDERS=cpu until {CUDA} works"
@@ -199,10 +228,10 @@ def _number(version: str) -> int:
     return int("".join(filter(str.isdigit, version.partition(".")[0])) or 0)
 
 
-def _libraries(found: Survey) -> str:
-    """The line that installs what is missing of NVIDIA's libraries, in versions that fit."""
-    if found.nvidia.missing == ("libcudnn.so.9",):
-        return f"pip install 'nvidia-cudnn-cu{_number(found.cuda)}~=9.0'"
+def _libraries_command(machine: Survey) -> str:
+    """The command that installs the missing NVIDIA libraries, in versions that fit."""
+    if machine.nvidia.missing == ("libcudnn.so.9",):
+        return f"pip install 'nvidia-cudnn-cu{_number(machine.cuda)}~=9.0'"
     version = _version("onnxruntime-gpu")
     return f"pip install 'onnxruntime-gpu[cuda,cudnn]{f'=={version}' if version else ''}'"
 
@@ -216,6 +245,9 @@ def _cpus(settings: Settings) -> Finding:
 
 
 def _database(url: str, settings: Settings) -> Finding:
+    from mrm_sdk.storage import Database, current
+    from mrm_sdk.storage.migrate import require_current
+
     try:
         opened = Database(url, settings, read_only=True)
         try:
@@ -233,6 +265,11 @@ def _database(url: str, settings: Settings) -> Finding:
 
 
 def _bundle(path: Path, settings: Settings, *, runs: bool) -> Iterator[Finding]:
+    import numpy as np
+
+    from mrm_sdk.bundle import Bundle
+    from mrm_sdk.encoders import embed, open_encoder
+
     stage = "bundle"
     try:
         bundle = Bundle(path, settings)
@@ -264,6 +301,11 @@ def _bundle(path: Path, settings: Settings, *, runs: bool) -> Iterator[Finding]:
 
 def _score(bundle: Bundle, encoder: Encoder, items: Sequence[Item]) -> NDArray[np.float64]:
     """What a host pays for: encodes n items, adapts a user who prefers each to the next, and scores them, [n]."""
+    import torch
+
+    from mrm_sdk.core.batching import Pairs, pad
+    from mrm_sdk.encoders import base_rewards
+
     rewards = torch.from_numpy(base_rewards(encoder, bundle, items)).double()
     z = rewards[:-1] - rewards[1:]
     weights, _ = bundle.adapt(pad([Pairs(z, torch.ones(len(z)).double(), torch.zeros(len(z)).double())]))

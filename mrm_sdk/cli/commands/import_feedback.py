@@ -1,51 +1,85 @@
-"""``mrm import``: a data set becomes events in a database."""
+"""``mrm import``: the feedback of a data set becomes events in a database."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-from mrm_sdk.cli.datasets import read_all
-from mrm_sdk.cli.output import say
+import typer
+
+from mrm_sdk.cli.options import AsJson, Database, Dataset, Format
+from mrm_sdk.cli.output import echo, say
 from mrm_sdk.cli.progress import progress
-from mrm_sdk.data.rows import SUFFIXES
+from mrm_sdk.cli.reading import read_all
 from mrm_sdk.errors import ConfigurationError
-from mrm_sdk.schemas.feedback import Feedback
-from mrm_sdk.schemas.results import Recorded
-from mrm_sdk.settings import Settings
-from mrm_sdk.storage import Database, Store, upgrade
-from mrm_sdk.storage.recording import collect, observe_unencoded
+
+if TYPE_CHECKING:
+    from mrm_sdk.data.datasets import Dataset as LoadedDataset
+    from mrm_sdk.progress import Progress
+    from mrm_sdk.schemas.feedback import Feedback
+    from mrm_sdk.schemas.results import Recorded
+
+_EVENTS_PER_REPORT = 500
 
 
-def run(dataset: Path, database: str, tenant: str, bundle: Path | None, data_format: str) -> Recorded:
-    """Records all that ``dataset`` says; with a bundle, features are computed at once.
+def import_feedback(
+    dataset: Dataset,
+    database: Database,
+    tenant: Annotated[str, typer.Option(help="Whose rows they become.")] = "default",
+    bundle: Annotated[
+        Path | None, typer.Option(help="Compute features now, under this bundle, instead of on first use.")
+    ] = None,
+    data_format: Format = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Records a data set's comparisons in a database; doing it twice adds nothing."""
+    recorded = _record(dataset, database, tenant, bundle, data_format)
+    if as_json:
+        echo(recorded.model_dump_json(indent=2))
+    else:
+        echo(
+            f"accepted    {recorded.accepted}\nduplicates  {recorded.duplicates}\nrefused     {len(recorded.rejected)}"
+        )
+        for index, reason in recorded.rejected[:10]:
+            echo(f"  comparison {index}: {reason}")
+    if recorded.rejected:
+        raise typer.Exit(1)
 
-    A file of ratings beside comparisons is left out, which is said on stderr: recorded as well, what the comparisons
-    were made from would count twice.
+
+def _record(dataset: Path, url: str, tenant: str, bundle: Path | None, data_format: str) -> Recorded:
+    """Records all feedback of ``dataset``; with a bundle, features are computed at once.
+
+    A file of ratings beside comparisons is left out, with a note on stderr: comparisons are usually made from the
+    ratings beside them, which would then count twice.
     """
+    from mrm_sdk.data.rows import SUFFIXES
+    from mrm_sdk.engine.recording import record_without_features, summarise
+    from mrm_sdk.settings import Settings
+    from mrm_sdk.storage import Database, Store, upgrade
+
     settings = Settings()
-    opened = Database(database, settings)
-    if opened.is_in_memory:
+    database = Database(url, settings)
+    if database.is_in_memory:
         raise ConfigurationError("A database in memory is gone when this command ends; name a file: sqlite:///mrm.db")
     with progress() as report:
         data = read_all(dataset, data_format)
-        beside = next((path for suffix in SUFFIXES if (path := dataset / f"ratings{suffix}").is_file()), None)
-        if beside is not None and len(data):
-            left_out = f"{beside.name} is left out: the comparisons beside it are usually made from it"
-            say(left_out)
-
-        def counted(step: int = 500) -> Iterator[Feedback]:
-            total = len(data) + len(data.ratings or ())
-            for number, given in enumerate(data.feedback(), 1):
-                yield given
-                if number % step == 0 or number == total:
-                    report("recording", number, total)
-
+        ratings = next((path for suffix in SUFFIXES if (path := dataset / f"ratings{suffix}").is_file()), None)
+        if ratings is not None and len(data):
+            say(f"{ratings.name} is left out: the comparisons beside it are usually made from it")
         if bundle is not None:
             from mrm_sdk.client import Client  # loads torch, which storing alone does not need
 
-            with Client(database, bundle=bundle, tenant=tenant, settings=settings) as client:
-                return client.record_many(counted())
-        store = Store(opened, tenant, store_text=settings.store_text)
-        upgrade(opened)
-        return collect(observe_unencoded(store, counted(), settings.chunk_size))
+            with Client(url, bundle=bundle, tenant=tenant, settings=settings) as client:
+                return client.record_many(_reported(data, report))
+        store = Store(database, tenant, store_text=settings.store_text)
+        upgrade(database)
+        return summarise(record_without_features(store, _reported(data, report), settings.chunk_size))
+
+
+def _reported(data: LoadedDataset, report: Progress) -> Iterator[Feedback]:
+    total = len(data) + len(data.ratings or ())
+    for number, judgement in enumerate(data.feedback(), 1):
+        yield judgement
+        if number % _EVENTS_PER_REPORT == 0 or number == total:
+            report("recording", number, total)

@@ -3,21 +3,42 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
+import typer
+
+from mrm_sdk.cli.options import AsJson, Database
+from mrm_sdk.cli.output import echo
 from mrm_sdk.cli.progress import progress
-from mrm_sdk.client import Client
 from mrm_sdk.errors import ConfigurationError, NotFoundError
-from mrm_sdk.schemas.results import Rebuilt
-from mrm_sdk.settings import Settings
-from mrm_sdk.storage import Database
+
+if TYPE_CHECKING:
+    from mrm_sdk.schemas.results import Rebuilt
 
 
-def run(database: str, bundle: Path, tenant: str) -> Rebuilt:
-    """Computes what ``bundle`` lacks of a tenant's feedback; one that was stopped goes on where it was."""
-    opened = Database(database, Settings())
-    if opened.is_in_memory or opened.is_new:  # an empty file would be made, and nothing be found in it
-        kind = ConfigurationError if opened.is_in_memory else NotFoundError
-        raise kind(f"There is no feedback in {opened.url}; name the database that your application records into.")
-    opened.close()
-    with progress() as report, Client(database, bundle=bundle, tenant=tenant) as client:
+def rebuild(
+    database: Database,
+    bundle: Annotated[Path, typer.Option(help="The bundle to switch to.", show_default=False)],
+    tenant: Annotated[str, typer.Option(help="Whose feedback.")] = "default",
+    as_json: AsJson = False,
+) -> None:
+    """Gives stored feedback the features of another bundle and adapts all users; resumes if it was interrupted."""
+    rebuilt = _rebuild(database, bundle, tenant)
+    if as_json:
+        echo(rebuilt.model_dump_json(indent=2))
+    else:
+        echo(f"encoded   {rebuilt.items}\ncompared  {rebuilt.comparisons}\nadapted   {rebuilt.users}")
+
+
+def _rebuild(url: str, bundle: Path, tenant: str) -> Rebuilt:
+    from mrm_sdk.client import Client
+    from mrm_sdk.settings import Settings
+    from mrm_sdk.storage import Database
+
+    database = Database(url, Settings())
+    if database.is_in_memory or database.is_new:  # a client would create an empty file, and find nothing in it
+        kind = ConfigurationError if database.is_in_memory else NotFoundError
+        raise kind(f"There is no feedback in {database.url}; name the database that your application records into.")
+    database.close()
+    with progress() as report, Client(url, bundle=bundle, tenant=tenant) as client:
         return client.rebuild(progress=report)

@@ -345,10 +345,10 @@ def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_what_the_command_prints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from mrm_sdk.cli.commands.export_encoder import run
+    from mrm_sdk.cli.commands.encoder import export
 
     model, out = write_transformer(tmp_path / "model", "bert"), tmp_path / "encoder"
-    run(
+    export(
         str(model), out, max_tokens=None, precision="float32", pooling=None, normalize=None, licence=None, as_json=False
     )
     printed = capsys.readouterr().out

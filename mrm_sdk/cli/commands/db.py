@@ -1,0 +1,50 @@
+"""``mrm db``: the tables of a database, and their migrations."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import typer
+
+from mrm_sdk.cli.options import Database
+from mrm_sdk.cli.output import echo
+
+if TYPE_CHECKING:
+    from mrm_sdk.storage import Database as OpenedDatabase
+
+app = typer.Typer(help="The database's tables: bring them up to date, or see where they stand.", no_args_is_help=True)
+
+
+@app.command()
+def upgrade(database: Database) -> None:
+    """Brings the tables up to date."""
+    from mrm_sdk.storage import upgrade as run
+
+    before, after = run(_opened(database))
+    echo(f"{before or 'no tables'} -> {after}" if before != after else f"up to date at {after}")
+
+
+@app.command()
+def current(database: Database) -> None:
+    """Prints the revision of the tables."""
+    from mrm_sdk.storage import current as run
+
+    echo(run(_opened(database)) or "no tables")
+
+
+@app.command()
+def check(database: Database) -> None:
+    """Compares the tables with what this version expects; exit code 1 if they differ."""
+    from mrm_sdk.storage import check as run
+
+    differences = run(_opened(database))
+    echo("\n".join(differences) if differences else "the tables are as they should be")
+    if differences:
+        raise typer.Exit(1)
+
+
+def _opened(url: str) -> OpenedDatabase:
+    from mrm_sdk.settings import Settings
+    from mrm_sdk.storage import Database as OpenedDatabase
+
+    return OpenedDatabase(url, Settings())

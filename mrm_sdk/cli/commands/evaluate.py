@@ -1,0 +1,63 @@
+"""``mrm evaluate``: a bundle on users it was not trained on, before and after adapting."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mrm_sdk.cli.options import Dataset, Feedback, Format, numbers
+from mrm_sdk.cli.output import echo
+from mrm_sdk.cli.progress import progress
+from mrm_sdk.cli.reading import read_for_learning
+from mrm_sdk.errors import ConfigurationError, OutputError
+
+
+def evaluate(
+    bundle: Annotated[Path, typer.Argument(help="The bundle's folder.", show_default=False)],
+    dataset: Dataset,
+    shots: Annotated[
+        str | None, typer.Option(help="Numbers of comparisons to adapt to: 0,2,5,10,20,40,60.", show_default=False)
+    ] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the report here, as JSON.")] = None,
+    picture: Annotated[Path | None, typer.Option(help="Also write accuracy.svg and accuracy.html here.")] = None,
+    data_format: Format = "auto",
+    feedback: Feedback = "comparisons",
+) -> None:
+    """Judges a bundle on users who took no part in training: before, after, and with another user's weights."""
+    from mrm_sdk.bundle import Bundle
+    from mrm_sdk.encoders import open_encoder
+    from mrm_sdk.evaluation.protocol import SHOTS
+    from mrm_sdk.evaluation.protocol import evaluate as run
+    from mrm_sdk.evaluation.reports.evaluation import save, table
+    from mrm_sdk.evaluation.reports.figures import require_matplotlib
+    from mrm_sdk.evaluation.reports.page import write
+
+    shot_numbers: Sequence[int] = SHOTS if shots is None else numbers(shots, "--shots")
+    if feedback == "ratings":
+        if shots is not None:
+            raise ConfigurationError("--shots counts comparisons, and --feedback ratings has none: leave --shots out.")
+        shot_numbers = (0, sys.maxsize)
+    for folder in (json_file.parent if json_file else None, picture):
+        if folder is not None and folder.exists() and not folder.is_dir():
+            raise OutputError(f"{folder} is not a folder; choose another place.")
+    if picture is not None:
+        require_matplotlib()
+    loaded = Bundle(bundle)
+    with progress() as report:
+        report("reading", 0, 1)
+        data = read_for_learning(dataset, data_format, feedback)
+        report("reading", 1, 1)
+        result = run(loaded, data, open_encoder(None, loaded), shots=shot_numbers, progress=report)
+    echo(table(result))
+    if json_file is not None:
+        write(json_file, json.dumps(result.as_json(), indent=2) + "\n")
+    if loaded.manifest.training.get("data", {}).get("sha256") == data.sha256:
+        echo("\nThese are the users that the bundle was trained on: the figures flatter it. Judge it on others.")
+    if picture is not None:
+        for path in save(result, picture, f"{loaded.manifest.name}: personalization"):
+            echo(f"written  {path}")

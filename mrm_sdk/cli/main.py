@@ -1,0 +1,25 @@
+"""Entry point of ``mrm``: runs a command and turns errors into one line and an exit code."""
+
+from __future__ import annotations
+
+import sys
+
+from mrm_sdk.cli.output import INTERRUPTED, say
+from mrm_sdk.errors import MrmError
+
+
+def main() -> None:
+    """Runs ``mrm``; an error of this package becomes one line on stderr and its exit code."""
+    try:
+        from mrm_sdk.cli.commands import app  # imported here: Ctrl-C may come while it loads
+
+        app()
+    except MrmError as error:
+        say(f"error: {error}")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        say(INTERRUPTED)
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of stdout has gone, as in `mrm … | head`
+        sys.stderr.close()
+        sys.exit(1)

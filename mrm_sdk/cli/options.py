@@ -1,0 +1,49 @@
+"""Options and arguments that several commands share, and how their text becomes values."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mrm_sdk.errors import ConfigurationError
+
+Database = Annotated[
+    str, typer.Option("--database", envvar="MRM_DATABASE", help="URL, as sqlite:///mrm.db", show_default=False)
+]
+Dataset = Annotated[Path, typer.Argument(help="A folder, or a comparisons.jsonl[.gz].", show_default=False)]
+Format = Annotated[str, typer.Option("--format", help="auto, own, or another program's (docs/data.md).")]
+Feedback = Annotated[str, typer.Option(help="comparisons, or ratings: what users adapt to.")]
+Encoder = Annotated[
+    str, typer.Option(help="minilm, an exported encoder's folder, remote:PROTOCOL:MODEL, or precomputed.")
+]
+Seed = Annotated[int, typer.Option(help="The only source of randomness.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
+
+
+def numbers(text: str, option: str) -> list[int]:
+    """Whole numbers separated by commas.
+
+    Raises:
+        ConfigurationError: it is something else.
+    """
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise ConfigurationError(f"{option} needs whole numbers with commas, as 0,2,10; not {text!r}.") from None
+
+
+def age(text: str, option: str) -> timedelta:
+    """A duration such as ``90d`` or ``12h``.
+
+    Raises:
+        ConfigurationError: it is something else.
+    """
+    from mrm_sdk.settings import duration
+
+    try:
+        return duration(text)
+    except ValueError as error:
+        raise ConfigurationError(f"{option}: {error}.") from None

@@ -1,0 +1,138 @@
+"""A user's weights, kept in step with the user's feedback, and the scores that they give."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mrm_sdk.bundle.encoder_spec import digest
+from mrm_sdk.core.batching import Pairs
+from mrm_sdk.core.drift import discounts, rating_discounts
+from mrm_sdk.core.ratings import pairs_of_ratings
+from mrm_sdk.engine.features import Featurizer
+from mrm_sdk.errors import ContentionError, MrmError
+from mrm_sdk.schemas.items import Item
+from mrm_sdk.schemas.results import UserReward
+from mrm_sdk.storage.events import NO_FEEDBACK, StoredRating, StoredWeights, UserFeedback
+from mrm_sdk.tracing import span
+
+_ATTEMPTS = 8
+
+
+class Personalizer:
+    """Adapts users on demand under one bundle; safe to share between threads.
+
+    Args:
+        featurizer: the bundle, the store, and the features of feedback.
+
+    Attributes:
+        fingerprint: weights are stored under it: the bundle's, unless encoder or half-life differ from the bundle's.
+    """
+
+    def __init__(self, featurizer: Featurizer) -> None:
+        self.featurizer = featurizer
+        self._bundle, self._store = featurizer.bundle, featurizer.store
+        self.fingerprint = featurizer.fingerprint
+        bundled, configured = self._bundle.manifest.adaptation.half_life, featurizer.settings.half_life
+        self._half_life = bundled if configured is None else configured.total_seconds() or None
+        if self._half_life != bundled:
+            self.fingerprint = digest([self.fingerprint, {"half_life": self._half_life}])
+        self._prior_weights, self._prior_covariance = self._adapt(NO_FEEDBACK)
+
+    def personalize(self, user_id: str) -> UserReward:
+        """Returns a user's weights; adapts first if feedback is newer than the stored weights.
+
+        Weights are stored only if the feedback did not change meanwhile. If other processes record faster than this
+        one adapts, the last result is returned without being stored, and the next call tries again.
+
+        Raises:
+            BundleMismatchError: feedback stored without its text has no features under this bundle.
+            EncoderError: text could not be encoded.
+            ContentionError: other processes keep forgetting and recording this user.
+            DatabaseError: the database refused.
+        """
+        weights = None
+        for _ in range(_ATTEMPTS):
+            version, stored = self._store.weights(user_id, self.fingerprint)
+            if version == 0:
+                return self._reward(user_id, StoredWeights(self._prior_weights, self._prior_covariance, 0, 0, 0))
+            if stored is not None and stored.feedback_version == version:
+                return self._reward(user_id, stored)
+            feedback = self._store.feedback(user_id, self.featurizer.features_hash, dated=self._half_life is not None)
+            completed = self.featurizer.complete(feedback)
+            if completed is None:
+                continue
+            with span("adapt", comparisons=len(completed.z), ratings=len(completed.ratings)):
+                mean, covariance = self._adapt(completed)
+            revision = 1 if stored is None else stored.revision + 1
+            judgements = len(completed.z) + len(completed.ratings)
+            weights = StoredWeights(mean, covariance, judgements, feedback.feedback_version, revision)
+            if self._store.save_weights(user_id, self.fingerprint, weights):
+                return self._reward(user_id, weights)
+        if weights is None:
+            raise ContentionError("Other processes keep forgetting and recording this user. Try again.")
+        return self._reward(user_id, replace(weights, revision=weights.revision - 1))
+
+    def score(self, user_id: str, items: Sequence[Item]) -> NDArray[np.float32]:
+        """Rewards of items for a user, [n] float32; adapts first if feedback is newer than the stored weights.
+
+        Raises:
+            EmbeddingError: an item's embedding does not fit, or its rewards overflow.
+            EncoderError: the encoder failed.
+            MrmError: see :meth:`personalize`.
+        """
+        weights = self.personalize(user_id).weights
+        for item in items:
+            self.featurizer.check(item)
+        rewards = self.featurizer.base_rewards(items)
+        matrix = np.array([rewards[item.key] for item in items], np.float64).reshape(len(items), len(weights))
+        scores = (matrix @ weights).astype(np.float32)
+        if not np.isfinite(scores).all():
+            raise self.featurizer.overflow_error()
+        return scores
+
+    def _adapt(self, feedback: UserFeedback) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+        strength, rating_discount = np.array(feedback.strength, np.float64), np.ones(len(feedback.ratings))
+        if self._half_life is not None:
+            moments = [*(feedback.created_at or ()), *(rating.created_at for rating in feedback.ratings)]
+            discount, rating_discount = np.split(discounts(moments, self._half_life), [len(strength)])
+            strength *= discount
+        user = Pairs(
+            torch.from_numpy(self._matrix(feedback.z)),
+            torch.from_numpy(strength),
+            torch.tensor(feedback.tie, dtype=torch.float64),
+        )
+        if feedback.ratings:
+            rating_pairs = self._pairs_of_ratings(feedback.ratings, rating_discount)
+            user = Pairs(*map(torch.cat, zip(user, rating_pairs, strict=True)))
+        weights, covariance = self._bundle.adapt(Pairs(*(field.unsqueeze(0) for field in user)))
+        if not bool(torch.isfinite(weights).all()):
+            raise MrmError("Adaptation gave NaN or infinity; the stored weights stay. Check the embeddings' scale.")
+        return weights[0].numpy(), None if covariance is None else covariance[0].numpy()
+
+    def _pairs_of_ratings(self, ratings: Sequence[StoredRating], discount: NDArray[np.float64]) -> Pairs:
+        numbers = {key: number for number, key in enumerate(dict.fromkeys(rating.prompt for rating in ratings))}
+        prompt = np.array([numbers[rating.prompt] for rating in ratings], np.int64)
+        return pairs_of_ratings(
+            np.array([rating.value for rating in ratings], np.float64),
+            self._matrix([rating.base_rewards for rating in ratings]),
+            prompt,
+            np.array([rating.strength for rating in ratings], np.float64) * rating_discounts(discount, prompt),
+        )
+
+    def _matrix(self, vectors: Sequence[NDArray[np.float32] | None]) -> NDArray[np.float64]:
+        return np.array(vectors, np.float64).reshape(len(vectors), self._bundle.manifest.base_functions)
+
+    def _reward(self, user_id: str, stored: StoredWeights) -> UserReward:
+        return UserReward(
+            user_id=user_id,
+            weights=stored.weights,
+            covariance=stored.covariance,
+            comparisons=stored.comparisons,
+            revision=stored.revision,
+            fingerprint=self.fingerprint,
+        )
