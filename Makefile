@@ -5,11 +5,12 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help demo test lint bench gpu-check clean
+.PHONY: help demo check test lint bench gpu-check clean
 
 help:
 	@echo "make demo    install, train on synthetic people, personalize, draw a picture"
-	@echo "make test    install what tests need, check the code, run all tests"
+	@echo "make check   the fast lane: check the code, run the tests that need no PostgreSQL, model export or subprocess"
+	@echo "make test    the full lane: check the code, run all tests"
 	@echo "make bench   measure; tables on the terminal, JSON under tests/benchmarks/results"
 	@echo "             (and what takes minutes and 4 GB of disk: $(BIN)/python -m tests.benchmarks memory)"
 	@echo "make gpu-check  what this machine's GPU does, with what is installed; needs no network (docs/gpu.md)"
@@ -20,6 +21,9 @@ demo: $(VENV)/.run
 
 test: $(VENV)/.dev lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term
+
+check: $(VENV)/.dev lint
+	$(BIN)/python -m pytest -n 2 --dist loadscope -q -m "not slow"
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
