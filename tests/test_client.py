@@ -322,7 +322,7 @@ def test_ids_that_are_none(client: Client, method: str, user_id: Any) -> None:
 
 def test_what_is_handed_out_cannot_be_changed(client: Client) -> None:
     client.record(prefer())
-    for user in (client.personalize("ada"), client.personalize("nobody")):
+    for user in (client.personalize("ada"), client.personalize("unknown")):
         for array in (user.weights, user.covariance):
             assert array is not None
             with pytest.raises(ValueError, match="read-only"):

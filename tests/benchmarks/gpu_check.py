@@ -224,7 +224,7 @@ def _part(name: str, lines: queue.Queue[str | None], child: subprocess.Popen[str
 
 
 def _read(stream: Any, lines: queue.Queue[str | None]) -> None:
-    with contextlib.suppress(ValueError):  # closed, once nobody listens any more
+    with contextlib.suppress(ValueError):  # the other end is closed
         for line in stream:
             lines.put(line)
     lines.put(None)

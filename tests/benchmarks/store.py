@@ -127,7 +127,7 @@ class Hosting:
 def measured(url: str, bundle: Bundle, name: str, repeats: int) -> list[Row]:
     """All lines of one database."""
     with Client(url, bundle=bundle) as client:
-        client.personalize("nobody")  # makes the tables
+        client.personalize("unknown")  # makes the tables
         with contextlib.closing(Bare(url)) as bare:
             return list(Hosting(client, bare, name).rows(repeats))
 

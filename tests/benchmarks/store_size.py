@@ -77,7 +77,7 @@ def fill(engine: sa.Engine, comparisons: int, features: str) -> None:
 def measured(url: str, bundle: Bundle, name: str, comparisons: int) -> list[dict[str, Any]]:
     """The calls that a host makes all the time, beside so many comparisons of other people."""
     with Client(url, bundle=bundle) as client:
-        client.personalize("nobody")  # makes the tables
+        client.personalize("unknown")  # makes the tables
         engine = sa.create_engine(url)
         began = time.perf_counter()
         fill(engine, comparisons, bundle.features)

@@ -20,12 +20,12 @@ def test_compare_prints_and_saves(tmp_path: Path) -> None:
     out, html = tmp_path / "new" / "c.json", tmp_path / "c.html"
     run = mrm("compare", data, *FEW, "--methods", "population,per-user", "--json", out, "--report", html)
     assert (run.code, run.err) == (0, ""), run.err
-    found = json.loads(out.read_text())
-    assert [method["name"] for method in found["methods"]] == ["population", "per_user"]
-    population, alone = found["methods"]
+    results = json.loads(out.read_text())
+    assert [method["name"] for method in results["methods"]] == ["population", "per_user"]
+    population, alone = results["methods"]
     assert [point["shots"] for point in alone["points"]] == [0, 5]
     assert alone["points"][1]["gain"]["low"] > 0  # tastes differ, so one's own comparisons help …
-    assert population["points"][1]["gain"]["difference"] == 0  # … whoever adapts to them
+    assert population["points"][1]["gain"]["difference"] == 0  # … for all users
     assert f"{100 * alone['points'][1]['accuracy']:.1f}" in run.out
     assert max(map(len, run.out.splitlines())) <= 100
     assert_self_contained(html.read_text())
@@ -93,7 +93,7 @@ def test_compare_on_real_people(tmp_path: Path) -> None:
     names = ",".join(methods)
     run = mrm("compare", data, "--methods", names, "--folds", 2, "--seeds", "0", "--shots", "0,10,40", "--json", out)
     assert (run.code, run.err) == (0, ""), run.err
-    found = {method["name"]: method["points"][-1] for method in json.loads(out.read_text())["methods"]}
-    assert list(found) == methods
-    assert all(point["accuracy"] > 0.5 for point in found.values())
-    assert all(found[name]["flip_drop"]["low"] > 0 for name in ("per_user", "newton"))
+    results = {method["name"]: method["points"][-1] for method in json.loads(out.read_text())["methods"]}
+    assert list(results) == methods
+    assert all(point["accuracy"] > 0.5 for point in results.values())
+    assert all(results[name]["flip_drop"]["low"] > 0 for name in ("per_user", "newton"))

@@ -40,10 +40,10 @@ def as_json(run: Run) -> dict[str, dict[str, object]]:
 
 
 def look(
-    monkeypatch: pytest.MonkeyPatch, found: Survey, database: str | None = None, bundle: Path | None = None
+    monkeypatch: pytest.MonkeyPatch, machine: Survey, database: str | None = None, bundle: Path | None = None
 ) -> dict[str, Finding]:
-    """Examines a machine of which ``found`` is true."""
-    monkeypatch.setattr(doctor, "survey", lambda _: found)
+    """Examines a machine with these accelerators."""
+    monkeypatch.setattr(doctor, "survey", lambda _: machine)
     return {finding.name: finding for finding in examine(database, bundle)}
 
 
@@ -129,7 +129,7 @@ def test_databases_stay_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     old = Database(f"sqlite:///{tmp_path / 'old #1.db'}", Settings())
     upgrade(old, "0001")
-    # While somebody has it open, what was written last is in a file beside it.
+    # While a process has it open, the last writes are in the WAL file.
     assert (tmp_path / "old #1.db-wal").exists()
     open_elsewhere = look_at("old #1.db")
     old.close()

@@ -70,10 +70,10 @@ def meet(client: Client, statement: str, work: Callable[[], object]) -> list[int
 
 class TestAdaptation:
     def test_an_unknown_user_has_the_prior(self, client: Client, embedded_bundle: Bundle) -> None:
-        user = client.personalize("nobody")
+        user = client.personalize("unknown")
         np.testing.assert_array_equal(user.weights, embedded_bundle.prior.w0.numpy())
         np.testing.assert_allclose(user.covariance, np.linalg.inv(embedded_bundle.prior.precision.numpy()))
-        assert (user.user_id, user.comparisons, user.revision) == ("nobody", 0, 0)
+        assert (user.user_id, user.comparisons, user.revision) == ("unknown", 0, 0)
         assert user.fingerprint == embedded_bundle.fingerprint
 
     def test_scores_are_weights_times_base_rewards(self, client: Client, embedded_bundle: Bundle) -> None:
@@ -124,7 +124,7 @@ class TestAdaptation:
         after = client.personalize("ada")
         assert after.revision == before.revision
         np.testing.assert_array_equal(after.weights, before.weights)
-        assert client.personalize("nobody").comparisons == 0
+        assert client.personalize("unknown").comparisons == 0
 
     def test_the_order_does_not_matter(self, embedded_bundle: Bundle) -> None:
         comparisons = [prefer(A, B), prefer(C, A, strength=3.0), prefer(B, D, tie=True), prefer(D, C), prefer(A, D)]
@@ -157,12 +157,12 @@ class TestAdaptation:
 
     def test_opposites_cancel(self, client: Client) -> None:
         client.record_many([prefer(A, B, strength=50), prefer(B, A, strength=50)])
-        assert abs(margin(client, A, B)) < abs(margin(client, A, B, "nobody")) + 1e-6
+        assert abs(margin(client, A, B)) < abs(margin(client, A, B, "unknown")) + 1e-6
 
 
 class TestForgetting:
     def test_the_prior_is_back(self, client: Client) -> None:
-        prior = client.score("nobody", [A, B, C])
+        prior = client.score("unknown", [A, B, C])
         client.record(prefer(A, B))
         assert not np.array_equal(client.score("ada", [A, B, C]), prior)
         client.forget("ada")
@@ -311,27 +311,27 @@ class TestBundles:
 
         encoder = CountingEncoder()
         with Client(url, bundle=embedded_bundle, encoder=encoder) as client:
-            found = client.personalize("ada").weights
+            weights_before = client.personalize("ada").weights
         assert sorted(text for _, text in encoder.encoded) == ["x", "y", "z"]
         assert store.feedback("ada", embedded_bundle.features).z == [None] * 3  # those are another encoder's
         database.close()
         with Client("sqlite://", bundle=embedded_bundle, encoder=CountingEncoder()) as client:
             client.record_many(comparisons)
-            np.testing.assert_allclose(client.personalize("ada").weights, found, rtol=0, atol=1e-12)
+            np.testing.assert_allclose(client.personalize("ada").weights, weights_before, rtol=0, atol=1e-12)
 
 
 def test_vectors_of_two_encoders_never_meet(url: str, embedded_bundle: Bundle) -> None:
     comparisons = [prefer("x", "y"), prefer("z", "y")]
-    found = []
+    scores = []
     for encoder in (CountingEncoder(), Other()):
         with Client(url, bundle=embedded_bundle, encoder=encoder) as client:
             client.record_many(comparisons)
-            found.append(client.score("ada", ["x", "y"]))
+            scores.append(client.score("ada", ["x", "y"]))
         assert len(encoder.encoded) == 3
         with Client("sqlite://", bundle=embedded_bundle, encoder=encoder) as alone:
             alone.record_many(comparisons)
-            np.testing.assert_allclose(alone.score("ada", ["x", "y"]), found[-1], atol=1e-6)
-    assert not np.allclose(*found)
+            np.testing.assert_allclose(alone.score("ada", ["x", "y"]), scores[-1], atol=1e-6)
+    assert not np.allclose(*scores)
 
 
 def test_an_event_that_does_not_fit_costs_its_user_nothing_else(url: str, embedded_bundle: Bundle) -> None:
@@ -369,7 +369,7 @@ def test_threads_lose_nothing(url: str, embedded_bundle: Bundle) -> None:
             done.set()
         for reader in readers:
             seen = reader.result()
-            assert seen == sorted(seen)  # nobody ever sees a step back
+            assert seen == sorted(seen)  # no reader ever sees a step back
         assert [client.personalize(user).comparisons for user in ("u0", "u1")] == [40, 40]
         expected = weights(embedded_bundle, [prefer(A, B) for _ in range(40)])
         np.testing.assert_allclose(client.personalize("u0").weights, expected, rtol=0, atol=1e-12)

@@ -108,9 +108,9 @@ class TestRule:
         self, embedded_bundle: Bundle, drawn: list[Any]
     ) -> None:
         comparisons = compared(drawn)
-        found = adapted(embedded_bundle, comparisons)
-        np.testing.assert_array_equal(found.weights, expected(embedded_bundle, comparisons, None))
-        assert same(found, adapted(embedded_bundle, comparisons, timedelta(0)))
+        reward = adapted(embedded_bundle, comparisons)
+        np.testing.assert_array_equal(reward.weights, expected(embedded_bundle, comparisons, None))
+        assert same(reward, adapted(embedded_bundle, comparisons, timedelta(0)))
 
     @settings(deadline=None, max_examples=25)
     @given(drawn=AGED, half_life=HALF_LIVES)
@@ -118,9 +118,9 @@ class TestRule:
         self, embedded_bundle: Bundle, drawn: list[Any], half_life: timedelta
     ) -> None:
         comparisons = compared(drawn)
-        found = adapted(embedded_bundle, comparisons, half_life)
-        np.testing.assert_allclose(found.weights, expected(embedded_bundle, comparisons, half_life), rtol=0, atol=1e-9)
-        assert found.comparisons == len(comparisons)
+        reward = adapted(embedded_bundle, comparisons, half_life)
+        np.testing.assert_allclose(reward.weights, expected(embedded_bundle, comparisons, half_life), rtol=0, atol=1e-9)
+        assert reward.comparisons == len(comparisons)
 
     @settings(deadline=None, max_examples=25)
     @given(drawn=AGED, half_life=HALF_LIVES)
@@ -142,21 +142,21 @@ class TestRule:
             *(rate(MANY[places[0]], float(places[1]), timedelta(seconds=age), event_id=f"r{n}")
               for n, (places, age, *_) in enumerate(drawn)),
         ]  # fmt: skip
-        found = adapted(embedded_bundle, feedback, half_life)
+        reward = adapted(embedded_bundle, feedback, half_life)
         shuffle.shuffle(feedback)
         settings = Settings(half_life=half_life)
         with Client("sqlite://", bundle=embedded_bundle, settings=settings) as client:
             for one in feedback:
                 client.record(one)
                 client.personalize("ada")
-            assert same(client.personalize("ada"), found)
+            assert same(client.personalize("ada"), reward)
 
     def test_age_is_measured_from_the_newest_event_not_from_the_clock(self, embedded_bundle: Bundle) -> None:
         ages = [timedelta(0), 3 * HOUR, 10 * HOUR]
         recent = [prefer(A, B, ages[0]), prefer(C, B, ages[1]), prefer(D, A, ages[2])]
         past = [comparison.model_copy(update={"created_at": comparison.created_at - YEAR}) for comparison in recent]
-        found = adapted(embedded_bundle, sorted(recent, key=lambda c: c.event_id), HOUR)
-        assert same(adapted(embedded_bundle, past, HOUR), found)
+        reward = adapted(embedded_bundle, sorted(recent, key=lambda c: c.event_id), HOUR)
+        assert same(adapted(embedded_bundle, past, HOUR), reward)
 
     def test_who_changes_their_mind_is_believed(self, embedded_bundle: Bundle) -> None:
         feedback = [prefer(A, B, 30 * DAY + n * HOUR) for n in range(20)] + [prefer(B, A, n * HOUR) for n in range(5)]
@@ -169,9 +169,9 @@ class TestRule:
         train_bundle(embedded_dataset, tmp_path / "b", config=config, half_life=DAY)
         bundle = Bundle(tmp_path / "b")
         comparisons = compared([([0, 1], 0, 1.0, False), ([2, 1], 86_400, 1.0, False), ([3, 0], 172_800, 2.0, False)])
-        found = adapted(bundle, comparisons)
-        np.testing.assert_allclose(found.weights, expected(bundle, comparisons, DAY), rtol=0, atol=1e-12)
-        assert not np.allclose(found.weights, expected(bundle, comparisons, None), rtol=0, atol=1e-6)
+        reward = adapted(bundle, comparisons)
+        np.testing.assert_allclose(reward.weights, expected(bundle, comparisons, DAY), rtol=0, atol=1e-12)
+        assert not np.allclose(reward.weights, expected(bundle, comparisons, None), rtol=0, atol=1e-6)
 
 
 class TestOtherFeedback:
@@ -198,8 +198,8 @@ class TestOtherFeedback:
 
     def test_the_newest_of_either_kind_is_what_age_is_measured_from(self, embedded_bundle: Bundle) -> None:
         # A single rating compares nothing, but the user was here.
-        found = adapted(embedded_bundle, [prefer(A, B, DAY), rate(C, 3)], DAY)
-        close(found, adapted(embedded_bundle, [prefer(A, B, strength=0.5), rate(C, 3)]))
+        reward = adapted(embedded_bundle, [prefer(A, B, DAY), rate(C, 3)], DAY)
+        close(reward, adapted(embedded_bundle, [prefer(A, B, strength=0.5), rate(C, 3)]))
 
 
 class TestWhichHalfLife:
@@ -215,16 +215,16 @@ class TestWhichHalfLife:
 
     def test_weights_of_another_half_life_are_not_taken_for_current(self, daily: Bundle, tmp_path: Path) -> None:
         url = f"sqlite:///{tmp_path / 'mrm.db'}"
-        found = {}
+        by_half_life = {}
         for half_life in (None, HOUR, timedelta(0), 30 * DAY, None, HOUR):
             with Client(url, bundle=daily, settings=Settings(half_life=half_life)) as client:
                 client.record_many(self.FEEDBACK)
                 user = client.personalize("ada")
                 assert same(user, adapted(daily, self.FEEDBACK, half_life))
-                assert same(user, found.setdefault(half_life, user))
+                assert same(user, by_half_life.setdefault(half_life, user))
                 assert user.revision == 1  # those of its own half-life it finds again
-        assert len({user.fingerprint for user in found.values()}) == 4
-        assert len({user.weights.tobytes() for user in found.values()}) == 4
+        assert len({user.fingerprint for user in by_half_life.values()}) == 4
+        assert len({user.weights.tobytes() for user in by_half_life.values()}) == 4
 
     def test_the_same_half_life_keeps_the_bundles_fingerprint(self, embedded_bundle: Bundle, daily: Bundle) -> None:
         assert adapted(daily, self.FEEDBACK, DAY).fingerprint == daily.fingerprint

@@ -181,9 +181,9 @@ def test_the_order_of_arrival_does_not_matter(
     ]
     expected = adapted(embedded_bundle, feedback)
     random.shuffle(feedback)
-    found = adapted(embedded_bundle, feedback, one_by_one=one_by_one)
-    np.testing.assert_array_equal(found.weights, expected.weights)  # to the last bit: replicas agree
-    assert found.comparisons == expected.comparisons
+    reward = adapted(embedded_bundle, feedback, one_by_one=one_by_one)
+    np.testing.assert_array_equal(reward.weights, expected.weights)  # to the last bit: replicas agree
+    assert reward.comparisons == expected.comparisons
 
 
 class TestRecord:
@@ -295,15 +295,15 @@ class TestLater:
         database.close()
         encoder = CountingEncoder()
         with Client(url, bundle=embedded_bundle, encoder=encoder) as client:
-            found = client.personalize("ada")
+            reward = client.personalize("ada")
         assert sorted(text for _, text in encoder.encoded) == ["w", "x", "y", "z"]
         with Client("sqlite://", bundle=embedded_bundle, encoder=CountingEncoder()) as client:
             client.record_many(feedback)
-            same(client.personalize("ada"), found)
+            same(client.personalize("ada"), reward)
         encoder.encoded.clear()
         with Client(url, bundle=embedded_bundle, encoder=encoder) as client:
             client.record(rate("x", 4))
-            assert client.personalize("ada").comparisons == found.comparisons
+            assert client.personalize("ada").comparisons == reward.comparisons
         assert encoder.encoded == []
 
     def test_another_bundle_makes_its_own_features(

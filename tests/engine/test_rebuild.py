@@ -133,7 +133,7 @@ class TestUse:
     def test_an_unknown_user_gets_the_new_prior(self, client: Client, other_bundle: Bundle) -> None:
         client.record_many(said())
         client.use(other_bundle, encoder=CountingEncoder())
-        np.testing.assert_array_equal(client.personalize("nobody").weights, other_bundle.prior.w0.numpy())
+        np.testing.assert_array_equal(client.personalize("unknown").weights, other_bundle.prior.w0.numpy())
 
     def test_the_same_features_need_no_rebuild(self, url: str, embedded_bundle: Bundle) -> None:
         with Client(url, bundle=embedded_bundle) as client:
@@ -234,10 +234,10 @@ class TestRebuild:
         client.record_many([*said(), *said("bob", "bob's ")])
         encoder = CountingEncoder()
         client.use(other_bundle, encoder=encoder)
-        told: list[tuple[str, int, int]] = []
-        first = client.rebuild(progress=lambda *values: told.append(values))
+        reports: list[tuple[str, int, int]] = []
+        first = client.rebuild(progress=lambda *values: reports.append(values))
         assert (first.comparisons, first.users) == (10, 2)
-        assert told == [("encoding", 11, 11), ("comparing", 10, 10), ("adapting", 2, 2)]
+        assert reports == [("encoding", 11, 11), ("comparing", 10, 10), ("adapting", 2, 2)]
         count = len(encoder.encoded)
         assert client.rebuild() == Rebuilt(items=0, comparisons=0, users=2)
         assert len(encoder.encoded) == count
