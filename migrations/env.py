@@ -2,14 +2,14 @@
 
 from alembic import context
 
-from mrm_sdk.storage.migrate import VERSION_TABLE, within_schema
+from mrm_sdk.storage.migrate import VERSION_TABLE, use_schema
 from mrm_sdk.storage.tables import Base
 
 connection = context.config.attributes.get("connection")
 if connection is None:
     raise SystemExit("Run migrations with: mrm db upgrade --database URL")
 
-within_schema(connection)  # what versions say in words of SQL has no schema
+use_schema(connection)  # SQL in the versions names no schema
 context.configure(
     connection=connection,
     target_metadata=Base.metadata,

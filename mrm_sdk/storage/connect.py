@@ -1,4 +1,4 @@
-"""Engines for database URLs, set for durability, privacy and poolers; imports SQLAlchemy."""
+"""Engines for database URLs, set up for durability, privacy and poolers."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from sqlalchemy.pool import NullPool, StaticPool
 from mrm_sdk.errors import ConfigurationError, MissingDependencyError
 from mrm_sdk.settings import Settings
 
-_CONNECT_TIMEOUT = 10  # seconds; libpq itself waits for an address that does not answer for two minutes
+_CONNECT_TIMEOUT = 10  # seconds; libpq's own default is two minutes
 _READ_ONLY = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}
 
 
 def open_engine(database: str, settings: Settings, *, read_only: bool) -> sa.Engine:
-    """Makes the engine of a URL; connects to nothing.
+    """Creates the engine for a URL, without connecting.
 
     Raises:
         ConfigurationError: the URL does not parse, or names another kind of database.
@@ -32,7 +32,7 @@ def open_engine(database: str, settings: Settings, *, read_only: bool) -> sa.Eng
             return _sqlite(url, settings, read_only)
         if url.drivername in ("postgresql", "postgresql+psycopg"):
             return _postgres(url.set(drivername="postgresql+psycopg"), settings)
-    except (exc.ArgumentError, ValueError, TypeError):  # a port that is no number, an option of a wrong type
+    except (exc.ArgumentError, ValueError, TypeError):  # e.g. a port that is not a number, an option of a wrong type
         raise ConfigurationError(
             "The database URL does not parse. Examples: sqlite:///mrm.db (three slashes), "
             "postgresql+psycopg://user@host/name"
@@ -45,7 +45,7 @@ def _pool(settings: Settings) -> dict[str, Any]:
 
 
 def _postgres(url: sa.URL, settings: Settings) -> sa.Engine:
-    # A pooler in transaction mode gives each transaction another session, where nothing of ours is prepared.
+    # Behind a pooler in transaction mode the next transaction may run in a session that lacks our prepared statements.
     arguments: dict[str, Any] = {"prepare_threshold": None}
     if "connect_timeout" not in url.query and "PGCONNECT_TIMEOUT" not in os.environ:
         arguments["connect_timeout"] = _CONNECT_TIMEOUT
@@ -56,7 +56,7 @@ def _postgres(url: sa.URL, settings: Settings) -> sa.Engine:
 
 
 def _sqlite(url: sa.URL, settings: Settings, read_only: bool) -> sa.Engine:
-    name, patience = url.database, settings.busy_timeout
+    name, busy_timeout = url.database, settings.busy_timeout
     if url.host:
         raise ValueError("sqlite://name has two slashes where three belong")
     if name and Path(name).is_dir():
@@ -67,52 +67,52 @@ def _sqlite(url: sa.URL, settings: Settings, read_only: bool) -> sa.Engine:
 
     def connect(_dialect: Any, _record: Any, arguments: Any, options: Any) -> sqlite3.Connection:
         if read_only and file:
-            return _look(file, patience)
+            return _connect_read_only(file, busy_timeout)
         connection: sqlite3.Connection = sqlite3.connect(*arguments, **options)
         try:
-            _set(connection, patience)
+            _configure(connection, busy_timeout)
         except sqlite3.Error as error:
             connection.close()
             code = getattr(error, "sqlite_errorcode", 0) & 0xFF
             if file and code in _READ_ONLY and file.is_file() and not os.access(file.parent, os.W_OK):
-                return _look(file, patience)
+                return _connect_read_only(file, busy_timeout)
             raise
         return connection
 
-    def forget(connection: Any, record: Any) -> None:
-        if isinstance(connection, _Look):
+    def drop_after_use(connection: Any, record: Any) -> None:
+        if isinstance(connection, _ReadOnlyConnection):
             record.invalidate(soft=True)
 
-    arguments = {"timeout": patience, "check_same_thread": False}
+    arguments = {"timeout": busy_timeout, "check_same_thread": False}
     engine = sa.create_engine(url, connect_args=arguments, hide_parameters=True, **pool)
     sa.event.listen(engine, "do_connect", connect)
-    sa.event.listen(engine, "connect", forget)
+    sa.event.listen(engine, "connect", drop_after_use)
     return engine
 
 
-class _Look(sqlite3.Connection):
-    """A look at a file that cannot be written, for one transaction: the next one may find somebody writing it."""
+class _ReadOnlyConnection(sqlite3.Connection):
+    """Reads a file that cannot be written, for one transaction: by the next one another process may be writing it."""
 
 
-def _look(file: Path, patience: float) -> sqlite3.Connection:
-    """Reading leaves two files behind where nobody is writing, unless SQLite is told that nobody does."""
-    log = Path(f"{file}-wal")
-    mode = "mode=ro" if log.exists() and log.stat().st_size else "immutable=1"
-    place = f"{file.absolute().as_uri()}?{mode}"
-    return sqlite3.connect(place, patience, uri=True, check_same_thread=False, factory=_Look)
+def _connect_read_only(file: Path, busy_timeout: float) -> sqlite3.Connection:
+    """Connects without leaving files behind: without a WAL, SQLite is told that the file does not change."""
+    wal = Path(f"{file}-wal")
+    mode = "mode=ro" if wal.exists() and wal.stat().st_size else "immutable=1"
+    uri = f"{file.absolute().as_uri()}?{mode}"
+    return sqlite3.connect(uri, busy_timeout, uri=True, check_same_thread=False, factory=_ReadOnlyConnection)
 
 
-def _set(connection: sqlite3.Connection, patience: float) -> None:
-    """Readers never block the writer, commits reach the disk, foreign keys hold, and what is deleted is overwritten."""
+def _configure(connection: sqlite3.Connection, busy_timeout: float) -> None:
+    """Readers do not block the writer, commits reach the disk, foreign keys hold, deleted rows are overwritten."""
     connection.execute("PRAGMA synchronous=FULL")
     connection.execute("PRAGMA foreign_keys=ON")
     connection.execute("PRAGMA secure_delete=ON").fetchall()
-    give_up = time.monotonic() + patience
+    give_up = time.monotonic() + busy_timeout
     while connection.execute("PRAGMA journal_mode").fetchone() == ("delete",):
         try:
             connection.execute("PRAGMA journal_mode=WAL")
         except sqlite3.OperationalError as error:
-            # Changing the mode does not wait for other connections as everything else does.
+            # Changing the mode ignores the busy timeout, unlike all other statements.
             if "locked" not in str(error) or time.monotonic() > give_up:
                 raise
             time.sleep(0.01)

@@ -1,4 +1,4 @@
-"""One database: opening it late, transactions, and trying again what is safe to try again; imports SQLAlchemy."""
+"""One database: opened on first use, with transactions that are retried where that is safe."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from mrm_sdk.storage.error_translation import translation, was_lost
 logger = logging.getLogger("mrm_sdk")
 
 _ATTEMPTS = 5
-_PATIENCE = 5.0  # seconds in all, for a server that is coming back
+_RETRY_SECONDS = 5.0  # in all, for a server that restarts
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5
-_CHECKPOINT_PATIENCE = 200  # milliseconds
+_CHECKPOINT_TIMEOUT = 200  # milliseconds
 _T = TypeVar("_T")
 
 _open: weakref.WeakSet[Database] = weakref.WeakSet()
 
 
 class Database:
-    """An engine of our own, or the host's, with transactions that fail in this package's words.
+    """An engine of our own or of the host, with transactions that raise this package's errors.
 
     Nothing is opened before the first transaction. Threads may share it; a forked child makes new connections.
 
@@ -49,7 +49,7 @@ class Database:
     """
 
     def __init__(self, database: str | sa.Engine, settings: Settings, *, read_only: bool = False) -> None:
-        # Whether the engine is: a host's is used as it is, and not closed.
+        # A host's engine is used as it is, and not closed.
         self.is_ours = isinstance(database, str)
         if isinstance(database, str):
             self.engine = open_engine(database, settings, read_only=read_only)
@@ -66,14 +66,14 @@ class Database:
                     "SQLite has no schemas: leave database_schema (MRM_DATABASE_SCHEMA) unset. Give mrm-sdk a file of "
                     "its own, or share one: all its tables carry the prefix mrm_."
                 )
-            # A host's own engine is left as it is: this one shares its pool.
+            # The host's own engine stays unchanged: this one shares its pool.
             self.engine = self.engine.execution_options(schema_translate_map={None: settings.database_schema})
-        # Shares the pool too. A host's engine may have listeners that count on transactions, and settings of its own.
-        self._plain = self.engine
+        # For reads; shares the pool. Not for a host's engine, whose listeners may rely on transactions.
+        self._read_engine = self.engine
         if self.is_ours and self.dialect == "postgresql":
-            self._plain = self.engine.execution_options(isolation_level="AUTOCOMMIT")
-        self._reached = False
-        # One connection serves all threads of a database in memory; they take turns.
+            self._read_engine = self.engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._was_reached = False
+        # A database in memory has one connection for all threads; they take turns.
         shared = isinstance(self.engine.pool, StaticPool)
         self._turn: threading.RLock | None = threading.RLock() if shared else None
         _open.add(self)
@@ -88,12 +88,12 @@ class Database:
 
     @property
     def is_in_memory(self) -> bool:
-        """Whether the data are gone with this process."""
+        """Whether the data are lost when this process ends."""
         return self._turn is not None
 
     @property
     def is_new(self) -> bool:
-        """Whether this is a SQLite file that does not exist yet; looking at it by connecting would create it."""
+        """Whether this is a SQLite file that does not exist yet; connecting to it would create it."""
         name = self.engine.url.database
         return (
             self.dialect == "sqlite"
@@ -103,28 +103,27 @@ class Database:
         )
 
     def run(self, work: Callable[[sa.Connection], _T], *, write: bool = False) -> _T:
-        """Runs ``work`` in one transaction, again where it may succeed then.
+        """Runs ``work`` in one transaction, and again if a repetition may succeed.
 
-        That is where another process changed the same rows in between, and where a server that was reached before
-        broke the connection or cannot be reached now, for some seconds. A connection that breaks in the midst of
-        COMMIT leaves open whether that took place: ``work`` must do nothing when it finds itself done already.
+        It is repeated if another process changed the same rows meanwhile, and for some seconds if a server that was
+        reached before breaks the connection or cannot be reached. If a connection breaks during COMMIT, the commit may
+        or may not have happened: ``work`` must do nothing if it was already done.
 
         Args:
-            work: what to do; it may run several times, so it changes nothing but the database.
+            work: may run several times, so it must change nothing but the database.
             write: see :meth:`transaction`, whose errors it raises.
 
         Raises:
-            ContentionError: others kept getting there first.
+            ContentionError: other processes kept changing the same rows.
         """
         return self._repeated(lambda: self.transaction(write=write), work)
 
     def read(self, work: Callable[[sa.Connection], _T]) -> _T:
-        """Runs ``work`` as :meth:`run` does, for statements that each stand for themselves and change nothing.
+        """Runs ``work`` as :meth:`run` does, for statements that change nothing and do not depend on each other.
 
-        On PostgreSQL there is no BEGIN and no COMMIT around them where the engine is ours: they would cost two round
-        trips more.
+        On PostgreSQL, with an engine of our own, they run without BEGIN and COMMIT, which saves two round trips.
         """
-        return self._repeated(lambda: self._connected(self._plain), work)
+        return self._repeated(lambda: self._connected(self._read_engine), work)
 
     def _repeated(
         self, connected: Callable[[], AbstractContextManager[sa.Connection]], work: Callable[[sa.Connection], _T]
@@ -139,22 +138,22 @@ class Database:
                     raise
                 attempts += 1
             except DatabaseUnavailableError as error:
-                if self.dialect == "sqlite" or not (self._reached and was_lost(error)):
+                if self.dialect == "sqlite" or not (self._was_reached and was_lost(error)):
                     raise
                 now = time.monotonic()
-                give_up = give_up or now + _PATIENCE
+                give_up = give_up or now + _RETRY_SECONDS
                 if now + pause > give_up:
                     raise
-                if pause == _FIRST_PAUSE:  # at first at once and in silence: a pool's connection may have died unused
-                    logger.warning("%s Trying again for %g seconds.", error, _PATIENCE)
+                if pause == _FIRST_PAUSE:  # not at the first, immediate retry: an idle connection may have died
+                    logger.warning("%s Trying again for %g seconds.", error, _RETRY_SECONDS)
                 time.sleep(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE) or _FIRST_PAUSE
 
     @contextmanager
     def transaction(self, *, write: bool = False) -> Iterator[sa.Connection]:
-        """Runs a block in one transaction: committed at its end, rolled back when anything fails.
+        """Runs a block in one transaction: committed at its end, rolled back if anything fails.
 
-        On SQLite a writing transaction takes the write lock at its start, so that it never fails half-way for it.
+        On SQLite a writing transaction takes the write lock at its start, so that it never waits for it half-way.
 
         Raises:
             DatabaseUnavailableError: the database cannot be reached, opened or written.
@@ -173,7 +172,7 @@ class Database:
             self._turn.acquire()
         try:
             with engine.connect() as connection, connection.begin():
-                self._reached = True
+                self._was_reached = True
                 yield connection
         except exc.SQLAlchemyError as error:
             raise translation(error, self.url) from error
@@ -182,51 +181,49 @@ class Database:
                 self._turn.release()
 
     def scrub(self) -> None:
-        """Takes what was deleted out of SQLite's log of writes too, as far as nobody is reading it just now.
+        """Removes deleted rows from SQLite's WAL too, unless another process is reading it right now.
 
-        Connections of ours overwrite deleted rows in the file itself. On PostgreSQL this does nothing: there both are
-        the affair of VACUUM and of the server's own log.
+        Our connections overwrite deleted rows in the file itself. On PostgreSQL this does nothing: deleted rows are
+        left to VACUUM, and the WAL to the server.
         """
         if self.dialect != "sqlite" or self.is_in_memory:
             return
-        # Best effort: whoever reads or writes now leaves it to the next call, or to SQLite's own checkpoint.
+        # Best effort: if the WAL is in use, the next call or SQLite's own checkpoint does it.
         with suppress(exc.SQLAlchemyError, sqlite3.Error), closing(self.engine.raw_connection()) as connection:
             cursor = connection.cursor()
-            (patience,) = cursor.execute("PRAGMA busy_timeout").fetchone()
-            cursor.execute(f"PRAGMA busy_timeout={_CHECKPOINT_PATIENCE}").fetchone()
+            (busy_timeout,) = cursor.execute("PRAGMA busy_timeout").fetchone()
+            cursor.execute(f"PRAGMA busy_timeout={_CHECKPOINT_TIMEOUT}").fetchone()
             try:
                 cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             finally:
-                cursor.execute(f"PRAGMA busy_timeout={patience}").fetchone()
+                cursor.execute(f"PRAGMA busy_timeout={busy_timeout}").fetchone()
 
     def close(self) -> None:
-        """Closes the pool; an engine of the host's is left as it is."""
+        """Closes the pool; an engine of the host stays open."""
         if not self.is_ours:
             return
-        with self._turn or nullcontext():  # a connection in memory may be in the midst of another thread's statement
+        with self._turn or nullcontext():  # another thread may be running a statement on the one connection in memory
             self.engine.dispose()
 
 
 def _accepted(engine: sa.Engine) -> sa.Engine:
-    """A host's engine, if it can hold our tables."""
+    """Returns a host's engine if it can hold our tables."""
     if engine.dialect.name not in ("sqlite", "postgresql"):
-        raise ConfigurationError(
-            f"{engine.dialect.name!r} is not supported; hand over an engine of SQLite or PostgreSQL."
-        )
+        raise ConfigurationError(f"{engine.dialect.name!r} is not supported; use an engine of SQLite or PostgreSQL.")
     levels = (
         engine.get_execution_options().get("isolation_level"),
         getattr(engine.dialect, "_on_connect_isolation_level", None),
     )
     if engine.dialect.name == "postgresql" and "AUTOCOMMIT" in levels:
         raise ConfigurationError(
-            "An engine with AUTOCOMMIT keeps no transactions; hand over "
+            "An engine with AUTOCOMMIT has no transactions; use "
             "engine.execution_options(isolation_level='READ COMMITTED')."
         )
     return engine
 
 
 def _after_fork() -> None:
-    # The parent's connections belong to the parent: dropped here, not closed.
+    # The parent's connections belong to the parent: drop them here without closing them.
     for database in list(_open):
         database.engine.dispose(close=False)
         if database._turn:

@@ -1,4 +1,4 @@
-"""What a database driver's error means, in this package's words; imports SQLAlchemy's errors."""
+"""Turns errors of database drivers into errors of this package."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _TAKEN = "the tables are not in a state that this version made; restore them or 
 _RESTARTING = "the server is stopping or starting; try again when it is up"
 _UNPREPARED = "behind a pooler give your engine connect_args={'prepare_threshold': None}"
 _CONNECTIONS = "lower pool_size, raise the server's max_connections, or put a pooler before it"
-# By PostgreSQL's SQLSTATE or SQLite's primary result code: words may come in any language.
+# By PostgreSQL's SQLSTATE or SQLite's primary result code: messages may be in any language.
 _HINTS: dict[str | int, str] = {
     "25006": "it is read-only, as a replica is; give the URL of the primary server",
     "26000": _UNPREPARED,
@@ -41,7 +41,7 @@ _HINTS: dict[str | int, str] = {
     sqlite3.SQLITE_CANTOPEN: "check that the folder exists and may be written",
     sqlite3.SQLITE_NOTADB: "the file holds something else; use another path",
 }
-# What comes without a code of its own: SQLite speaks English only, a refused connection usually does.
+# Errors without a code: SQLite's messages are always English, those of a refused connection usually are.
 _WORDS = {
     "no such table": _GONE,
     "already exists": _TAKEN,
@@ -53,7 +53,7 @@ _WORDS = {
 
 
 def translation(error: exc.SQLAlchemyError, url: str) -> MrmError:
-    """The error of ours that says what happened at ``url`` (shown as it is) and what to do."""
+    """Our error for a driver's: what happened at ``url`` (which is shown as it is) and what to do."""
     if isinstance(error, exc.NoSuchModuleError):
         return ConfigurationError(f"No driver for this database: {error}")
     if isinstance(error, exc.IntegrityError):
@@ -77,10 +77,10 @@ def translation(error: exc.SQLAlchemyError, url: str) -> MrmError:
 
 
 def was_lost(error: DatabaseUnavailableError) -> bool:
-    """Whether a connection broke, or none was to be had: the same work may then succeed on another."""
+    """Whether a connection broke or could not be made: the same work may then succeed on another one."""
     cause = error.__cause__
     return isinstance(cause, exc.DBAPIError) and (
-        # No connection, no statement, and libpq gives no code either.
+        # There was no connection, so there is no statement and no code.
         cause.connection_invalidated or (cause.statement is None and _code(cause) is None)
     )
 

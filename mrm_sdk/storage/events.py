@@ -1,4 +1,4 @@
-"""What goes into the store and comes out of it; vectors are numpy arrays. Imports schemas, feedback, numpy."""
+"""Events that go into the store, and what comes out of it; vectors are numpy arrays."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ class Event:
 
     @property
     def source(self) -> Comparison:
-        """What the host handed in."""
+        """The feedback that the host recorded."""
         return self.comparison
 
     @property
     def items(self) -> tuple[Item, ...]:
-        """What is encoded."""
+        """The items to encode."""
         return self.chosen, self.rejected
 
     @property
     def contents(self) -> dict[str, bytes | None]:
-        """Content by event id: a duplicate finds all of it stored, and what is ``None`` absent."""
+        """Content hashes by event id: of a duplicate all are stored, and ids with ``None`` are absent."""
         return {self.comparison.event_id: self.content}
 
 
@@ -59,12 +59,12 @@ class RatingEvent:
 
     @property
     def items(self) -> tuple[Item, ...]:
-        """See :class:`Event`, as for the rest."""
+        """The item to encode."""
         return (self.item,)
 
     @property
     def contents(self) -> dict[str, bytes | None]:
-        """See there."""
+        """Content hash by event id."""
         return {self.source.event_id: self.content}
 
     @cached_property
@@ -77,19 +77,19 @@ class RatingEvent:
 
 @dataclass(frozen=True, eq=False)
 class RankingEvent:
-    """A ranking as the comparisons that it makes, stored all together or not at all."""
+    """A ranking as its comparisons, which are stored all together or not at all."""
 
     source: Ranking
     parts: tuple[Event, ...]
 
     @property
     def items(self) -> tuple[Item, ...]:
-        """See :class:`Event`, as for the rest."""
+        """The items to encode, best first."""
         return self.parts[0].chosen, *(part.rejected for part in self.parts[: len(self.source.responses) - 1])
 
     @property
     def contents(self) -> dict[str, bytes | None]:
-        """See there; a longer ranking of the same id would have left one part more."""
+        """Content hashes by event id; a longer ranking with the same id would have stored one part more."""
         beyond = part_id(self.source.event_id, len(self.parts))
         return {part.source.event_id: part.content for part in self.parts} | {beyond: None}
 
@@ -101,11 +101,11 @@ ItemOf: TypeAlias = Callable[[Prompt, str | Response], Item]
 
 
 def event_of(feedback: Feedback, item_of: ItemOf = Item.of) -> AnyEvent:
-    """Builds the event of what a host handed in.
+    """Builds the event of a host's feedback.
 
     Args:
-        feedback: what it was.
-        item_of: makes the item of a prompt and a response, or finds one that was made before.
+        feedback: the host's.
+        item_of: returns the item of a prompt and a response.
 
     Raises:
         InvalidInputError: the strength of a ranking is too small to be divided among its comparisons.
@@ -133,17 +133,17 @@ ACCEPTED = Outcome(True)
 
 @dataclass(frozen=True)
 class StoredWeights:
-    """A user's weights as stored; ``feedback`` tells which state of the user's feedback they have seen."""
+    """A user's weights as stored; ``feedback_version`` is the version of the feedback that they were adapted to."""
 
     weights: NDArray[np.float64]
     covariance: NDArray[np.float64] | None
     comparisons: int
-    feedback: int
+    feedback_version: int
     revision: int
 
 
 class StoredRating(NamedTuple):
-    """A rating as stored; ``base_rewards`` are ``None`` where they were never computed."""
+    """A rating as stored; ``base_rewards`` is ``None`` until it is computed."""
 
     event_id: str
     item: bytes
@@ -158,12 +158,22 @@ class StoredRating(NamedTuple):
 class UserFeedback:
     """All feedback of a user.
 
-    Comparisons come in the order of their event ids; ``z[i]`` is ``None`` where it was never computed, and
-    ``created_at`` where nobody asked for it. Of ratings of
-    the same item there is only the newest one: the latest by time, then by event id; they come in the order of items.
+    Comparisons are in order of event ids; ``z[i]`` is ``None`` until it is computed, and ``created_at`` is ``None``
+    unless the caller asked for it. Ratings are in order of items; of several ratings of an item only the newest is
+    here, by time, then by event id.
+
+    Args:
+        feedback_version: changes with each change of the user's feedback; 0: unknown user.
+        event_ids: of comparisons, as the five fields that follow.
+        items: keys of chosen and rejected item.
+        z: feature differences, each [K] float32.
+        strength: how much each counts.
+        tie: whether both are as good.
+        created_at: when each was made.
+        ratings: the newest rating of each item.
     """
 
-    feedback: int
+    feedback_version: int
     event_ids: list[str]
     items: list[tuple[bytes, bytes]]
     z: list[NDArray[np.float32] | None]
@@ -174,7 +184,7 @@ class UserFeedback:
 
     @property
     def unencoded(self) -> list[str]:
-        """Event ids of what has no features."""
+        """Event ids of comparisons and ratings without features."""
         compared = [event_id for event_id, z in zip(self.event_ids, self.z, strict=True) if z is None]
         return compared + [rating.event_id for rating in self.ratings if rating.base_rewards is None]
 
@@ -182,7 +192,7 @@ class UserFeedback:
         """The part of it that has features."""
         rows = [row for row, z in enumerate(self.z) if z is not None]
         return UserFeedback(
-            feedback=self.feedback,
+            feedback_version=self.feedback_version,
             event_ids=[self.event_ids[row] for row in rows],
             items=[self.items[row] for row in rows],
             z=[self.z[row] for row in rows],
@@ -197,7 +207,7 @@ NO_FEEDBACK = UserFeedback(0, [], [], [], [], [], None, [])
 
 
 def conflict(event_id: str) -> ConflictError:
-    """The error of an event id that comes again with other content."""
+    """The error of an event id that was recorded before with other content."""
     return ConflictError(
         f"Event {event_id!r} was recorded before with other content. Events never change: "
         "record a new one, with a new event_id."
@@ -215,6 +225,6 @@ def stale(forgotten_at: datetime) -> UserForgottenError:
 def expired(pruned_before: datetime) -> EventExpiredError:
     """The error of an event that is older than what its tenant keeps."""
     return EventExpiredError(
-        f"Feedback from before {pruned_before.isoformat()} was pruned, and is not taken any more; it stays deleted. "
+        f"Feedback from before {pruned_before.isoformat()} was pruned and stays deleted. "
         "New feedback carries a later created_at."
     )

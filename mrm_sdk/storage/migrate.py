@@ -1,4 +1,4 @@
-"""The schema's versions: where a database stands, and bringing it up to date; imports Alembic."""
+"""Migrations: the revision of a database's tables, and bringing them up to date."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from mrm_sdk.storage.database import Database
 from mrm_sdk.storage.tables import Base
 
 VERSION_TABLE = "mrm_alembic_version"
-# Any number that no other program's advisory lock is likely to use.
+# An arbitrary number, so that no other program uses the same advisory lock.
 _LOCK = 0x6D726D5F73646B
 
 
 def upgrade(database: Database, revision: str = "head") -> tuple[str | None, str | None]:
-    """Brings the tables to ``revision`` in one transaction; a second process that does the same waits its turn.
+    """Brings the tables to ``revision`` in one transaction; a second process that upgrades waits for it.
 
     Returns:
         The revision before and after.
@@ -40,7 +40,7 @@ def upgrade(database: Database, revision: str = "head") -> tuple[str | None, str
         if database.dialect == "postgresql":
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
         before = _revision(connection)
-        _known(script, before, database)
+        _require_known(script, before, database)
         if before != head or revision != "head":
             _create_schema(connection)
             config.attributes["connection"] = connection
@@ -51,7 +51,7 @@ def upgrade(database: Database, revision: str = "head") -> tuple[str | None, str
 
 
 def current(database: Database) -> str | None:
-    """The revision of the tables; ``None`` where there are none. Looking creates no file.
+    """The revision of the tables; ``None`` if there are none. Creates no file.
 
     Raises:
         DatabaseUnavailableError: the database cannot be reached.
@@ -62,7 +62,7 @@ def current(database: Database) -> str | None:
 
 
 def require_current(database: Database) -> None:
-    """Makes sure that the tables are those of this code.
+    """Makes sure that the tables are at this code's revision.
 
     Raises:
         SchemaOutdatedError: they are older, or absent.
@@ -70,7 +70,7 @@ def require_current(database: Database) -> None:
     """
     _, script = _migrations()
     revision = current(database)
-    _known(script, revision, database)
+    _require_known(script, revision, database)
     if revision != script.get_current_head():
         raise SchemaOutdatedError(
             f"The tables of {database.url} are at revision {revision or 'none'}, this code needs "
@@ -82,7 +82,7 @@ def check(database: Database) -> list[str]:
     """Compares the tables with the models.
 
     Returns:
-        One line per difference; empty when they are the same.
+        One line per difference; empty if they are the same.
 
     Raises:
         SchemaOutdatedError: the tables are older than this code, or absent.
@@ -91,7 +91,7 @@ def check(database: Database) -> list[str]:
     require_current(database)
 
     def work(connection: sa.Connection) -> list[str]:
-        within_schema(connection)
+        use_schema(connection)
         context = MigrationContext.configure(
             connection,
             opts={"version_table": VERSION_TABLE, "compare_type": True, "include_name": _ours},
@@ -101,23 +101,23 @@ def check(database: Database) -> list[str]:
     return database.run(work)
 
 
-def within_schema(connection: sa.Connection) -> str | None:
-    """Has all names mean those of our schema until the transaction ends, also where SQLAlchemy does not write them.
+def use_schema(connection: sa.Connection) -> str | None:
+    """Puts our own schema first for all names until the transaction ends, also in SQL that Alembic writes.
 
     Returns:
-        The schema's name; ``None`` where there is none of our own, and nothing was changed.
+        The schema's name; ``None`` if there is no schema of our own, and nothing was changed.
     """
     schema = _schema(connection)
     if schema is not None:
         quoted = connection.dialect.identifier_preparer.quote_schema(schema)
-        # For this transaction alone: a pooler may give the session to somebody else after it.
+        # For this transaction only: a pooler may give the session to another client afterwards.
         connection.execute(sa.select(sa.func.set_config("search_path", quoted, True)))
     return schema
 
 
 def _create_schema(connection: sa.Connection) -> None:
-    schema = within_schema(connection)
-    # Creating one that exists is refused to those who may not create any.
+    schema = use_schema(connection)
+    # CREATE SCHEMA IF NOT EXISTS needs the right to create schemas even if the schema exists.
     if schema is not None and not sa.inspect(connection).has_schema(schema):
         connection.execute(sa.schema.CreateSchema(schema))
 
@@ -127,8 +127,8 @@ def _command(database: Database) -> str:
     return f"{f'MRM_DATABASE_SCHEMA={schema} ' if schema else ''}mrm db upgrade --database URL"
 
 
-def _schema(place: sa.Engine | sa.Connection) -> str | None:
-    schema: str | None = (place.get_execution_options().get("schema_translate_map") or {}).get(None)
+def _schema(bind: sa.Engine | sa.Connection) -> str | None:
+    schema: str | None = (bind.get_execution_options().get("schema_translate_map") or {}).get(None)
     return schema
 
 
@@ -138,11 +138,11 @@ def _ours(name: str | None, kind: str, _parents: Any) -> bool:
 
 
 def _revision(connection: sa.Connection) -> str | None:
-    within_schema(connection)
+    use_schema(connection)
     return MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE}).get_current_revision()
 
 
-def _known(script: ScriptDirectory, revision: str | None, database: Database) -> None:
+def _require_known(script: ScriptDirectory, revision: str | None, database: Database) -> None:
     if revision is not None and revision not in {known.revision for known in script.walk_revisions()}:
         raise SchemaAheadError(
             f"The tables of {database.url} are at revision {revision!r}, which this version of mrm-sdk does not "
@@ -155,7 +155,7 @@ def _migrations() -> tuple[Config, ScriptDirectory]:
     # Inside the wheel, or beside the package in a source tree.
     folder = next((f for f in (package / "_migrations", package.parent / "migrations") if f.is_dir()), None)
     if folder is None:
-        raise NotFoundError("The migrations are missing here. Run: pip install --force-reinstall mrm-sdk")
+        raise NotFoundError("This installation lacks the migrations. Run: pip install --force-reinstall mrm-sdk")
     config = Config()
     config.set_main_option("script_location", str(folder).replace("%", "%%"))
     return config, ScriptDirectory.from_config(config)

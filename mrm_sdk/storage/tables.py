@@ -1,4 +1,4 @@
-"""The tables, typed; every key begins with the tenant. Imports SQLAlchemy only."""
+"""The tables, typed; every key begins with the tenant."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ HEX = String(64)
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """An aware datetime, kept in UTC also where the database knows no time zones."""
+    """An aware datetime, kept in UTC, also in a database without time zones."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -60,7 +60,7 @@ class Base(DeclarativeBase):
 
 
 class UserRow(Base):
-    """A user; ``feedback`` starts at random and grows with every change: one row tells whether weights are stale."""
+    """A user; ``feedback`` is the version of their feedback: it starts at random and grows with every change."""
 
     __tablename__ = "mrm_users"
 
@@ -70,7 +70,7 @@ class UserRow(Base):
 
 
 class ItemRow(Base):
-    """A prompt and a response, content-addressed: stored once, whoever judged it."""
+    """A prompt and a response, content-addressed: stored once for all users who judge it."""
 
     __tablename__ = "mrm_items"
 
@@ -96,7 +96,7 @@ class ItemFeaturesRow(Base):
 
 
 class ComparisonRow(Base):
-    """One event of feedback; ``content`` is a hash over what was judged, to tell a duplicate from a conflict."""
+    """A comparison; ``content`` is a hash over what was judged, which tells a duplicate from a conflict."""
 
     __tablename__ = "mrm_comparisons"
     __table_args__ = (
@@ -142,7 +142,7 @@ class ComparisonFeaturesRow(Base):
 
 
 class RatingRow(Base):
-    """One user's number for one item; ``prompt_key`` is a hash of the prompt, within which ratings are compared."""
+    """A rating; ``prompt_key`` is a hash of the prompt: only ratings of the same prompt are compared."""
 
     __tablename__ = "mrm_ratings"
     __table_args__ = (
@@ -168,7 +168,7 @@ class RatingRow(Base):
 
 
 class UserWeightsRow(Base):
-    """A user's weights under one bundle: derived state, made again whenever ``feedback`` has grown."""
+    """A user's weights under one bundle: derived, and adapted again when the user's ``feedback`` is another version."""
 
     __tablename__ = "mrm_user_weights"
     __table_args__ = (
@@ -198,7 +198,7 @@ class BundleRow(Base):
 
 
 class TombstoneRow(Base):
-    """A user who was forgotten, and when: older events that arrive again stay out."""
+    """A user who was forgotten, and when: older events that arrive again are refused."""
 
     __tablename__ = "mrm_tombstones"
 
@@ -209,7 +209,7 @@ class TombstoneRow(Base):
 
 
 class RetentionRow(Base):
-    """The moment before which a tenant keeps no events: older ones that arrive again stay out."""
+    """The time before which a tenant keeps no events: older ones that arrive again are refused."""
 
     __tablename__ = "mrm_retention"
 
@@ -218,7 +218,7 @@ class RetentionRow(Base):
 
 
 class OutboxRow(Base):
-    """An event on its way to a remote service; filled and drained by sync alone."""
+    """An event on its way to a server. To come: sync will write and read it; ``forget`` and ``prune`` delete it."""
 
     __tablename__ = "mrm_outbox"
     __table_args__ = (Index("ix_mrm_outbox_user", "tenant", "user_id"),)
@@ -232,7 +232,7 @@ class OutboxRow(Base):
 
 
 class ApiKeyRow(Base):
-    """A key of the server, kept as a hash."""
+    """A key of the server, kept as a hash. To come: the server will write and read it."""
 
     __tablename__ = "mrm_api_keys"
 

@@ -40,4 +40,4 @@ def add_encoded(store: Store, *events: Event) -> list[Outcome]:
     """Stores events with base rewards for their items, as a client with a bundle does."""
     items = {item.key: item for e in events for item in (e.chosen, e.rejected)}
     rewards = {key: np.full(3, number, np.float32) for number, key in enumerate(items)}
-    return store.add(events, features=FEATURES, base_rewards=rewards)
+    return store.add(events, features_hash=FEATURES, base_rewards=rewards)

@@ -183,7 +183,7 @@ def test_a_server_that_is_restarted_under_load(server: Server, embedded_bundle: 
 
 
 def test_a_server_that_stays_away(server: Server, embedded_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mrm_sdk.storage.database._PATIENCE", 0.1)
+    monkeypatch.setattr("mrm_sdk.storage.database._RETRY_SECONDS", 0.1)
     with Client(server.url, bundle=embedded_bundle) as client:
         client.record(judged(0))
         server.control("-m", "fast", "stop")

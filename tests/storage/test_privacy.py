@@ -152,7 +152,7 @@ class TestTextNeverReachesTheDisk:
         connect(TEXTLESS).record_many(feedback)
         other = connect(TEXTLESS, other_bundle)
         for call in (lambda: other.personalize("ada"), lambda: other.score("ada", ["a"])):
-            with pytest.raises(BundleMismatchError, match="Hand the same feedback in again"):
+            with pytest.raises(BundleMismatchError, match="Record the same feedback again"):
                 call()
         assert other.personalize("bob").comparisons == 0  # nobody else is concerned
         recorded = other.record_many(feedback)
@@ -296,7 +296,7 @@ class TestExport:
         events = [event(event_id=f"e{n}", chosen=f"x{n}") for n in range(3)]
         store.add(
             events,
-            features=FEATURES,
+            features_hash=FEATURES,
             base_rewards={item.key: np.ones(3, np.float32) for e in events for item in e.items},
         )
 

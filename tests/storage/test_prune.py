@@ -56,7 +56,7 @@ class TestPrune:
         gone = event("bob", "bob's", "no", event_id="e2", created_at=OLD)
         add_encoded(store, old, new, gone)
         rating = event_of(Rating(user_id="bob", response="rated", value=1, created_at=OLD))
-        store.add([rating], features=FEATURES, base_rewards={rating.items[0].key: np.ones(3, np.float32)})
+        store.add([rating], features_hash=FEATURES, base_rewards={rating.items[0].key: np.ones(3, np.float32)})
         store.save_weights("ada", FINGERPRINT, weights(store))
         with store.database.transaction(write=True) as connection:
             for event_id in ("e1", "elsewhere"):
@@ -147,7 +147,7 @@ class TestSteps:
     @pytest.fixture
     def before_step(self, monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[], Any]], None]:
         """Has something happen when the events of a step (0, 1, …) are known, and it has not begun."""
-        look, steps = retention._old, count()
+        look, steps = retention._old_event_ids, count()
 
         def happen(step: int, work: Callable[[], Any]) -> None:
             def old(*arguments: Any) -> Iterator[Any]:
@@ -156,7 +156,7 @@ class TestSteps:
                         work()
                     yield events
 
-            monkeypatch.setattr(retention, "_old", old)
+            monkeypatch.setattr(retention, "_old_event_ids", old)
 
         return happen
 

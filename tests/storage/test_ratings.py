@@ -40,7 +40,7 @@ def add(store: Store, *events: AnyEvent) -> list[Outcome]:
     """Stores events with base rewards for their items, as a client with a bundle does."""
     items = sorted({item.key for e in events for item in e.items})
     rewards = {key: np.full(3, number, np.float32) for number, key in enumerate(items)}
-    return store.add(events, features=FEATURES, base_rewards=rewards)
+    return store.add(events, features_hash=FEATURES, base_rewards=rewards)
 
 
 def rows(store: Store) -> dict[str, int]:
@@ -124,7 +124,7 @@ class TestRatings:
         add(store, rating(event_id="e1"))
         assert store.weights("ada", FINGERPRINT)[0] == first
         add(store, rating(event_id="e2"))
-        assert store.weights("ada", FINGERPRINT)[0] == store.feedback("ada", FEATURES).feedback == first + 1
+        assert store.weights("ada", FINGERPRINT)[0] == store.feedback("ada", FEATURES).feedback_version == first + 1
 
     def test_the_same_from_eight_threads(self, store: Store) -> None:
         events = [rating(f"x{n}", n, event_id=f"e{n}") for n in range(10)] + [ranking("a", "b", "c", event_id="r")]

@@ -84,7 +84,7 @@ class TestAdd:
         first, _ = store.weights("ada", FINGERPRINT)
         assert first > 0
         store.add([event(event_id="e1"), event(event_id="e3", tie=True)])
-        assert store.weights("ada", FINGERPRINT)[0] == store.feedback("ada", FEATURES).feedback == first
+        assert store.weights("ada", FINGERPRINT)[0] == store.feedback("ada", FEATURES).feedback_version == first
         store.add([event(event_id="e4")])
         assert store.weights("ada", FINGERPRINT)[0] > first
 
@@ -93,7 +93,7 @@ class TestAdd:
         events = {name: event("ada", name, event_id=name, tie=name == "b", strength=3.5) for name in "abc"}
         rewards = {e.chosen.key: z[name] for name, e in events.items()}
         rewards[events["a"].rejected.key] = np.zeros(3, np.float32)
-        store.add([events[name] for name in "cab"], features=FEATURES, base_rewards=rewards)
+        store.add([events[name] for name in "cab"], features_hash=FEATURES, base_rewards=rewards)
         feedback = store.feedback("ada", FEATURES)
         assert feedback.event_ids == ["a", "b", "c"]
         assert feedback.tie == [False, True, False]
@@ -155,7 +155,7 @@ class TestItems:
     def test_base_rewards(self, store: Store) -> None:
         e = event()
         rewards = {e.chosen.key: np.array([0.1, 0.2, 0.3], np.float32)}
-        store.add([e], features=FEATURES, base_rewards=rewards)
+        store.add([e], features_hash=FEATURES, base_rewards=rewards)
         found = store.base_rewards(FEATURES, [e.chosen.key, e.rejected.key, b"?" * 32])
         assert list(found) == [e.chosen.key]
         np.testing.assert_array_equal(found[e.chosen.key], rewards[e.chosen.key])
@@ -201,7 +201,7 @@ class TestWeights:
         assert stored is not None
         np.testing.assert_array_equal(stored.weights, np.full(3, 1 / 3))
         np.testing.assert_array_equal(stored.covariance, np.eye(3) / 3)
-        assert (stored.comparisons, stored.feedback, stored.revision) == (1, count, 1)
+        assert (stored.comparisons, stored.feedback_version, stored.revision) == (1, count, 1)
         assert store.weights("ada", "a" * 64) == (count, None)
 
     def test_compare_and_set(self, store: Store) -> None:
@@ -339,7 +339,7 @@ class TestTenants:
         for each in (store, other):
             add_encoded(each, e)
             each.save_weights("ada", FINGERPRINT, weights(each))
-            each.remember_bundle(fingerprint=FINGERPRINT, features=FEATURES, name="b")
+            each.remember_bundle(fingerprint=FINGERPRINT, features_hash=FEATURES, name="b")
         before = rows(other)
         store.forget("ada")
         assert rows(other) == before
@@ -349,5 +349,5 @@ class TestTenants:
 
 def test_a_bundle_is_remembered_once(store: Store) -> None:
     for _ in range(2):
-        store.remember_bundle(fingerprint=FINGERPRINT, features=FEATURES, name="demo")
+        store.remember_bundle(fingerprint=FINGERPRINT, features_hash=FEATURES, name="demo")
     assert rows(store)["mrm_bundles"] == 1

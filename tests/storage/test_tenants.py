@@ -17,6 +17,7 @@ from mrm_sdk.schemas.items import Item, Response
 from mrm_sdk.settings import Settings
 from mrm_sdk.storage import Database, Event, Store, StoredWeights, upgrade
 from mrm_sdk.storage.events import RatingEvent, event_of
+from mrm_sdk.storage.statements.backfill import Backfill
 from mrm_sdk.storage.tables import Base, OutboxRow
 
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -45,19 +46,19 @@ def fill(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Gives a tenant a row in every table."""
     monkeypatch.setattr("mrm_sdk.storage.statements.insert.secrets.randbits", lambda _: START[store.tenant])
     event, rating, vector = OWN[store.tenant]
-    store.add([event, rating], features=FEATURES, base_rewards={item.key: vector for item in event.items})
+    store.add([event, rating], features_hash=FEATURES, base_rewards={item.key: vector for item in event.items})
     store.save_weights("ada", FINGERPRINT, weights(START[store.tenant] + 1, 1, float(vector[0])))
-    store.remember_bundle(fingerprint=FINGERPRINT, features=FEATURES, name=store.tenant)
+    store.remember_bundle(fingerprint=FINGERPRINT, features_hash=FEATURES, name=store.tenant)
     with store.database.transaction(write=True) as connection:
         row = {"event_id": "e1", "user_id": "ada", "kind": store.tenant, "created_at": OLD}
         connection.execute(sa.insert(OutboxRow).values(tenant=store.tenant, **row))
-    # The same texts, judged by acme's ada, some time ago, and by somebody else at globex.
+    # The same texts, judged by acme's ada, some time ago, and by another user at globex.
     user, moment = ("ada", OLD - timedelta(days=1)) if store.tenant == "acme" else ("bob", OLD)
     store.add([event_of(Comparison(event_id="e0", user_id=user, chosen="x", rejected="y", created_at=moment))])
     mute = Store(store.database, store.tenant, store_text=False)
     mute.add(
         [event_of(Comparison(event_id="e4", user_id=user, chosen="unsaid", rejected="x", created_at=moment))],
-        features=FEATURES,
+        features_hash=FEATURES,
     )
     if store.tenant == "acme":  # what keeps events out
         store.forget("gone")
@@ -76,7 +77,7 @@ def add(store: Store) -> Any:
         for event_id, user, moment in (("e1", "ada", OLD), ("e2", "gone", OLD), ("e3", "ada", OLDEST))
         for sides in [(Item.of(None, "x"), Item.of(None, "y"))]
     ]
-    return store.add(events, features=FEATURES, base_rewards=dict.fromkeys(KEYS, fresh))
+    return store.add(events, features_hash=FEATURES, base_rewards=dict.fromkeys(KEYS, fresh))
 
 
 def add_features(store: Store) -> Any:
@@ -90,7 +91,7 @@ def save_weights(store: Store) -> Any:
 
 
 def remember_bundle(store: Store) -> Any:
-    return store.remember_bundle(fingerprint="c" * 64, features=FEATURES, name="new")
+    return store.remember_bundle(fingerprint="c" * 64, features_hash=FEATURES, name="new")
 
 
 # A method that is new must be called here, with the ids that both tenants use.
@@ -101,22 +102,23 @@ CASES: dict[str, Callable[[Store], Any]] = {
     "export": lambda store: store.export("ada"),
     "feedback": lambda store: store.feedback("ada", FEATURES),
     "forget": lambda store: store.forget("ada"),
-    "is_textless": lambda store: store.is_textless(LATER_FEATURES),
+    "backfill.is_textless": lambda store: store.backfill.is_textless(LATER_FEATURES),
     "items": lambda store: store.items(KEYS),
-    "lacks_features": lambda store: [store.lacks_features(user, FEATURES) for user in ("ada", "bob")],
+    "backfill.lacks_features": lambda store: [store.backfill.lacks_features(user, FEATURES) for user in ("ada", "bob")],
     "prune": lambda store: [store.prune(OLD), store.prune(NOW)],  # acme alone has something older than the first
     "remember_bundle": remember_bundle,
     "save_weights": save_weights,
-    "unencoded_comparisons": lambda store: store.unencoded_comparisons(LATER_FEATURES, after="", limit=9),
-    "unencoded_counts": lambda store: store.unencoded_counts(LATER_FEATURES),
-    "unencoded_items": lambda store: store.unencoded_items(LATER_FEATURES, after=b"", limit=9),
-    "users": lambda store: store.users(after="", limit=9),
+    "backfill.comparisons": lambda store: store.backfill.comparisons(LATER_FEATURES, after="", limit=9),
+    "backfill.counts": lambda store: store.backfill.counts(LATER_FEATURES),
+    "backfill.items": lambda store: store.backfill.items(LATER_FEATURES, after=b"", limit=9),
+    "backfill.users": lambda store: store.backfill.users(after="", limit=9),
     "weights": lambda store: store.weights("ada", FINGERPRINT),
 }
 
 
-def public_methods(kind: type) -> set[str]:
-    return {name for name, value in inspect.getmembers(kind) if not name.startswith("_") and callable(value)}
+def public_methods(kind: type, prefix: str = "") -> set[str]:
+    members = inspect.getmembers(kind)
+    return {f"{prefix}{name}" for name, value in members if not name.startswith("_") and callable(value)}
 
 
 def plain(value: Any) -> Any:
@@ -156,20 +158,20 @@ def alone() -> Iterator[Database]:
 
 
 def test_every_method_has_a_case() -> None:
-    assert public_methods(Store) == set(CASES)
+    assert public_methods(Store) | public_methods(Backfill, "backfill.") == set(CASES)
 
 
 def test_a_method_without_a_case_is_seen() -> None:
     class Grown(Store):
         @classmethod
-        def everybody(cls) -> None: ...
+        def all_users(cls) -> None: ...
 
         @staticmethod
-        def anybody() -> None: ...
+        def any_user() -> None: ...
 
-        def somebody(self) -> None: ...
+        def one_user(self) -> None: ...
 
-    assert public_methods(Grown) - set(CASES) == {"everybody", "anybody", "somebody"}
+    assert public_methods(Grown) - set(CASES) == {"all_users", "any_user", "one_user"}
 
 
 def test_every_key_begins_with_the_tenant() -> None:

@@ -1,16 +1,14 @@
-"""What a bundle lacks of a tenant's stored feedback, a part at a time; imports the tables and SQLAlchemy.
-
-Parts go by key, each after the last one's end: a rebuild that was stopped finds what it did before done, and rows that
-nothing can be computed for do not come again.
-"""
+"""SELECT: what a bundle lacks of stored feedback, for the rebuild that computes it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
 
 from mrm_sdk.schemas.items import Item
+from mrm_sdk.storage.database import Database
 from mrm_sdk.storage.statements.select import vector
 from mrm_sdk.storage.tables import (
     ComparisonFeaturesRow,
@@ -58,7 +56,7 @@ _TEXTLESS = (
     .limit(1)
 )
 _LACKING = [
-    # Not asked of z: that is a subtraction, where the base rewards are there.
+    # z itself is not needed: with both base rewards it is one subtraction.
     sa.select(_C.event_id)
     .where(_C.tenant == _TENANT, _C.user_id == _USER, ~(_has_rewards(_C.chosen) & _has_rewards(_C.rejected)))
     .limit(1),
@@ -66,39 +64,50 @@ _LACKING = [
 ]
 
 
-def items(connection: sa.Connection, tenant: str, features: str, after: bytes, limit: int) -> dict[bytes, Item]:
-    """The next items without base rewards, by key, in its order."""
-    rows = connection.execute(_ITEMS, {"tenant": tenant, "of": features, "after": after, "limit": limit})
-    return {row.item_key: Item(row.prompt, row.response, vector(row.embedding)) for row in rows}
+class Backfill:
+    """Reads what a bundle lacks of one tenant's stored feedback, a chunk at a time.
 
+    Each chunk starts after the last key of the one before: an interrupted rebuild skips what it did before, and rows
+    whose features cannot be computed do not come again.
 
-def comparisons(
-    connection: sa.Connection, tenant: str, features: str, after: str, limit: int
-) -> list[tuple[str, bytes, bytes]]:
-    """The next comparisons without ``z``: event id, chosen and rejected item."""
-    rows = connection.execute(_COMPARISONS, {"tenant": tenant, "of": features, "after": after, "limit": limit})
-    return [(event_id, chosen, rejected) for event_id, chosen, rejected in rows]
+    Args:
+        database: where the tables are.
+        tenant: whose feedback.
+    """
 
+    def __init__(self, database: Database, tenant: str) -> None:
+        self._database, self._tenant = database, tenant
 
-def users(connection: sa.Connection, tenant: str, after: str, limit: int) -> list[str]:
-    """The next users who have given feedback."""
-    return list(connection.scalars(_USERS, {"tenant": tenant, "after": after, "limit": limit}))
+    def items(self, features_hash: str, *, after: bytes, limit: int) -> dict[bytes, Item]:
+        """The next items without base rewards under ``features_hash``, by key and in its order."""
+        rows = self._rows(_ITEMS, features_hash, after=after, limit=limit)
+        return {row.item_key: Item(row.prompt, row.response, vector(row.embedding)) for row in rows}
 
+    def comparisons(self, features_hash: str, *, after: str, limit: int) -> list[tuple[str, bytes, bytes]]:
+        """The next comparisons without ``z`` under ``features_hash``: event id, keys of chosen and rejected item."""
+        return [tuple(row) for row in self._rows(_COMPARISONS, features_hash, after=after, limit=limit)]
 
-def counts(connection: sa.Connection, tenant: str, features: str) -> tuple[int, int, int]:
-    """How many items and comparisons lack features, and how many users there are."""
-    missing, unencoded, everybody = (
-        connection.scalar(query, {"tenant": tenant, "of": features}) or 0 for query in _COUNTS
-    )
-    return missing, unencoded, everybody
+    def users(self, *, after: str, limit: int) -> list[str]:
+        """The next users who have given feedback, in the database's own order of texts."""
+        parameters = {"tenant": self._tenant, "after": after, "limit": limit}
+        return self._database.read(lambda connection: list(connection.scalars(_USERS, parameters)))
 
+    def counts(self, features_hash: str) -> tuple[int, int, int]:
+        """How many items and how many comparisons lack features, and how many users there are."""
+        parameters = {"tenant": self._tenant, "of": features_hash}
+        items, comparisons, users = self._database.read(
+            lambda connection: [connection.scalar(statement, parameters) or 0 for statement in _COUNTS]
+        )
+        return items, comparisons, users
 
-def is_textless(connection: sa.Connection, tenant: str, features: str) -> bool:
-    """Whether there is an item without features that nothing is left of to compute them from."""
-    return connection.execute(_TEXTLESS, {"tenant": tenant, "of": features}).first() is not None
+    def is_textless(self, features_hash: str) -> bool:
+        """Whether some item lacks features that can never be computed, because its text was not kept."""
+        return bool(self._rows(_TEXTLESS, features_hash))
 
+    def lacks_features(self, user_id: str, features_hash: str) -> bool:
+        """Whether some item that the user has judged lacks base rewards."""
+        return any(self._rows(statement, features_hash, user_id=user_id) for statement in _LACKING)
 
-def lacks_features(connection: sa.Connection, tenant: str, user_id: str, features: str) -> bool:
-    """Whether something has to be encoded before a user can be adapted."""
-    values = {"tenant": tenant, "user_id": user_id, "of": features}
-    return any(connection.execute(query, values).first() is not None for query in _LACKING)
+    def _rows(self, statement: sa.Executable, features_hash: str, **parameters: Any) -> Sequence[sa.Row[Any]]:
+        values = {"tenant": self._tenant, "of": features_hash, **parameters}
+        return self._database.read(lambda connection: connection.execute(statement, values).all())

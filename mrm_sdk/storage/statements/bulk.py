@@ -1,4 +1,4 @@
-"""Thousands of rows in one call, past what SQLAlchemy does for each row and parameter; imports the tables."""
+"""Thousands of rows per call, without SQLAlchemy's work for each row and parameter."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ from mrm_sdk.storage.tables import Base
 
 
 def insert_into(dialect: str, table: type[Base]) -> Any:
-    """An INSERT that can say ON CONFLICT, which both databases spell alike but SQLAlchemy keeps apart."""
+    """An INSERT with ON CONFLICT: the databases agree on the syntax, but SQLAlchemy has one class for each."""
     return (postgresql if dialect == "postgresql" else sqlite).insert(table)
 
 
 def insert_rows(connection: sa.Connection, statement: sa.Insert, rows: Sequence[tuple[Any, ...]]) -> None:
-    """Inserts rows; SQLAlchemy spells the statement, once, and the driver takes the values as they are.
+    """Inserts rows: SQLAlchemy compiles the statement once, and the driver gets the values unchanged.
 
     Args:
         connection: in a writing transaction.
-        statement: an INSERT without values; one that lives on, for its spelling is remembered.
-        rows: values of all columns, in the table's order, times as :func:`moments` makes them.
+        statement: an INSERT without values; a module-level one, because its SQL text is cached.
+        rows: values of all columns in the table's order, times converted by :func:`time_converter`.
     """
     if not rows:
         return
     schema = (connection.get_execution_options().get("schema_translate_map") or {}).get(None)
     kind: Any = type(connection.dialect)
     if len(rows) == 1:
-        connection.exec_driver_sql(_spelled(statement, kind, schema), rows[0])
+        connection.exec_driver_sql(_sql_text(statement, kind, schema), rows[0])
     elif connection.dialect.name == "postgresql":
-        # Ten times as quick as row after row: one statement, a list for each column.
+        # Ten times faster than row by row: one statement with an array for each column.
         columns = tuple(list(column) for column in zip(*rows, strict=True))
-        connection.exec_driver_sql(_spelled(_of_lists(statement), kind, schema), columns)
+        connection.exec_driver_sql(_sql_text(_from_arrays(statement), kind, schema), columns)
     else:
-        connection.exec_driver_sql(_spelled(statement, kind, schema), list(rows))
+        connection.exec_driver_sql(_sql_text(statement, kind, schema), list(rows))
 
 
 @lru_cache(maxsize=32)
-def _of_lists(statement: sa.Insert) -> sa.Insert:
+def _from_arrays(statement: sa.Insert) -> sa.Insert:
     columns = list(statement.table.columns)
     lists = (sa.cast(sa.bindparam(column.name), postgresql.ARRAY(column.type)) for column in columns)
     rows = sa.func.unnest(*lists).table_valued(*(column.name for column in columns)).render_derived()
@@ -50,8 +50,8 @@ def _of_lists(statement: sa.Insert) -> sa.Insert:
 
 
 @lru_cache(maxsize=128)
-def _spelled(statement: sa.Insert, kind: Callable[..., sa.Dialect], schema: str | None) -> str:
-    """A statement with its parameters by position."""
+def _sql_text(statement: sa.Insert, kind: Callable[..., sa.Dialect], schema: str | None) -> str:
+    """The statement's SQL, with parameters by position."""
     dialect = kind()
     if dialect.paramstyle == "pyformat":
         dialect = kind(paramstyle="format")
@@ -65,24 +65,24 @@ def _spelled(statement: sa.Insert, kind: Callable[..., sa.Dialect], schema: str 
     return str(compiled)
 
 
-def moments(connection: sa.Connection) -> Callable[[datetime], Any]:
-    """What turns a time into what the driver takes."""
-    if connection.dialect.name == "sqlite":  # the text that SQLAlchemy makes of a time, six times as quick
+def time_converter(connection: sa.Connection) -> Callable[[datetime], Any]:
+    """Returns the function that converts a time to what the driver accepts."""
+    if connection.dialect.name == "sqlite":  # the text that SQLAlchemy writes, six times faster
         return lambda moment: moment.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
     return lambda moment: moment
 
 
-def among(dialect: str, column: Any) -> sa.ColumnElement[bool]:
-    """``column`` holds one of the texts that the parameter ``among`` lists: one parameter, however many they are."""
+def is_listed(dialect: str, column: Any) -> sa.ColumnElement[bool]:
+    """``column`` is one of the texts in the parameter ``listed``: a single parameter for any number of texts."""
     result: sa.ColumnElement[bool]
     if dialect == "postgresql":
-        result = column == sa.any_(sa.bindparam("among", type_=postgresql.ARRAY(sa.Text)))
+        result = column == sa.any_(sa.bindparam("listed", type_=postgresql.ARRAY(sa.Text)))
     else:
-        texts = sa.func.json_each(sa.bindparam("among")).table_valued("value")
+        texts = sa.func.json_each(sa.bindparam("listed")).table_valued("value")
         result = column.in_(sa.select(texts.c.value))
     return result
 
 
-def listed(dialect: str, texts: Collection[str]) -> Any:
-    """The value of the parameter ``among``."""
+def list_parameter(dialect: str, texts: Collection[str]) -> Any:
+    """The value of the parameter ``listed``."""
     return list(texts) if dialect == "postgresql" else json.dumps(list(texts))
