@@ -187,12 +187,12 @@ class TestWithoutText:
         with Client(url, bundle=embedded_bundle, encoder=CountingEncoder(), settings=TEXTLESS) as client:
             client.record_many(feedback)
             before = client.personalize("ada")
-            with pytest.raises(BundleMismatchError, match=r"store_text=False.*Hand the same feedback in again"):
+            with pytest.raises(BundleMismatchError, match=r"store_text=False.*Record the same feedback again"):
                 client.use(other_bundle, encoder=CountingEncoder())
             assert client.bundle is embedded_bundle
             assert client.personalize("ada") == before
             with Client(url, bundle=other_bundle, encoder=CountingEncoder(), settings=TEXTLESS) as other:
-                with pytest.raises(BundleMismatchError, match="Hand the same feedback in again"):
+                with pytest.raises(BundleMismatchError, match="Record the same feedback again"):
                     other.rebuild()
                 assert other.record_many(feedback).duplicates == len(feedback)
             client.use(other_bundle, encoder=CountingEncoder())
