@@ -13,7 +13,6 @@ import numpy as np
 
 from mrm_sdk import Client, Comparison, Response
 from mrm_sdk.data.datasets import read_dataset
-from mrm_sdk.training.config import TrainingConfig
 from mrm_sdk.training.pipeline import train_bundle
 
 DIMENSION = 16
@@ -41,7 +40,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         data, bundle = Path(folder) / "comparisons.jsonl", Path(folder) / "bundle"
         write_dataset(data, rng)
-        train_bundle(read_dataset(data), bundle, config=TrainingConfig(steps=200))
+        train_bundle(read_dataset(data), bundle)
         with Client("sqlite://", bundle=bundle) as client:
             taste = rng.standard_normal(DIMENSION)
             candidates = [Response(embedding=rng.standard_normal(DIMENSION)) for _ in range(200)]

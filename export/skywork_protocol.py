@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +24,7 @@ from mrm_sdk.data.vectors import write_embedded
 from mrm_sdk.encoders.hidden_state import DTYPES, HiddenStateEncoder
 from mrm_sdk.evaluation.protocol import evaluate
 from mrm_sdk.evaluation.reports.evaluation import table
-from mrm_sdk.training.config import TrainingConfig
+from mrm_sdk.training.config import MamlConfig, TrainingConfig
 from mrm_sdk.training.pipeline import train_bundle
 
 MODEL = "Skywork/Skywork-Reward-V2-Llama-3.1-8B"
@@ -82,9 +81,11 @@ def run(
         halves.append(read_dataset(folder))
     seen, unseen = halves
     config = TrainingConfig.preset(chosen.preset, seed=chosen.seed)
-    config = replace(config, max_pairs=max(config.max_pairs, seen_pairs or 0), steps=chosen.steps or config.steps)
+    config = config.with_settings(max_pairs=max(config.max_pairs, seen_pairs or 0))
     if chosen.steps is not None:
-        config = replace(config, iterations=chosen.steps, epochs=None)
+        by_steps = isinstance(config.outer, MamlConfig)
+        settings = {"steps": chosen.steps, "epochs": None} if by_steps else {"iterations": chosen.steps}
+        config = config.with_settings(**settings)
     train_bundle(seen, chosen.out / "bundle", config=config, licence=licence)
     print(table(evaluate(Bundle(chosen.out / "bundle"), unseen, encoder, shots=shots)))
 

@@ -19,7 +19,7 @@ import torch
 
 from mrm_sdk.bundle import Bundle, Manifest
 from mrm_sdk.data.datasets import Dataset, read_dataset
-from mrm_sdk.training.config import TrainingConfig
+from mrm_sdk.training.config import EmpiricalBayesConfig, TrainingConfig
 from mrm_sdk.training.pipeline import train_bundle
 
 ROOT = Path(__file__).parents[1]
@@ -124,7 +124,11 @@ def embedded_bundle(embedded_dataset: Dataset, tmp_path_factory: pytest.TempPath
 def other_bundle(embedded_dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """Another bundle for the same embeddings: other base rewards, other prior."""
     path = tmp_path_factory.mktemp("bundles") / "other"
-    train_bundle(embedded_dataset, path, config=TrainingConfig(base_functions=4, iterations=3, seed=7))
+    train_bundle(
+        embedded_dataset,
+        path,
+        config=TrainingConfig(outer=EmpiricalBayesConfig(iterations=3), base_functions=4, seed=7),
+    )
     return Bundle(path)
 
 

@@ -1,12 +1,12 @@
-"""The experiment behind the switch for handcrafted features: do they pay beside the embedding, and how large a block?
+"""Measures handcrafted features beside the embedding: whether they pay, and how much weight they should get.
 
 Needs the extras ``[cpu,train,minilm]`` and data sets whose items have text, as the ``train`` folders of Jester and of
-LLMFAO (docs/how.md). People are held out from training: of a data set with many people a quarter, drawn anew by each
-seed; of one with few everybody, in five folds. Prints one row per share of the variance that features were given::
+LLMFAO (docs/how.md). People are held out from training: of a data set with many people a quarter, another one for each
+seed; of one with few people all of them, in five folds. Prints one row per share of the variance that features get::
 
-    python export/experiments/choose_features.py path/to/jester/train path/to/llmfao/train [--seeds 5] [--single all] [--quick]
+    python export/experiments/choose_features.py JESTER/train LLMFAO/train [--seeds 5] [--single all] [--quick]
 
-``--single`` adds a row per feature named (with commas), or for all: each alone beside the embedding.
+``--single`` adds a row per named feature (separated by commas), or for all of them: each alone beside the embedding.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mrm_sdk.core.inner_loop import newton_serving
+from mrm_sdk.core.inner_loop import SERVING_STEPS, SERVING_TOLERANCE, newton_serving
 from mrm_sdk.data.datasets import Dataset, read_dataset
+from mrm_sdk.data.vectors import embed_items
 from mrm_sdk.encoders.handcrafted import NAMES, SHARE, Statistics, measure
 from mrm_sdk.evaluation.bootstrap import paired_intervals
 from mrm_sdk.evaluation.measure import Measured, merge
@@ -29,24 +30,21 @@ from mrm_sdk.evaluation.measure import measure as judge
 from mrm_sdk.evaluation.method import Fitted
 from mrm_sdk.evaluation.metrics import worst_share
 from mrm_sdk.evaluation.splits import Split, fold_splits
+from mrm_sdk.progress import no_progress
 from mrm_sdk.settings import Settings
-from mrm_sdk.training import fitting
 from mrm_sdk.training.config import TrainingConfig
-from mrm_sdk.training.encoding import embed_items, prepare_encoder
+from mrm_sdk.training.encoding import prepare_encoder
+from mrm_sdk.training.fitting import fit
 
 SHARES = (0.03, 0.1, 0.3, 1.0)
 SHOTS = (0, 2, 10, 60)
 MANY = 500
 
 
-def silent(stage: str, done: int, total: int) -> None:
-    """No progress."""
-
-
-def tried(
+def variants(
     dataset: Dataset, embeddings: NDArray[np.float32], single: list[str]
 ) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    """Names and embeddings of what is compared; the first is the embedding alone."""
+    """Names and embeddings of the variants; the first is the embedding alone."""
     measured = measure([(item.prompt, item.text or "") for item in dataset.items])
 
     def beside(features: NDArray[np.float32], share: float) -> NDArray[np.float32]:
@@ -72,19 +70,19 @@ def run(dataset: Dataset, embeddings: NDArray[np.float32], config: TrainingConfi
     """Fits to the people of each split, and judges those held out."""
     parts = []
     for split in splits(dataset, config.seed):
-        trained = fitting.fit(split.training, split.learners, embeddings, config, silent)
+        trained = fit(split.training, split.learners, embeddings, config, no_progress)
         with torch.no_grad():
             features = trained.module(torch.from_numpy(embeddings)).double()
-        adapt = partial(newton_serving, prior=trained.prior, max_steps=50, tolerance=1e-9)
+        adapt = partial(newton_serving, prior=trained.prior, max_steps=SERVING_STEPS, tolerance=SERVING_TOLERANCE)
         parts.append(judge(Fitted(features, adapt), split.judged, split.users, SHOTS))
     return merge(parts)
 
 
 def per_user(runs: list[Measured]) -> NDArray[np.float64]:
-    """Accuracy at each number of shots of everybody judged, the mean over the seeds that did: [shots, users]."""
-    _, place, times = np.unique(np.concatenate([one.users for one in runs]), return_inverse=True, return_counts=True)
+    """Accuracy of each judged user at each number of shots, the mean over seeds: [shots, users]."""
+    _, index, times = np.unique(np.concatenate([one.users for one in runs]), return_inverse=True, return_counts=True)
     accuracy = np.concatenate([one.accuracy for one in runs], 1)
-    return np.stack([np.bincount(place, row) / times for row in accuracy])
+    return np.stack([np.bincount(index, row) / times for row in accuracy])
 
 
 def main() -> None:
@@ -96,20 +94,20 @@ def main() -> None:
     options = parser.parse_args()
     single = [*NAMES] if options.single == "all" else [name for name in options.single.split(",") if name]
     seeds = range(1 if options.quick else options.seeds)
-    configs = [TrainingConfig(seed=seed, iterations=2 if options.quick else 12) for seed in seeds]
+    configs = [TrainingConfig(seed=seed).with_settings(iterations=2 if options.quick else 12) for seed in seeds]
     for path in options.data:
         dataset = read_dataset(path)
-        encoder = prepare_encoder("minilm", dataset, Settings(), silent).encoder
-        embeddings = np.asarray(embed_items(encoder, dataset, silent), np.float32)
+        encoder = prepare_encoder("minilm", dataset, Settings(), no_progress).encoder
+        embeddings = np.asarray(embed_items(encoder, dataset, no_progress), np.float32)
         print(f"\n{path}: accuracy at {SHOTS} comparisons, worst tenth; what the features add before and after all")
         alone = None
-        for name, matrix in tried(dataset, embeddings, single):
+        for name, matrix in variants(dataset, embeddings, single):
             runs = [run(dataset, matrix, config) for config in configs]
-            found = per_user(runs)
-            alone = found if alone is None else alone
+            accuracy = per_user(runs)
+            alone = accuracy if alone is None else alone
             worst = np.mean([worst_share(torch.from_numpy(one.accuracy[-1]), 0.1) for one in runs])
-            line = f"{name:16}" + "".join(f" {value:.4f}" for value in (*found.mean(1), worst))
-            for interval in paired_intervals((found - alone)[[0, -1]]):
+            line = f"{name:16}" + "".join(f" {value:.4f}" for value in (*accuracy.mean(1), worst))
+            for interval in paired_intervals((accuracy - alone)[[0, -1]]):
                 line += f" | {interval.difference:+.4f} [{interval.low:+.4f}, {interval.high:+.4f}]"
             print(line, flush=True)
 

@@ -21,10 +21,11 @@ from mrm_sdk.core.batching import Pairs, pad
 from mrm_sdk.core.inner_loop import Prior, newton_serving
 from mrm_sdk.core.ratings import rated_pairs
 from mrm_sdk.data.datasets import QUERY, SUPPORT, Dataset, read_dataset
+from mrm_sdk.data.vectors import embed_items
 from mrm_sdk.evaluation.metrics import accuracy
 from mrm_sdk.settings import Settings
 from mrm_sdk.training.config import TrainingConfig
-from mrm_sdk.training.encoding import embed_items, prepare_encoder
+from mrm_sdk.training.encoding import prepare_encoder
 from mrm_sdk.training.episodes import pack
 from mrm_sdk.training.fitting import fit
 

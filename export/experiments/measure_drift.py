@@ -23,12 +23,13 @@ from mrm_sdk.core.batching import Pairs
 from mrm_sdk.core.drift import discounts
 from mrm_sdk.core.inner_loop import Prior, newton_serving
 from mrm_sdk.data.datasets import QUERY, SUPPORT, Dataset
+from mrm_sdk.data.vectors import embed_items
 from mrm_sdk.evaluation.metrics import accuracy
 from mrm_sdk.settings import Settings
 from mrm_sdk.simulation.corpus import Question, load_corpus
-from mrm_sdk.simulation.population import Population, draw_population, judge
+from mrm_sdk.simulation.users import SyntheticUsers, draw_users, judge
 from mrm_sdk.training.config import TrainingConfig
-from mrm_sdk.training.encoding import embed_items, prepare_encoder
+from mrm_sdk.training.encoding import prepare_encoder
 from mrm_sdk.training.episodes import pack
 from mrm_sdk.training.fitting import fit
 
@@ -57,19 +58,19 @@ def simulate(
 ) -> tuple[People, People]:
     """Trains on other people, and returns those whose tastes change and, with the same start, those who keep theirs."""
     seed = 10 * config.seed
-    everybody = draw_population(1000 if size > 100 else 100, seed=seed, prefix="trained")
+    everybody = draw_users(1000 if size > 100 else 100, seed=seed, prefix="trained")
     data = judge(everybody, questions, support=TRAINED, query=TRAINED, support_pairs=30, query_pairs=30, seed=seed)
     trained = fit(data, np.arange(len(everybody.user_ids)), embeddings, config, quiet)
     with torch.no_grad():
         base_rewards = trained.module(torch.from_numpy(embeddings)).double()
 
-    def asked(people: Population, number: int) -> Dataset:
+    def asked(people: SyntheticUsers, number: int) -> Dataset:
         return judge(
             people, questions, support=FEEDBACK, query=JUDGED, support_pairs=BEFORE, query_pairs=BEFORE,
             seed=seed + number, noisy_query=False,
         )  # fmt: skip
 
-    first, second = (draw_population(size, seed=seed + number) for number in (1, 2))
+    first, second = (draw_users(size, seed=seed + number) for number in (1, 2))
     told = [pack(asked(people, 3 + n), np.arange(size)) for n, people in enumerate((first, second, first))]
     before, *later = (packed.pairs(SUPPORT, base_rewards) for packed in told)
     queries = [packed.pairs(QUERY, base_rewards) for packed in told[1:]]
@@ -112,7 +113,7 @@ def main() -> None:
     torch.set_num_threads(1)
     questions = load_corpus()
     once = judge(
-        draw_population(1, seed=0), questions, support=TRAINED, query=JUDGED, support_pairs=1, query_pairs=1, seed=0
+        draw_users(1, seed=0), questions, support=TRAINED, query=JUDGED, support_pairs=1, query_pairs=1, seed=0
     )  # holds all texts, as every other draw does
     embeddings = np.array(embed_items(prepare_encoder("minilm", once, Settings(), quiet).encoder, once, quiet))
     seeds = range(1 if options.quick else options.seeds)

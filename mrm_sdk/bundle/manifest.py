@@ -10,6 +10,7 @@ from typing import Any, Final, Literal
 from pydantic import Field, ValidationError
 
 from mrm_sdk.bundle.encoder_spec import ENCODER, EncoderSpec, digest
+from mrm_sdk.core.inner_loop import SERVING_STEPS, SERVING_TOLERANCE
 from mrm_sdk.errors import BundleDamagedError, BundleMismatchError
 from mrm_sdk.schemas.frozen import Frozen
 
@@ -45,8 +46,8 @@ class Adaptation(Frozen):
     """
 
     method: Literal["newton", "gradient"] = "newton"
-    steps: int = Field(default=8, ge=1, le=1000)
-    tolerance: float = Field(default=1e-9, gt=0)
+    steps: int = Field(default=SERVING_STEPS, ge=1, le=1000)
+    tolerance: float = Field(default=SERVING_TOLERANCE, gt=0)
     learning_rate: float = Field(default=0.005, gt=0)
     half_life: float | None = Field(default=None, gt=0, allow_inf_nan=False)
 

@@ -1,6 +1,6 @@
-"""Adaptation: comparisons of users -> their weights, batched over users; imports torch and this folder only.
+"""Inner loops: comparisons of users -> their weights, batched over users.
 
-What Newton's method minimises is ``J(w) = ρ Σ strength · loss(w · z) + ½ (w − w0)ᵀ Λ (w − w0)``, for each user.
+Newton's method minimises ``J(w) = ρ Σ strength · loss(w · z) + ½ (w − w0)ᵀ Λ (w − w0)``, for each user.
 """
 
 from __future__ import annotations
@@ -11,6 +11,11 @@ import torch
 from torch import Tensor
 
 from mrm_sdk.core.batching import Pairs
+
+SERVING_STEPS = 50
+"""Most Newton steps when serving: ordinary users converge in 4 to 6, contradictory or extreme feedback needs more."""
+SERVING_TOLERANCE = 1e-9
+"""Largest change of a weight that counts as converged when serving."""
 
 
 class Prior(NamedTuple):
@@ -79,7 +84,7 @@ def newton_serving(pairs: Pairs, prior: Prior, *, max_steps: int, tolerance: flo
     z, strength, tie = pairs
     strength, half_tie = prior.rho * strength, tie / 2
 
-    # For one user an operation costs what calling it costs: what several of them need is computed once.
+    # With one user the cost is that of calling operations: what several of them need is computed once.
     def at(weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         margin = torch.bmm(z, weights.unsqueeze(-1)).squeeze(-1)
         offset = weights - prior.w0
@@ -98,11 +103,11 @@ def newton_serving(pairs: Pairs, prior: Prior, *, max_steps: int, tolerance: flo
         for _ in range(20):
             candidate = weights - step
             margin, pull, new_value = at(candidate)
-            worse = new_value > value * (1 + 1e-12)  # the slack is rounding, where J is flat
+            worse = new_value > value * (1 + 1e-12)  # the slack allows for rounding where J is flat
             if not bool(worse.any()):
                 break
             step = torch.where(worse.unsqueeze(-1), step / 2, step)
-        else:  # no part of the step helps those users: they stay where they are
+        else:  # no part of the step helps these users: they stay where they are
             candidate = torch.where(worse.unsqueeze(-1), weights, candidate)
             margin, pull, new_value = at(candidate)
         weights, value = candidate, new_value
@@ -147,7 +152,7 @@ def gradient_descent(pairs: Pairs, logits: Tensor, *, steps: int, learning_rate:
         gradient = weights * (by_weight - (weights * by_weight).sum(-1, keepdim=True))
         first = 0.9 * first + 0.1 * gradient
         second = 0.999 * second + 0.001 * gradient**2
-        # The root has no derivative at 0, where a user without comparisons stands.
+        # The root has no derivative at 0, where a user without comparisons is.
         moving = second > 0
         root = torch.where(moving, torch.where(moving, second, 1.0).sqrt(), 0.0)
         scale = root / (1 - 0.999**step) ** 0.5 + 1e-8

@@ -43,7 +43,7 @@ def rated_pairs(
 
     A pair of a prompt with n ratings counts ``2/n · √(|Δ| / s) · √(strength · strength)``: ``Δ`` is the difference of
     the two values and ``s`` the standard deviation of all values of the user, whatever their prompts, so that the scale
-    on which a user rates does not matter. The rule was measured against others in ``export/experiments/choose_ratings.py``.
+    on which a user rates does not matter. ``export/experiments/choose_ratings.py`` measures the rule against others.
 
     Where a prompt has more than ``most_distances + 1`` ratings, each meets only those that lie certain numbers of
     ranks away, ``most_distances`` of them and evenly spaced; a pair then counts ``(n − 1) / pairs`` in place of

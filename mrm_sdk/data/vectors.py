@@ -1,10 +1,11 @@
-"""Writes a data set with its embeddings, and goes on where it was stopped; imports encoders and data sets."""
+"""Embeds a data set's items, in memory or into a folder; an interrupted writing resumes."""
 
 from __future__ import annotations
 
 import csv
 import hashlib
 import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,9 +19,39 @@ from mrm_sdk.encoders.base import Encoder, embed
 from mrm_sdk.errors import ConfigurationError, DatasetError, OutputError
 from mrm_sdk.progress import Progress, no_progress
 
-_CHUNK = 256
-# Beside the embeddings: which encoder makes them, of which items.
+_CHUNK, _WRITTEN_CHUNK = 1024, 256
+# Beside the embeddings: which encoder made them, of which items.
 _CLAIM = "embeddings.json"
+
+
+def embed_items(encoder: Encoder, dataset: Dataset, progress: Progress) -> NDArray[np.floating]:
+    """Embeddings of all items, [items, D]: the data set's own, mapped where they are, else each item encoded once.
+
+    Raises:
+        EncoderError: the encoder failed.
+    """
+    if dataset.embeddings is not None:
+        return dataset.embeddings
+    out = np.empty((len(dataset.items), encoder.dimension), np.float32)
+    for rows, vectors in _embedded(encoder, dataset, range(len(out)), progress):
+        out[rows] = vectors
+    return out
+
+
+def _embedded(
+    encoder: Encoder, dataset: Dataset, rows: Iterable[int], progress: Progress, chunk: int = _CHUNK
+) -> Iterator[tuple[list[int], NDArray[np.float32]]]:
+    """Encodes the items of ``rows``; yields row numbers and their vectors [rows, D], a chunk at a time."""
+    items = {row: dataset.items[row] for row in rows}
+    total = len(dataset.items)
+    done = total - len(items)
+    # Similar lengths together: a batch then has little padding. The longest first, so that memory runs out at once.
+    order = sorted(items, key=lambda row: -len(items[row].prompt or "") - len(items[row].text or ""))
+    for start in range(0, len(order), chunk):
+        numbers = order[start : start + chunk]
+        yield numbers, embed(encoder, [items[row] for row in numbers])
+        done += len(numbers)
+        progress("encoding", done, total)
 
 
 def write_embedded(
@@ -31,17 +62,17 @@ def write_embedded(
     store: Literal["float16", "float32"] = "float16",
     progress: Progress = no_progress,
 ) -> None:
-    """Writes ``items.jsonl``, ``comparisons.csv`` and ``embeddings.npy``; a second call does what a first left undone.
+    """Writes ``items.jsonl``, ``comparisons.csv`` and ``embeddings.npy``; a second call resumes an interrupted one.
 
-    Unfinished embeddings lie in ``embeddings.npy.part``, whose missing rows are NaN. float16 holds every bfloat16 from
+    Unfinished embeddings are in ``embeddings.npy.part``, whose missing rows are NaN. float16 holds every bfloat16 from
     6e-5 to 65504 exactly (11 bits of precision against 8), so for hidden states of a bfloat16 model it loses nothing
-    that matters, at half the space; what is larger is an error that says so.
+    that matters, at half the space; larger numbers are an error.
 
     Args:
-        dataset: what is written; its comparisons keep their phases.
-        encoder: embeds what has no embedding yet.
-        folder: is created; a data set there that another encoder or other items made is refused.
-        store: the type that is written.
+        dataset: to write; its comparisons keep their phases.
+        encoder: embeds items without an embedding.
+        folder: is created; embeddings of another encoder or of other items there are an error.
+        store: the type on disk.
         progress: called with stage, done, total.
 
     Raises:
@@ -74,19 +105,12 @@ def _fill(rows: NDArray[Any], dataset: Dataset, encoder: Encoder, progress: Prog
         for start in range(0, len(rows), _CHUNK)
         for i in np.flatnonzero(np.isnan(rows[start : start + _CHUNK]).any(1))
     ]
-    total, done = len(rows), len(rows) - len(missing)
-    items = {row: dataset.items[row] for row in missing}
-    # Like lengths together: a batch then holds little padding; the longest first, so that memory runs out at once.
-    missing.sort(key=lambda row: -len(items[row].prompt or "") - len(items[row].text or ""))
     largest = float(np.finfo(rows.dtype).max)
-    for start in range(0, len(missing), _CHUNK):
-        chunk = missing[start : start + _CHUNK]
-        vectors = embed(encoder, [items[row] for row in chunk])
+    # Small chunks: after an interruption little is encoded again.
+    for numbers, vectors in _embedded(encoder, dataset, missing, progress, _WRITTEN_CHUNK):
         if not np.abs(vectors).max() <= largest:
             raise DatasetError(f"An embedding holds a number above {largest:g}, where {rows.dtype} ends; use float32.")
-        rows[chunk] = vectors
-        done += len(chunk)
-        progress("encoding", done, total)
+        rows[numbers] = vectors
 
 
 def _open_part(path: Path, shape: tuple[int, int], dtype: np.dtype[Any]) -> np.memmap[Any, np.dtype[Any]]:
@@ -96,7 +120,7 @@ def _open_part(path: Path, shape: tuple[int, int], dtype: np.dtype[Any]) -> np.m
         for start in range(0, len(made), _CHUNK):
             made[start : start + _CHUNK] = np.nan
         made.flush()
-        new.replace(path)  # only now: a row that is not NaN counts as done
+        new.replace(path)  # only now: from here on, a row that is not NaN counts as done
     opened: np.memmap[Any, np.dtype[Any]] = np.lib.format.open_memmap(path, mode="r+")
     return opened
 

@@ -21,7 +21,7 @@ from mrm_sdk.errors import EncoderError
 VERSION = 1
 """Changes whenever :func:`measure` would give other numbers for the same text."""
 SHARE = 0.1
-"""Variance of the features beside an embedding, as a share of the embedding's own: see export/experiments/choose_features.py."""
+"""Variance of the features, as a share of the embedding's: chosen in export/experiments/choose_features.py."""
 _CLIP = 5.0
 _ROWS = 8192
 # Less than this is rounding of a feature that is the same everywhere.

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from mrm_sdk.data.datasets import Dataset
+from mrm_sdk.data.vectors import embed_items
 from mrm_sdk.errors import ConfigurationError
 from mrm_sdk.evaluation.bootstrap import Interval, paired_intervals
 from mrm_sdk.evaluation.measure import Measured, judgeable, measure, merge, most_shots
@@ -19,7 +20,7 @@ from mrm_sdk.evaluation.protocol import SHOTS, Point, summarise, usable_shots
 from mrm_sdk.evaluation.splits import Split, fold_splits, unseen_split
 from mrm_sdk.progress import Progress, no_progress
 from mrm_sdk.settings import Settings
-from mrm_sdk.training.encoding import embed_items, prepare_encoder
+from mrm_sdk.training.encoding import prepare_encoder
 
 FOLDS = 5
 SEEDS = (0, 1, 2)

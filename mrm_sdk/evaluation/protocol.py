@@ -20,6 +20,7 @@ from torch import Tensor
 from mrm_sdk.bundle.bundle import Bundle
 from mrm_sdk.core.batching import Pairs
 from mrm_sdk.data.datasets import Dataset
+from mrm_sdk.data.vectors import embed_items
 from mrm_sdk.encoders import Encoder
 from mrm_sdk.errors import BundleMismatchError, ConfigurationError
 from mrm_sdk.evaluation.bootstrap import Interval, paired_intervals
@@ -28,7 +29,6 @@ from mrm_sdk.evaluation.method import Fitted
 from mrm_sdk.evaluation.metrics import BINS, ece, worst_share
 from mrm_sdk.progress import Progress, no_progress
 from mrm_sdk.training.basis import chunks
-from mrm_sdk.training.encoding import embed_items
 
 SHOTS = (0, 2, 5, 10, 20, 40, 60)
 _CELLS = 2**20

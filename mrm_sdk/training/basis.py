@@ -1,4 +1,4 @@
-"""Embeddings -> the directions in which they differ, in bounded memory; imports errors, numpy and torch."""
+"""The directions in which embeddings differ, found in bounded memory."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from torch import Tensor
 from mrm_sdk.errors import TrainingError
 from mrm_sdk.training.device import CPU
 
-_ROWS_AT_ONCE = 8192
+_ROWS_PER_CHUNK = 8192
 _SAMPLE = 8192
 _NOT_FINITE = "Embeddings hold NaN or infinity; check the encoder, or the precision they were kept in."
-# Scaled up from less, float32 would overflow.
+# Scaling up from less would overflow float32.
 _LEAST_SPREAD = 1e-30
 
 
 class Basis(NamedTuple):
-    """Features of an item: ``(embedding − centre) @ projection``.
+    """Directions of the embeddings; an item is projected on them by ``(embedding − centre) @ projection``.
 
     Args:
         centre: [D] float64.
@@ -31,7 +31,7 @@ class Basis(NamedTuple):
     centre: Tensor
     projection: Tensor
 
-    def features(self, embeddings: NDArray[np.floating], device: torch.device = CPU) -> Tensor:
+    def project(self, embeddings: NDArray[np.floating], device: torch.device = CPU) -> Tensor:
         """[items, D] (may be memory-mapped) -> [items, R] float32 on ``device``.
 
         Raises:
@@ -50,8 +50,8 @@ class Basis(NamedTuple):
 def chunks(embeddings: NDArray[np.floating]) -> Iterator[tuple[int, Tensor]]:
     """Yields ``(first row, rows as float32)``; of a memory-mapped array no more stays in memory than a chunk."""
     mapped = getattr(embeddings, "_mmap", None)
-    for start in range(0, len(embeddings), _ROWS_AT_ONCE):
-        yield start, torch.from_numpy(np.array(embeddings[start : start + _ROWS_AT_ONCE], np.float32))
+    for start in range(0, len(embeddings), _ROWS_PER_CHUNK):
+        yield start, torch.from_numpy(np.array(embeddings[start : start + _ROWS_PER_CHUNK], np.float32))
         _release(mapped)
 
 
@@ -75,11 +75,11 @@ def moments(embeddings: NDArray[np.floating]) -> tuple[Tensor, float]:
     for _, rows in chunks(embeddings):
         square += float((rows.double() - centre).square().sum())
     spread = (square / (len(embeddings) * embeddings.shape[1])) ** 0.5
-    _demand_spread(spread, float(centre.abs().max()))
+    _require_spread(spread, float(centre.abs().max()))
     return centre.float(), 1 / spread
 
 
-def _demand_spread(spread: float, size: float) -> None:
+def _require_spread(spread: float, size: float) -> None:
     if not np.isfinite(spread):
         raise TrainingError(_NOT_FINITE)
     if not spread > max(1e-6 * size, _LEAST_SPREAD):
@@ -98,13 +98,13 @@ def principal_basis(
 
     Args:
         embeddings: of all items, [items, D].
-        rows: the items to look at; of very many a sample.
+        rows: the items to use; a sample of them if there are very many.
         limit: R at most.
         whitening: 0 keeps the encoder's own scale, 1 gives every direction the same variance.
         rng: draws the sample.
 
     Returns:
-        The basis; R is smaller than ``limit`` where embeddings differ in fewer directions.
+        The basis; R is smaller than ``limit`` if embeddings differ in fewer directions.
 
     Raises:
         TrainingError: the embeddings do not differ, or are not finite.
@@ -114,25 +114,25 @@ def principal_basis(
     sample = torch.from_numpy(np.array(embeddings[rows], np.float32)).double()
     _release(getattr(embeddings, "_mmap", None))
     centre = sample.mean(0)
-    apart = sample - centre
-    scale = float(apart.pow(2).mean().sqrt())
-    _demand_spread(scale, float(sample.abs().max()))
-    size = min(limit, *apart.shape)
-    # Exact where it is cheap; else a random projection with power iterations, which finds the same leading directions.
-    if min(apart.shape) <= 2 * limit + 512:
-        _, spread, directions = torch.linalg.svd(apart / scale, full_matrices=False)
+    centred = sample - centre
+    scale = float(centred.pow(2).mean().sqrt())
+    _require_spread(scale, float(sample.abs().max()))
+    size = min(limit, *centred.shape)
+    # Exact if that is cheap; else a random projection with power iterations, which finds the same leading directions.
+    if min(centred.shape) <= 2 * limit + 512:
+        _, spread, directions = torch.linalg.svd(centred / scale, full_matrices=False)
     else:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(rng.integers(2**31)))
-            _, spread, turned = torch.svd_lowrank((apart / scale).float(), q=min(limit + 64, *apart.shape), niter=2)
+            _, spread, turned = torch.svd_lowrank((centred / scale).float(), q=min(limit + 64, *centred.shape), niter=2)
         spread, directions = spread.double(), turned.T.double()
-    kept = min(size, int((spread > 1e-4 * spread[0]).sum()))
-    weights = (spread[:kept] / spread[0]) ** -whitening
-    return Basis(centre, directions[:kept].T * weights / scale)
+    rank = min(size, int((spread > 1e-4 * spread[0]).sum()))
+    weights = (spread[:rank] / spread[0]) ** -whitening
+    return Basis(centre, directions[:rank].T * weights / scale)
 
 
 def _release(mapped: object) -> None:
-    """Gives pages that were read back to the system: they are in the file, and would count as this process's memory."""
+    """Returns pages that were read to the system: otherwise they count as this process's memory."""
     if mapped is not None and hasattr(mapped, "madvise"):
         import mmap
 

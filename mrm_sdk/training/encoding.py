@@ -1,4 +1,4 @@
-"""The encoder of a training run: found by name, with what a bundle needs to carry it along; imports encoders."""
+"""The encoder that a bundle is trained with: opened by name, with the files that the bundle will carry."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from mrm_sdk.bundle.encoder_spec import (
 )
 from mrm_sdk.bundle.manifest import FileName
 from mrm_sdk.data.datasets import Dataset
-from mrm_sdk.encoders.base import Encoder, embed
+from mrm_sdk.encoders.base import Encoder
 from mrm_sdk.encoders.export.pipeline import prepare_export
 from mrm_sdk.encoders.folder import ENCODER_JSON, EncoderFolder
 from mrm_sdk.encoders.handcrafted import VERSION, Statistics, measure
@@ -37,14 +37,19 @@ from mrm_sdk.errors import ConfigurationError
 from mrm_sdk.progress import Progress
 from mrm_sdk.settings import Settings
 
-_CHUNK = 1024
-# Behind a protocol: prompt and response are sent as chat messages, for the server's own chat template.
+# After a protocol: prompt and response are sent as chat messages, for the server's own chat template.
 _CHAT = "+chat"
 
 
 @dataclass(frozen=True)
 class PreparedEncoder:
-    """An encoder ready to embed a data set, and what a bundle needs to carry it along."""
+    """An encoder ready to embed a data set, and what a bundle needs to carry it.
+
+    Args:
+        encoder: embeds.
+        spec: as the manifest states it.
+        files: of the bundle, by name.
+    """
 
     encoder: Encoder
     spec: EncoderSpec
@@ -52,12 +57,12 @@ class PreparedEncoder:
 
 
 def prepare_encoder(name: str, dataset: Dataset, settings: Settings, progress: Progress) -> PreparedEncoder:
-    """Makes the encoder called ``name``; a data set with embeddings of its own needs, and gets, none.
+    """Opens the encoder called ``name``; a data set with embeddings of its own gets none.
 
     Args:
-        name: ``minilm``, ``precomputed``, the folder of an exported encoder, or ``remote:PROTOCOL:MODEL``, whose
-            server the settings tell.
-        dataset: what will be encoded.
+        name: ``minilm``, ``precomputed``, the folder of an exported encoder, or ``remote:PROTOCOL:MODEL``, with the
+            server's address in the settings.
+        dataset: the items to encode.
         settings: of the encoder.
         progress: called with stage, done, total.
 
@@ -67,22 +72,22 @@ def prepare_encoder(name: str, dataset: Dataset, settings: Settings, progress: P
         BundleError: the exported encoder is damaged.
         MissingDependencyError: its extra is not installed.
     """
-    own = dataset.dimension
-    remote, named = name.startswith("remote:"), name in ("minilm", "precomputed")
-    if not remote and not named and not _is_exported(name):
+    dimension = dataset.dimension
+    is_remote, is_known = name.startswith("remote:"), name in ("minilm", "precomputed")
+    if not is_remote and not is_known and not _is_exported(name):
         raise ConfigurationError(
             f"There is no encoder {name!r}: use minilm, precomputed, remote:PROTOCOL:MODEL, or the folder of an "
             "exported one (mrm encoder export MODEL --out FOLDER)."
         )
-    if remote:
+    if is_remote:
         _remote_name(name)
-    if own is not None:
-        fingerprint = digest(["precomputed", own])
-        spec = EncoderSpec(kind="precomputed", name="precomputed", dimension=own, model_fingerprint=fingerprint)
-        return PreparedEncoder(PrecomputedEncoder(own, fingerprint), spec)
+    if dimension is not None:
+        fingerprint = digest(["precomputed", dimension])
+        spec = EncoderSpec(kind="precomputed", name="precomputed", dimension=dimension, model_fingerprint=fingerprint)
+        return PreparedEncoder(PrecomputedEncoder(dimension, fingerprint), spec)
     if name == "precomputed":
         raise ConfigurationError("The data set's items hold no 'embedding'; use --encoder minilm.")
-    if remote:
+    if is_remote:
         return _remote(name, settings)
     if name != "minilm":
         return _exported(Path(name), settings)
@@ -93,42 +98,26 @@ def prepare_encoder(name: str, dataset: Dataset, settings: Settings, progress: P
     return PreparedEncoder(encoder, exported.spec, files)
 
 
-def embed_items(encoder: Encoder, dataset: Dataset, progress: Progress) -> NDArray[np.floating]:
-    """Embeddings of all items, [items, D]: those of the data set, mapped where they are, else each encoded once."""
-    if dataset.embeddings is not None:
-        return dataset.embeddings
-    out = np.empty((len(dataset.items), encoder.dimension), np.float32)
-    # Sorted by length, a chunk's batches hold little padding; the longest first, so that memory runs out at once.
-    order = sorted(
-        range(len(out)), key=lambda i: -len(dataset.items[i].prompt or "") - len(dataset.items[i].text or "")
-    )
-    for start in range(0, len(order), _CHUNK):
-        rows = order[start : start + _CHUNK]
-        out[rows] = embed(encoder, [dataset.items[i] for i in rows])
-        progress("encoding", min(start + _CHUNK, len(order)), len(order))
-    return out
-
-
-def beside_handcrafted(
+def add_handcrafted(
     prepared: PreparedEncoder, dataset: Dataset, embeddings: NDArray[np.floating]
 ) -> tuple[PreparedEncoder, NDArray[np.floating]]:
-    """The same encoder with handcrafted features beside its vectors, and the items' embeddings with these.
+    """Adds handcrafted features to an encoder's vectors, and to the items' embeddings.
 
     Args:
         prepared: an encoder of text.
-        dataset: whose items are measured: their statistics become part of the encoder.
+        dataset: its items are measured, and their statistics become part of the encoder.
         embeddings: of the items, [items, D].
 
     Returns:
         The encoder, whose dimension is D + F, and embeddings [items, D + F].
 
     Raises:
-        ConfigurationError: the data set brings embeddings, without text to measure when a bundle is used.
+        ConfigurationError: the data set has embeddings: there would be no text to measure when the bundle is used.
     """
     if prepared.spec.kind == "precomputed":
         raise ConfigurationError(
-            "Handcrafted features need text, and this data set brings embeddings: put features into these, or leave "
-            "handcrafted off."
+            "Handcrafted features need text, and this data set has embeddings: add features to these yourself, or "
+            "leave handcrafted off."
         )
     measured = measure([(item.prompt, item.text or "") for item in dataset.items])
     statistics = Statistics.of(measured, embeddings)
@@ -158,7 +147,7 @@ def _exported(path: Path, settings: Settings) -> PreparedEncoder:
 def _is_exported(name: str) -> bool:
     try:
         return bool(name) and (Path(name) / ENCODER_JSON).is_file()
-    except OSError:  # a name that no file system takes
+    except OSError:  # a name that no file system accepts
         return False
 
 
@@ -173,7 +162,7 @@ def _remote_name(name: str) -> tuple[str, str]:
 def _remote(name: str, settings: Settings) -> PreparedEncoder:
     protocol, model = _remote_name(name)
     if settings.encoder_url is None:
-        raise ConfigurationError("Say where the encoder's server is: MRM_ENCODER_URL, or Settings(encoder_url=…).")
+        raise ConfigurationError("Set the encoder server's address: MRM_ENCODER_URL, or Settings(encoder_url=…).")
     template = {"template": None} if protocol.endswith(_CHAT) else {}
     remote = RemoteSpec.model_validate({"protocol": protocol.removesuffix(_CHAT), "model": model, **template})
     encoder = RemoteEncoder(

@@ -1,9 +1,8 @@
-"""Users' comparisons and embeddings -> base rewards and prior; imports core and training's parts."""
+"""Fits base rewards and a prior to users: outer loop, choice of K and of the prior's strength, final fit."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -12,26 +11,24 @@ from torch import Tensor
 
 from mrm_sdk.core.inner_loop import Prior
 from mrm_sdk.data.datasets import Dataset
-from mrm_sdk.errors import ConfigurationError, TrainingError
+from mrm_sdk.errors import TrainingError
 from mrm_sdk.progress import Progress
 from mrm_sdk.training.basis import Basis, principal_basis
 from mrm_sdk.training.checkpoint import Checkpoint
-from mrm_sdk.training.config import TrainingConfig
-from mrm_sdk.training.device import CPU, device_of
-from mrm_sdk.training.empirical_bayes import Population, initial_population, learn_population
+from mrm_sdk.training.config import MamlConfig, TrainingConfig
+from mrm_sdk.training.device import CPU, device_of, one_thread
+from mrm_sdk.training.empirical_bayes import WeightDistribution, initial_distribution, learn_distribution
 from mrm_sdk.training.episodes import Packed, pack
-from mrm_sdk.training.maml import meta_train, one_thread
+from mrm_sdk.training.maml import meta_train
 from mrm_sdk.training.model import BaseRewards
-from mrm_sdk.training.prior_strength import SIZES, Trials, choose, try_out
+from mrm_sdk.training.prior_strength import SIZES, Trials, choose, run_trials
 from mrm_sdk.training.reduction import freeze, reduce
 
-# The result is the mean of the last EM steps: each draws other users, and none of the draws should decide.
-AVERAGED = 4
 _SAMPLE = 4096
-_SET_ASIDE = 0.15
-_MOST_SET_ASIDE = 1000
+_HELD_OUT_SHARE = 0.15
+_MOST_HELD_OUT = 1000
 MIN_USERS = 4
-"""Two folds, of which either shows how two people differ."""
+"""Two folds, each with two users who can differ."""
 
 
 class Trained(NamedTuple):
@@ -40,20 +37,14 @@ class Trained(NamedTuple):
     Args:
         module: φ, [batch, D] -> [batch, K].
         prior: of the inner loop, float64.
-        held_out: how many users took part in choosing only; with cross-validation every user did both.
-        metrics: the curve that K and the prior's strength were chosen by.
+        held_out: how many users only took part in choosing; with cross-validation every user did both.
+        metrics: the curve by which K and the prior's strength were chosen.
     """
 
     module: BaseRewards
     prior: Prior
     held_out: int
     metrics: dict[str, Any]
-
-
-class _Learned(NamedTuple):
-    basis: Basis
-    features: Tensor
-    population: Population
 
 
 def fit(
@@ -64,7 +55,7 @@ def fit(
     progress: Progress,
     checkpoint: Checkpoint | None = None,
 ) -> Trained:
-    """Meta-trains on some users of a data set; nobody else's comparisons are looked at.
+    """Meta-trains on some users of a data set; comparisons of other users are not read.
 
     Args:
         dataset: users' comparisons.
@@ -72,14 +63,14 @@ def fit(
         embeddings: of all items, [items, D]; may be memory-mapped, and is then never in memory as a whole.
         config: everything else; the same configuration gives the same result.
         progress: called with stage, done, total.
-        checkpoint: where to keep what is done, and to go on from.
+        checkpoint: where to keep the state, and to resume from.
 
     Returns:
         Base rewards and prior.
 
     Raises:
         TrainingError: too few users, embeddings do not differ or are not finite, or training diverged.
-        ConfigurationError: the settings contradict each other, or there is no GPU where one is asked for.
+        ConfigurationError: MAML without a number of base functions, or ``cuda`` without a GPU.
     """
     if len(users) < MIN_USERS:
         raise TrainingError(f"Meta-training needs at least {MIN_USERS} users, not {len(users)}. Add users.")
@@ -87,130 +78,161 @@ def fit(
     shuffled = rng.permutation(users)
     with one_thread():
         if config.method == "gradient":
-            if config.outer == "em":
-                raise ConfigurationError("The gradient inner loop needs outer='adam'.")
             packed = pack(dataset, np.sort(users), limit=config.max_pairs, rng=rng)
             model = meta_train(packed, embeddings, config, progress, checkpoint)
             module, prior = model.freeze()
-            return _checked(Trained(module, prior, 0, {}))
-        return _checked(_fit_newton(dataset, shuffled, embeddings, config, progress, checkpoint, rng))
+            return _require_finite(Trained(module, prior, 0, {}))
+        outer: _OuterLoop
+        if isinstance(config.outer, MamlConfig):
+            outer = _Maml(embeddings, config, progress, checkpoint)
+        else:
+            outer = _EmpiricalBayes(dataset, shuffled, embeddings, config, progress, checkpoint, rng)
+        # The comparisons that are kept of a user with many depend on the user alone, not on the fold.
+        packed = pack(dataset, np.sort(shuffled), limit=config.max_pairs, rng=rng).to(device_of(config.device))
+        return _require_finite(_fit_newton(outer, packed, shuffled, config, progress))
+
+
+class _Learned(NamedTuple):
+    """Directions of the embeddings, all items in them [items, R], and how users' weights over them differ."""
+
+    basis: Basis
+    projections: Tensor
+    distribution: WeightDistribution
+
+
+class _OuterLoop(Protocol):
+    def learn(self, packed: Packed, stage: str) -> _Learned:
+        """Learns from users; ``stage`` names the state in the checkpoint."""
+        ...
+
+
+class _Maml:
+    def __init__(
+        self,
+        embeddings: NDArray[np.floating],
+        config: TrainingConfig,
+        progress: Progress,
+        checkpoint: Checkpoint | None,
+    ) -> None:
+        self._embeddings, self._config = embeddings, config
+        self._progress, self._checkpoint = progress, checkpoint
+
+    def learn(self, packed: Packed, stage: str) -> _Learned:
+        device = device_of(self._config.device)
+        model = meta_train(packed.to(CPU), self._embeddings, self._config, self._progress, self._checkpoint, stage)
+        basis = Basis(model.centre.double(), (model.weight.detach() * model.scale).double().T)
+        w0, precision, rho = (tensor.detach().double() for tensor in model.prior())
+        distribution = WeightDistribution(w0, torch.linalg.inv(precision) * rho).to(device)
+        return _Learned(basis, basis.project(self._embeddings, device), distribution)
+
+
+class _EmpiricalBayes:
+    def __init__(
+        self,
+        dataset: Dataset,
+        users: NDArray[np.int64],
+        embeddings: NDArray[np.floating],
+        config: TrainingConfig,
+        progress: Progress,
+        checkpoint: Checkpoint | None,
+        rng: np.random.Generator,
+    ) -> None:
+        self._config, self._progress, self._checkpoint = config, progress, checkpoint
+        self._device, loop = device_of(config.device), config.empirical_bayes
+        progress("directions of the embeddings", 0, 1)
+        rows = np.flatnonzero(np.isin(dataset.user, users))
+        items = np.unique(np.concatenate([dataset.chosen[rows], dataset.rejected[rows]]))
+        # On the CPU for every device: a checkpoint is in these coordinates, so they must not differ at all.
+        self._basis = principal_basis(embeddings, items, limit=loop.directions, whitening=loop.whitening, rng=rng)
+        self._projections = self._basis.project(embeddings, self._device)
+        progress("directions of the embeddings", 1, 1)
+        self._sample = torch.from_numpy(items)[_spread_rows(len(items))]
+
+    def learn(self, packed: Packed, stage: str) -> _Learned:
+        loop, checkpoint = self._config.empirical_bayes, self._checkpoint
+        distribution, done = initial_distribution(self._projections[self._sample]), 0
+        total = WeightDistribution(torch.zeros_like(distribution.mean), torch.zeros_like(distribution.covariance))
+        state = None if checkpoint is None else checkpoint.read(stage)
+        if state is not None:
+            done = int(state["iterations"])
+            distribution = WeightDistribution(state["mean"], state["covariance"]).to(self._device)
+            total = WeightDistribution(state["total_mean"], state["total_covariance"]).to(self._device)
+
+        def report(iteration: int, current: WeightDistribution) -> None:
+            nonlocal total
+            if iteration >= loop.iterations - loop.averaged_iterations:
+                total = WeightDistribution(total.mean + current.mean, total.covariance + current.covariance)
+            if checkpoint is not None:
+                sums = {"total_mean": total.mean, "total_covariance": total.covariance}
+                checkpoint.write(stage, {**current._asdict(), **sums, "iterations": torch.tensor(iteration + 1)})
+            self._progress("meta-training", iteration + 1, loop.iterations)
+
+        iterations = range(done, loop.iterations)
+        learn_distribution(
+            packed, self._projections, self._config, start=distribution, iterations=iterations, progress=report
+        )
+        count = min(loop.averaged_iterations, loop.iterations)
+        average = WeightDistribution(total.mean / count, total.covariance / count)
+        return _Learned(self._basis, self._projections, average)
 
 
 def _fit_newton(
-    dataset: Dataset,
-    shuffled: NDArray[np.int64],
-    embeddings: NDArray[np.floating],
-    config: TrainingConfig,
-    progress: Progress,
-    checkpoint: Checkpoint | None,
-    rng: np.random.Generator,
+    outer: _OuterLoop, packed: Packed, shuffled: NDArray[np.int64], config: TrainingConfig, progress: Progress
 ) -> Trained:
-    held_out = _held_out(shuffled, config)
-    learn = _learner(dataset, shuffled, embeddings, config, progress, checkpoint, rng)
-    # Comparisons that are kept of a busy user depend on the user alone, not on the fold.
-    everyone = pack(dataset, np.sort(shuffled), limit=config.max_pairs, rng=rng).to(device_of(config.device))
-    place = np.searchsorted(np.sort(shuffled), shuffled)
+    """Lets held-out users choose K and the prior's strength, then fits to all users.
+
+    Args:
+        outer: the outer loop.
+        packed: all users, in order of their indices.
+        shuffled: the indices in the order by which they are held out.
+        config: sizes and folds.
+        progress: called with stage, done, total.
+    """
+    folds = _folds(len(shuffled), config)
+    row_of = np.searchsorted(np.sort(shuffled), shuffled)
     trials: list[Trials] = []
-    for number, aside in enumerate(held_out):
-        progress("choosing on users set aside", number, len(held_out))
-        mask = torch.ones(len(shuffled), dtype=torch.bool)
-        mask[torch.from_numpy(place[aside])] = False
-        learned = learn(everyone.users(mask), f"fold-{number}")
-        judged = everyone.users(~mask)
-        sample = learned.features[_some(len(learned.features))]
-        width = learned.features.shape[1]
-        sizes = [width] if config.outer == "adam" else _sizes(config.base_functions, width)
-        trials.append(try_out(learned.population, judged, learned.features, sample, sizes))
+    for number, held_out in enumerate(folds):
+        progress("choosing on users set aside", number, len(folds))
+        is_learner = torch.ones(len(shuffled), dtype=torch.bool)
+        is_learner[torch.from_numpy(row_of[held_out])] = False
+        learned = outer.learn(packed.users(is_learner), f"fold-{number}")
+        sample = learned.projections[_spread_rows(len(learned.projections))]
+        width = learned.projections.shape[1]
+        sizes = [width] if isinstance(config.outer, MamlConfig) else _sizes(config.base_functions, width)
+        trials.append(run_trials(learned.distribution, packed.users(~is_learner), learned.projections, sample, sizes))
     choice = choose(trials)
-    progress("choosing on users set aside", len(held_out), len(held_out))
-    learned = learn(everyone, "final")
-    sample = learned.features[_some(len(learned.features))].cpu()
-    size = min(choice.base_functions, learned.features.shape[1])
-    reduced = reduce(learned.population.to(CPU), sample, size)
+    progress("choosing on users set aside", len(folds), len(folds))
+    learned = outer.learn(packed, "final")
+    sample = learned.projections[_spread_rows(len(learned.projections))].cpu()
+    size = min(choice.base_functions, learned.projections.shape[1])
+    reduced = reduce(learned.distribution.to(CPU), sample, size)
     module, prior = freeze(learned.basis, reduced, choice.strength, sample)
     metrics = {
         "chosen": {"base_functions": size, "prior_strength": choice.strength, "held_out_gain": choice.gain},
         "held_out_query_loss": choice.curve,
     }
-    return Trained(module, prior, sum(map(len, held_out)), metrics)
+    return Trained(module, prior, sum(map(len, folds)), metrics)
 
 
-def _held_out(shuffled: NDArray[np.int64], config: TrainingConfig) -> list[NDArray[np.int64]]:
-    """Positions of the users that are set aside, fold by fold: all of them where there are few users."""
-    count = len(shuffled)
+def _folds(count: int, config: TrainingConfig) -> list[NDArray[np.int64]]:
+    """Positions of the users that are held out, fold by fold; all users take part if there are few."""
     if count >= config.large:
-        return [np.arange(min(round(_SET_ASIDE * count), _MOST_SET_ASIDE))]
+        return [np.arange(min(round(_HELD_OUT_SHARE * count), _MOST_HELD_OUT))]
     return np.array_split(np.arange(count), min(config.folds, count // 2))
 
 
-def _sizes(wanted: int | None, width: int) -> list[int]:
-    if wanted is not None:
-        return [min(wanted, width)]
+def _sizes(base_functions: int | None, width: int) -> list[int]:
+    if base_functions is not None:
+        return [min(base_functions, width)]
     return sorted({min(size, width) for size in SIZES})
 
 
-def _some(count: int) -> Tensor:
-    """Evenly spread rows, some thousands at most."""
+def _spread_rows(count: int) -> Tensor:
+    """Evenly spread row numbers, a few thousand at most."""
     return torch.linspace(0, count - 1, min(count, _SAMPLE)).long()
 
 
-def _learner(
-    dataset: Dataset,
-    users: NDArray[np.int64],
-    embeddings: NDArray[np.floating],
-    config: TrainingConfig,
-    progress: Progress,
-    checkpoint: Checkpoint | None,
-    rng: np.random.Generator,
-) -> Callable[[Packed, str], _Learned]:
-    """Returns what learns a population from users; the stage's name keeps its checkpoints apart."""
-    device = device_of(config.device)
-    if config.outer == "adam":
-
-        def by_gradient(packed: Packed, stage: str) -> _Learned:
-            model = meta_train(packed.to(CPU), embeddings, config, progress, checkpoint, stage)
-            basis = Basis(model.centre.double(), (model.weight.detach() * model.scale).double().T)
-            w0, precision, rho = (tensor.detach().double() for tensor in model.prior())
-            population = Population(w0, torch.linalg.inv(precision) * rho).to(device)
-            return _Learned(basis, basis.features(embeddings, device), population)
-
-        return by_gradient
-    progress("directions of the embeddings", 0, 1)
-    rows = np.flatnonzero(np.isin(dataset.user, users))
-    seen = np.unique(np.concatenate([dataset.chosen[rows], dataset.rejected[rows]]))
-    # On the CPU whatever the device: what a checkpoint holds is in these coordinates, so they must not turn a little.
-    basis = principal_basis(embeddings, seen, limit=config.directions, whitening=config.whitening, rng=rng)
-    features = basis.features(embeddings, device)
-    progress("directions of the embeddings", 1, 1)
-    some = torch.from_numpy(seen)[_some(len(seen))]
-
-    def by_expectation(packed: Packed, stage: str) -> _Learned:
-        population, done = initial_population(features[some]), 0
-        total = Population(torch.zeros_like(population.mean), torch.zeros_like(population.covariance))
-        kept = None if checkpoint is None else checkpoint.read(stage)
-        if kept is not None:
-            done = int(kept["iterations"])
-            population = Population(kept["mean"], kept["covariance"]).to(device)
-            total = Population(kept["total_mean"], kept["total_covariance"]).to(device)
-
-        def report(iteration: int, so_far: Population) -> None:
-            nonlocal total
-            if iteration >= config.iterations - AVERAGED:
-                total = Population(total.mean + so_far.mean, total.covariance + so_far.covariance)
-            if checkpoint is not None:
-                sums = {"total_mean": total.mean, "total_covariance": total.covariance}
-                checkpoint.write(stage, {**so_far._asdict(), **sums, "iterations": torch.tensor(iteration + 1)})
-            progress("meta-training", iteration + 1, config.iterations)
-
-        iterations = range(done, config.iterations)
-        learn_population(packed, features, config, start=population, iterations=iterations, progress=report)
-        count = min(AVERAGED, config.iterations)
-        return _Learned(basis, features, Population(total.mean / count, total.covariance / count))
-
-    return by_expectation
-
-
-def _checked(trained: Trained) -> Trained:
+def _require_finite(trained: Trained) -> Trained:
     if not all(bool(torch.isfinite(t).all()) for t in (*trained.prior, *trained.module.parameters())):
         raise TrainingError("Training gave NaN or infinity; nothing was written. Check the embeddings' scale.")
     return trained

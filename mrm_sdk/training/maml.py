@@ -1,10 +1,8 @@
-"""The outer loop: many users -> base reward functions and prior; imports core, episodes and torch."""
+"""MAML: the published outer loop, Adam through the inner loop, over many users (arXiv 2601.18731)."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -27,8 +25,6 @@ from mrm_sdk.training.model import MetaModel
 
 _STEPS_BETWEEN_CHECKPOINTS = 50
 
-"""Called with a stage's name, how many of its units are done, and how many there are."""
-
 
 class StepReport(NamedTuple):
     """What one meta-step saw: query losses [users], objective, gradient norm before clipping, learning rate."""
@@ -43,8 +39,9 @@ def adapt(model: MetaModel, packed: Packed, base_rewards: Tensor, config: Traini
     """Weights of each user after the differentiable inner loop on the support: [users, K]."""
     support = packed.pairs(SUPPORT, base_rewards)
     if config.method == "newton":
-        return newton(support, model.prior(), steps=config.inner_steps)
-    return gradient_descent(support, model.w0, steps=config.inner_steps, learning_rate=config.inner_learning_rate)
+        return newton(support, model.prior(), steps=config.maml.inner_steps)
+    maml = config.maml
+    return gradient_descent(support, model.w0, steps=maml.inner_steps, learning_rate=maml.inner_learning_rate)
 
 
 def query_losses(packed: Packed, base_rewards: Tensor, weights: Tensor) -> Tensor:
@@ -61,8 +58,8 @@ def outer_optimiser(
     parameters = [model.weight, model.w0]
     if config.method == "newton":
         parameters += [model.factor, model.log_rho]
-    optimiser = torch.optim.Adam(parameters, lr=config.learning_rate)
-    warmup = int(config.warmup * steps)
+    optimiser = torch.optim.Adam(parameters, lr=config.maml.learning_rate)
+    warmup = int(config.maml.warmup * steps)
 
     def factor(step: int) -> float:
         if step < warmup:
@@ -90,22 +87,22 @@ def meta_step(
         config: inner loop and robust objective.
         optimiser: of the outer loop.
         scheduler: its learning rate.
-        generator: source of the noise on embeddings, where the configuration asks for any.
+        generator: source of the noise on embeddings, if the configuration has any.
 
     Returns:
         What the step saw, before it changed the model.
     """
-    if config.embedding_noise:
+    if config.maml.embedding_noise:
         # Drawn where the generator is, so that a seed gives the same noise on every device.
         noise = torch.randn(embeddings.shape, generator=generator).to(embeddings.device)
-        embeddings = embeddings + config.embedding_noise / model.scale * noise
+        embeddings = embeddings + config.maml.embedding_noise / model.scale * noise
     base_rewards = model(embeddings)
     losses = query_losses(packed, base_rewards, adapt(model, packed, base_rewards, config))
     objective = robust_objective(losses, ratio=config.robust_ratio, gamma=config.robust_gamma)
     optimiser.zero_grad()
     objective.backward()  # type: ignore[no-untyped-call]
     parameters = [p for group in optimiser.param_groups for p in group["params"]]
-    norm = torch.nn.utils.clip_grad_norm_(parameters, config.gradient_clip)
+    norm = torch.nn.utils.clip_grad_norm_(parameters, config.maml.gradient_clip)
     rate = float(scheduler.get_last_lr()[0])
     optimiser.step()
     scheduler.step()
@@ -127,7 +124,7 @@ def meta_train(
         embeddings: of all items, [items, D]; may be memory-mapped.
         config: everything else; its seed alone decides the result.
         progress: called after every step.
-        checkpoint: where to keep the state every now and then, and to go on from.
+        checkpoint: where to keep the state every now and then, and to resume from.
         stage: names the state in the checkpoint.
 
     Returns:
@@ -135,31 +132,32 @@ def meta_train(
 
     Raises:
         TrainingError: embeddings do not differ, or training diverged.
-        ConfigurationError: the number of base rewards is left open, or there is no GPU where one is asked for.
+        ConfigurationError: the number of base rewards is left open, or ``cuda`` is configured without a GPU.
     """
     if config.base_functions is None:
-        raise ConfigurationError("outer='adam' needs a number of base_functions.")
+        raise ConfigurationError("MAML needs a number of base_functions.")
+    maml = config.maml
     generator = torch.Generator().manual_seed(config.seed)
-    centre, scale = moments(embeddings)  # also where they stay as they are: it says what is wrong with them
-    if config.embedding_scale is not None:
-        centre, scale = torch.zeros_like(centre), config.embedding_scale
+    centre, scale = moments(embeddings)  # also if they are used unscaled: this checks them
+    if maml.embedding_scale is not None:
+        centre, scale = torch.zeros_like(centre), maml.embedding_scale
     device = device_of(config.device)
     model = MetaModel(embeddings.shape[1], config.base_functions, centre=centre, scale=scale, generator=generator)
     model = model.to(device)
     users = len(packed.items)
-    steps = config.steps if config.epochs is None else max(1, config.epochs * users // config.users_per_batch)
+    steps = maml.steps if maml.epochs is None else max(1, maml.epochs * users // maml.users_per_batch)
     optimiser, scheduler = outer_optimiser(model, config, steps)
     state = RunState(model, optimiser, scheduler, generator)
     done = 0 if checkpoint is None else state.load(checkpoint.read(stage))
     for step in range(done, steps):
-        batch = draw(packed, config.users_per_batch, generator, random_shots=config.random_shots)
+        batch = draw(packed, maml.users_per_batch, generator, random_shots=maml.random_shots)
         local, rows = batch.local()
         gathered = gather(embeddings, rows).to(device)
         report = meta_step(model, local.to(device), gathered, config, optimiser, scheduler, generator)
         if not math.isfinite(report.objective):
             raise TrainingError(f"Training diverged at step {step + 1}: the objective is {report.objective}.")
         done = step + 1
-        # Not when interrupted: that can be in the middle of a step, whose half would be done twice.
+        # Not on an interrupt: that may come in the middle of a step, half of which would then be done twice.
         if checkpoint is not None and (done % _STEPS_BETWEEN_CHECKPOINTS == 0 or done == steps):
             checkpoint.write(stage, state.tensors(done))
         progress("meta-training", done, steps)
@@ -167,7 +165,7 @@ def meta_train(
 
 
 class RunState(NamedTuple):
-    """All that the outer loop's next step depends on."""
+    """Everything that the outer loop's next step depends on."""
 
     model: MetaModel
     optimiser: torch.optim.Optimizer
@@ -183,7 +181,7 @@ class RunState(NamedTuple):
 
     @torch.no_grad()
     def load(self, tensors: dict[str, Tensor] | None) -> int:
-        """Takes the state from a checkpoint, and says how many steps it has seen."""
+        """Restores the state from a checkpoint; returns how many steps it has seen."""
         if tensors is None:
             return 0
         for name, parameter in self.model.named_parameters():
@@ -194,7 +192,7 @@ class RunState(NamedTuple):
                 _, index, slot = name.split(".")
                 slots.setdefault(int(index), {})[slot] = tensor
         done = int(tensors["steps"])
-        # The schedule first: its state carries no tensor, and the optimiser's groups carry the rate it gave.
+        # The schedule first: its state has no tensor, and the optimiser's groups hold the rate that it gave.
         self.scheduler.last_epoch = done
         rates = [
             base * function(done)
@@ -206,14 +204,3 @@ class RunState(NamedTuple):
         self.scheduler._last_lr = rates
         self.generator.set_state(tensors["generator"])
         return done
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Batches of small matrices: threads gain nothing, and spin for each other where another process needs a core."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -1,11 +1,10 @@
-"""From a data set to a bundle on disk, in one call; the only place where training's parts meet."""
+"""From a data set to a bundle on disk, in one call."""
 
 from __future__ import annotations
 
 import hashlib
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -26,27 +25,29 @@ from mrm_sdk.bundle.manifest import (
     Manifest,
 )
 from mrm_sdk.bundle.writing import check_output, write_bundle
-from mrm_sdk.core.inner_loop import Prior
+from mrm_sdk.core.inner_loop import SERVING_STEPS, Prior
 from mrm_sdk.data.datasets import QUERY, Dataset
+from mrm_sdk.data.vectors import embed_items
 from mrm_sdk.encoders.base import close
 from mrm_sdk.errors import ConfigurationError, TrainingError
 from mrm_sdk.progress import Progress, no_progress
 from mrm_sdk.runtime.session import GraphSession
 from mrm_sdk.settings import Settings
 from mrm_sdk.training.checkpoint import Checkpoint
-from mrm_sdk.training.config import TrainingConfig
+from mrm_sdk.training.config import MamlConfig, TrainingConfig
 from mrm_sdk.training.device import device_of
-from mrm_sdk.training.encoding import beside_handcrafted, embed_items, prepare_encoder
-from mrm_sdk.training.fitting import MIN_USERS, fit
+from mrm_sdk.training.encoding import PreparedEncoder, add_handcrafted, prepare_encoder
+from mrm_sdk.training.fitting import MIN_USERS, Trained, fit
 from mrm_sdk.training.model import BaseRewards
 from mrm_sdk.training.onnx_export import export_base_rewards, join_base_rewards
 from mrm_sdk.version import __version__
 
 PARITY = 1e-5
 _SAMPLE = 1024
-_HALF: dict[FileName, torch.dtype] = {BASE_REWARDS_FLOAT16: torch.float16, BASE_REWARDS_BFLOAT16: torch.bfloat16}
-# Ordinary users converge in 4 to 6 steps; the rest is for contradictory or extreme feedback.
-SERVING_STEPS = 50
+_HALF_PRECISION: dict[FileName, torch.dtype] = {
+    BASE_REWARDS_FLOAT16: torch.float16,
+    BASE_REWARDS_BFLOAT16: torch.bfloat16,
+}
 
 
 def train_bundle(
@@ -67,15 +68,15 @@ def train_bundle(
 
     Args:
         dataset: users' comparisons.
-        out: the bundle's folder; an older bundle there is replaced, anything else is left alone.
-        encoder: see :func:`~mrm_sdk.training.encoding.prepare_encoder`; ignored where the data set brings embeddings.
+        out: the bundle's folder; an older bundle there is replaced, anything else there is an error.
+        encoder: see :func:`~mrm_sdk.training.encoding.prepare_encoder`; ignored if the data set has embeddings.
         handcrafted: put features that are counted in the text beside the embeddings.
         config: preset and seed.
         name: of the bundle; its folder's by default.
         licence: of the training data, as the manifest should state it.
         half_life: the age at which clients of this bundle count a judgement half; ``None``: all count in full.
         settings: of the encoder's session.
-        checkpoint: a folder to keep the training's state in, and to go on from where it holds one.
+        checkpoint: a folder that keeps the training's state, and is resumed from if it has one.
         progress: called with stage, done, total.
 
     Returns:
@@ -84,75 +85,97 @@ def train_bundle(
     Raises:
         TrainingError: too few users, or training cannot give a usable bundle.
         OutputError: ``out`` cannot be written.
-        ConfigurationError: no such encoder, no GPU where one is asked for, a half-life of 0 or less, or the checkpoint
-            is of another training, or in the bundle's folder.
+        ConfigurationError: no such encoder, ``cuda`` without a GPU, a half-life of 0 or less, or the checkpoint is of
+            another training, or in the bundle's folder.
         MissingDependencyError: an extra is not installed.
     """
     config, settings, out = config or TrainingConfig(), settings or Settings(), Path(out)
     check_output(out)
     if half_life is not None and half_life <= timedelta(0):
         raise ConfigurationError("A half-life must be above 0; leave it out, and all judgements count in full.")
-    device_of(config.device)  # says at once what it would say after the encoding
+    device_of(config.device)  # raises before the encoding what it would raise after it
     users = _usable_users(dataset)
     prepared = prepare_encoder(encoder, dataset, settings, progress)
-    kept = None
+    state = None
     if checkpoint is not None:
-        if out.resolve() in (Path(checkpoint).resolve(), *Path(checkpoint).resolve().parents):
-            raise ConfigurationError(f"{out} will hold the bundle alone; choose another folder for the checkpoint.")
-        data = [dataset.sha256, _columns_hash(dataset)]
-        # Not where it computes: a checkpoint may be gone on with on another device.
-        settled = {name: value for name, value in asdict(config).items() if name != "device"}
-        identity = [settled, *data, prepared.spec.fingerprint, handcrafted, __version__]
-        kept = Checkpoint(Path(checkpoint), identity)
+        state = _checkpoint(Path(checkpoint), out, dataset, config, prepared, handcrafted)
     try:
         embeddings = embed_items(prepared.encoder, dataset, progress)
         if handcrafted:
-            prepared, embeddings = beside_handcrafted(prepared, dataset, embeddings)
+            prepared, embeddings = add_handcrafted(prepared, dataset, embeddings)
     finally:
         close(prepared.encoder)
 
     began = time.perf_counter()
-    module, prior, held_out, metrics = fit(dataset, users, embeddings, config, progress, kept)
+    trained = fit(dataset, users, embeddings, config, progress, state)
     seconds = time.perf_counter() - began
 
     progress("exporting base rewards", 0, 1)
-    files: dict[FileName, bytes | Path] = {**prepared.files, BASE_REWARDS: export_base_rewards(module)}
-    metrics["onnx_torch_largest_difference"] = _verify(module, files[BASE_REWARDS], embeddings, settings)
-    metrics["half"] = {}
-    for half, dtype in _HALF.items():
-        files[half] = export_base_rewards(module, dtype)
-        metrics["half"][str(dtype).removeprefix("torch.")] = _half_error(module, prior, dtype, embeddings)
-    if ENCODER in files:
-        features = prepared.spec.dimension - prepared.spec.own_dimension
-        files[ENCODER] = join_base_rewards(_graph(files), module, features)
+    files, errors = _export(trained, prepared, embeddings, settings)
     progress("exporting base rewards", 1, 1)
-    forgets = None if half_life is None else half_life.total_seconds()
-    steps = SERVING_STEPS if config.method == "newton" else config.inner_steps
     return write_bundle(
         out,
         name=name or out.resolve().name,
         sdk_version=__version__,
         licence=licence,
         encoder=prepared.spec,
-        adaptation=Adaptation(
-            method=config.method, steps=steps, learning_rate=config.inner_learning_rate, half_life=forgets
-        ),
+        adaptation=_adaptation(config, half_life),
         files=files,
-        prior=prior,
+        prior=trained.prior,
         training={
-            **asdict(config),
-            "robust_gamma": str(config.robust_gamma),  # JSON knows no infinity
+            **config.as_dict(),
+            "robust_gamma": str(config.robust_gamma),  # JSON has no infinity
             "data": dataset.describe(),
             "users_trained": len(users),
-            "users_chosen_on": held_out,
+            "users_chosen_on": trained.held_out,
             "seconds": round(seconds, 2),
         },
-        metrics=metrics,
+        metrics=trained.metrics | errors,
     )
 
 
+def _checkpoint(
+    folder: Path, out: Path, dataset: Dataset, config: TrainingConfig, prepared: PreparedEncoder, handcrafted: bool
+) -> Checkpoint:
+    if out.resolve() in (folder.resolve(), *folder.resolve().parents):
+        raise ConfigurationError(f"{out} will hold the bundle alone; choose another folder for the checkpoint.")
+    # Not the device: a checkpoint may be resumed on another one.
+    settings = {name: value for name, value in config.as_dict().items() if name != "device"}
+    data = [dataset.sha256, _columns_hash(dataset)]
+    return Checkpoint(folder, [settings, *data, prepared.spec.fingerprint, handcrafted, __version__])
+
+
+def _export(
+    trained: Trained, prepared: PreparedEncoder, embeddings: NDArray[np.floating], settings: Settings
+) -> tuple[dict[FileName, bytes | Path], dict[str, Any]]:
+    """Returns the bundle's files, and how far their graphs differ from torch."""
+    module, prior = trained.module, trained.prior
+    files: dict[FileName, bytes | Path] = {**prepared.files, BASE_REWARDS: export_base_rewards(module)}
+    half: dict[str, dict[str, float]] = {}
+    errors = {
+        "onnx_torch_largest_difference": _verify(module, files[BASE_REWARDS], embeddings, settings),
+        "half": half,
+    }
+    for file, dtype in _HALF_PRECISION.items():
+        files[file] = export_base_rewards(module, dtype)
+        half[str(dtype).removeprefix("torch.")] = _half_error(module, prior, dtype, embeddings)
+    if ENCODER in files:
+        handcrafted = prepared.spec.dimension - prepared.spec.own_dimension
+        files[ENCODER] = join_base_rewards(_graph(files), module, handcrafted)
+    return files, errors
+
+
+def _adaptation(config: TrainingConfig, half_life: timedelta | None) -> Adaptation:
+    seconds = None if half_life is None else half_life.total_seconds()
+    if not isinstance(config.outer, MamlConfig):
+        return Adaptation(method=config.method, half_life=seconds)
+    maml = config.outer
+    steps = maml.inner_steps if config.method == "gradient" else SERVING_STEPS
+    return Adaptation(method=config.method, steps=steps, learning_rate=maml.inner_learning_rate, half_life=seconds)
+
+
 def _usable_users(dataset: Dataset) -> NDArray[np.int64]:
-    """Users who can be learned from: those with at least one comparison to judge by."""
+    """Users with at least one query comparison: only these can be learned from."""
     users = np.unique(dataset.user[dataset.phase == QUERY])
     if len(users) < MIN_USERS:
         raise TrainingError(
@@ -163,13 +186,13 @@ def _usable_users(dataset: Dataset) -> NDArray[np.int64]:
 
 
 def _columns_hash(dataset: Dataset) -> str:
-    """Of the comparisons as they are: those that ratings gave keep the hash of the file."""
+    """A hash of the comparisons themselves: those made from ratings have the same file hash as other ones."""
     columns = (dataset.user, dataset.chosen, dataset.rejected, dataset.tie, dataset.strength, dataset.phase)
     return hashlib.sha256(b"".join(column.tobytes() for column in columns)).hexdigest()
 
 
 def _verify(module: BaseRewards, graph: Any, embeddings: NDArray[np.floating], settings: Settings) -> float:
-    """Runs the graph in ONNX Runtime on real embeddings and compares it with torch."""
+    """Runs the graph in ONNX Runtime on embeddings of the data set; returns the largest difference from torch."""
     sample = np.array(embeddings[:_SAMPLE], np.float32)
     session = GraphSession(BASE_REWARDS, lambda: graph, frozenset([EMBEDDING]), frozenset([REWARDS]), settings)
     expected = module(torch.from_numpy(sample)).detach().numpy()
@@ -183,7 +206,7 @@ def _verify(module: BaseRewards, graph: Any, embeddings: NDArray[np.floating], s
 def _half_error(
     module: BaseRewards, prior: Prior, dtype: torch.dtype, embeddings: NDArray[np.floating]
 ) -> dict[str, float]:
-    """What base rewards lose in half precision, on real embeddings.
+    """What base rewards lose in half precision, on embeddings of the data set.
 
     Returns:
         The largest difference of a base reward (their variance over the training items is about 1), and the share of

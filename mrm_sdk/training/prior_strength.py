@@ -1,6 +1,6 @@
-"""Chooses K and how strong the prior must be on users who were never trained on; imports core, training and torch.
+"""Chooses K and the strength of the prior on users that the fit has not seen.
 
-Few training users make a prior that is too sure that people differ as those few did, and adapting then hurts.
+From few training users the prior becomes too certain that people differ as those few did, and adapting then hurts.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from mrm_sdk.core.losses import bradley_terry, weighted_mean
 from mrm_sdk.core.posterior import moderated
 from mrm_sdk.core.ranking import mean_decided, right
 from mrm_sdk.data.datasets import QUERY, SUPPORT
-from mrm_sdk.training.empirical_bayes import Population, adapt_white
+from mrm_sdk.training.empirical_bayes import WeightDistribution, adapt_white
 from mrm_sdk.training.episodes import Packed
 from mrm_sdk.training.reduction import reduce
 
 SIZES = (4, 8, 16, 32, 64)
-# This strength leaves everybody where the average user is: adapting never costs the average user anything.
+# At this strength all users stay where the average user is: adapting cannot cost accuracy.
 UNADAPTED = 1e6
 STRENGTHS = (0.5, 0.7, 1.0, 1.4, 2.0, 4.0, 16.0, UNADAPTED)
 SHOTS = (2, 10, 40)
-_USERS_AT_ONCE = 128
+_USERS_PER_CHUNK = 128
 
 
-class Judged(NamedTuple):
-    """What held-out users made of one choice, on average over several numbers of shots.
+class Trial(NamedTuple):
+    """How held-out users fared with one choice, on average over several numbers of shots.
 
     Args:
         loss: query loss in nats of predictions that know how sure the weights are, [users].
@@ -39,18 +39,18 @@ class Judged(NamedTuple):
     accuracy: Tensor
 
 
-Trials = Mapping[tuple[int, float], Judged]
+Trials = Mapping[tuple[int, float], Trial]
 """By K and strength of the prior."""
 
 
 class Choice(NamedTuple):
-    """What held-out users chose.
+    """The choice of the held-out users.
 
     Args:
         base_functions: K.
         strength: of the prior.
-        gain: what adapting at the best strength gave in accuracy, on average over users and numbers of shots.
-        curve: what it was chosen by: mean query loss in nats by K and strength.
+        gain: accuracy gained by adapting at that strength, on average over users and numbers of shots.
+        curve: mean query loss in nats, by K and strength.
     """
 
     base_functions: int
@@ -60,28 +60,30 @@ class Choice(NamedTuple):
 
 
 @torch.no_grad()
-def try_out(population: Population, users: Packed, features: Tensor, sample: Tensor, sizes: Sequence[int]) -> Trials:
-    """Adapts users who took no part in learning the population, and judges them on their query.
+def run_trials(
+    distribution: WeightDistribution, users: Packed, projections: Tensor, sample: Tensor, sizes: Sequence[int]
+) -> Trials:
+    """Adapts users who took no part in learning the distribution, and judges them on their query comparisons.
 
     Args:
-        population: as learned from other users.
+        distribution: learned from other users.
         users: held out.
-        features: of all items, [items, R] float32.
-        sample: features of some items, [some, R]: see :func:`~mrm_sdk.training.reduction.reduce`.
+        projections: of all items, [items, R] float32.
+        sample: projections of some items, [some, R]: see :func:`~mrm_sdk.training.reduction.reduce`.
         sizes: the numbers of base rewards to try.
 
     Returns:
         How each choice fared.
     """
-    trials: dict[tuple[int, float], Judged] = {}
+    trials: dict[tuple[int, float], Trial] = {}
     for size in sizes:
-        reduced = reduce(population, sample, size)
-        parts: dict[float, list[Judged]] = {strength: [] for strength in STRENGTHS}
-        for part in torch.split(torch.arange(len(users.items)), _USERS_AT_ONCE):
+        reduced = reduce(distribution, sample, size)
+        parts: dict[float, list[Trial]] = {strength: [] for strength in STRENGTHS}
+        for part in torch.split(torch.arange(len(users.items)), _USERS_PER_CHUNK):
             chunk = users.users(part)
-            support, query = (chunk.pairs(p, features) for p in (SUPPORT, QUERY))
-            given = int((support.strength > 0).any(0).sum())
-            shots = sorted({max(1, min(n, given)) for n in SHOTS})  # of users without support the one is padding
+            support, query = (chunk.pairs(p, projections) for p in (SUPPORT, QUERY))
+            most = int((support.strength > 0).any(0).sum())
+            shots = sorted({max(1, min(n, most)) for n in SHOTS})  # without any support the one comparison is padding
             for strength in STRENGTHS:
                 scale = (reduced.directions / strength**0.5).float()
                 mean = (reduced.mean * strength**0.5).float()
@@ -95,9 +97,9 @@ def try_out(population: Population, users: Packed, features: Tensor, sample: Ten
                     known = (judged @ posterior.explained.mT).square().sum(-1)
                     margin = moderated(margin, judged.square().sum(-1) - known)
                     loss += weighted_mean(bradley_terry(margin, query.tie), query.strength) / len(shots)
-                parts[strength].append(Judged(loss, ranked))
-        for strength, found in parts.items():
-            trials[size, strength] = Judged(*(torch.cat(field) for field in zip(*found, strict=True)))
+                parts[strength].append(Trial(loss, ranked))
+        for strength, chunks in parts.items():
+            trials[size, strength] = Trial(*(torch.cat(field) for field in zip(*chunks, strict=True)))
     return trials
 
 
@@ -105,13 +107,13 @@ def choose(folds: Sequence[Trials]) -> Choice:
     """The fewest base rewards within one standard error of the best accuracy (Breiman et al. 1984), and least loss.
 
     Accuracy is what users notice, but too coarse to tell strengths apart: among those as accurate as the best, to one
-    standard error, the loss decides. Where adapting would cost the average user accuracy, everybody stays unadapted.
+    standard error, the loss decides. If adapting would cost the average user accuracy, users stay unadapted.
 
     Args:
         folds: trials of disjoint groups of held-out users, of the same sizes and strengths.
     """
     trials = {
-        key: Judged(*(torch.cat(field).double() for field in zip(*(fold[key] for fold in folds), strict=True)))
+        key: Trial(*(torch.cat(field).double() for field in zip(*(fold[key] for fold in folds), strict=True)))
         for key in folds[0]
     }
     loss = {key: float(trial.loss.mean()) for key, trial in trials.items()}
@@ -120,7 +122,9 @@ def choose(folds: Sequence[Trials]) -> Choice:
         for (size, strength), trial in trials.items()
     }
     best = max(gain.values(), key=lambda values: float(values.mean()))
-    size, strength = min((key for key in trials if _close(best - gain[key])), key=lambda key: (key[0], loss[key]))
+    size, strength = min(
+        (key for key in trials if _is_within_one_error(best - gain[key])), key=lambda key: (key[0], loss[key])
+    )
     curve: dict[str, dict[str, float]] = {}
     for (k, s), mean in loss.items():
         curve.setdefault(str(k), {})[f"{s:g}"] = mean
@@ -128,5 +132,5 @@ def choose(folds: Sequence[Trials]) -> Choice:
     return Choice(size, strength if mean_gain >= 0 else UNADAPTED, mean_gain, curve)
 
 
-def _close(behind: Tensor) -> bool:
+def _is_within_one_error(behind: Tensor) -> bool:
     return bool(behind.mean() <= behind.std(correction=0) / len(behind) ** 0.5)

@@ -113,7 +113,11 @@ def encoding(folder: Path) -> list[dict[str, Any]]:
 
 def base_rewards(folder: Path) -> list[dict[str, Any]]:
     data = write_embedded_dataset(folder / "data", dimension=DIMENSION, users=20)
-    train_bundle(read_dataset(data), folder / "bundle", config=TrainingConfig(base_functions=K, iterations=2))
+    train_bundle(
+        read_dataset(data),
+        folder / "bundle",
+        config=TrainingConfig().with_settings(iterations=2, base_functions=K),
+    )
     bundle = Bundle(folder / "bundle")
     rng = np.random.default_rng(0)
     embeddings = rng.standard_normal((ROWS, DIMENSION), dtype=np.float32)

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from mrm_sdk.data.datasets import Dataset, read_dataset
-from mrm_sdk.training.config import TrainingConfig
+from mrm_sdk.training.config import MamlConfig, TrainingConfig
 from mrm_sdk.training.fitting import Trained, fit
 from tests.benchmarks.generated import write_conversations
 from tests.benchmarks.gpu_place import Place, changed_orders
@@ -24,13 +24,13 @@ def fits(place: Place) -> Iterator[dict[str, Any]]:
     """Both outer loops and the published method, on either device."""
     users = place.some(USERS, 12)
     dataset = read_dataset(write_conversations(place.folder / "conversations", users=users, dimension=place.dimension))
-    em = TrainingConfig() if not place.rehearse else TrainingConfig(iterations=2, base_functions=3)
+    em = TrainingConfig().with_settings(iterations=2, base_functions=3) if place.rehearse else TrainingConfig()
     configs = {
         "newton": em,
-        "newton, outer Adam": TrainingConfig(outer="adam", steps=place.some(20, 2)),
-        "paper": replace(TrainingConfig.preset("paper"), epochs=1),
+        "newton, outer Adam": TrainingConfig(outer=MamlConfig(steps=place.some(20, 2))),
+        "paper": TrainingConfig.preset("paper").with_settings(epochs=1),
     }
-    _fit(dataset, replace(em, iterations=1), place.device.type)  # loads the GPU's libraries
+    _fit(dataset, em.with_settings(iterations=1), place.device.type)  # loads the GPU's libraries
     for name, config in configs.items():
         on_cpu, seconds, slow = _fit(dataset, config, "cpu")
         on_gpu, taken, fast = _fit(dataset, config, place.device.type)
@@ -59,7 +59,8 @@ def _fit(dataset: Dataset, config: TrainingConfig, device: str) -> tuple[Trained
     seconds = time.perf_counter() - began
     first = max(index for index, (done, _) in enumerate(steps) if done == 1)
     (start, since), (end, until) = steps[first], steps[-1]
-    at_once = config.users_per_iteration if config.outer == "em" else config.users_per_batch
+    outer = config.outer
+    at_once = outer.users_per_batch if isinstance(outer, MamlConfig) else outer.users_per_iteration
     visited = (end - start) * min(len(users), at_once)
     return trained, seconds, visited / (until - since) if visited else None
 

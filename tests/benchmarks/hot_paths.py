@@ -23,7 +23,7 @@ DIMENSION, K = 384, 8
 def small_bundle(folder: Path) -> Bundle:
     """A bundle of D = 384 and K = 8, trained in ``folder``."""
     data = write_embedded_dataset(folder / "data", dimension=DIMENSION, users=20)
-    train_bundle(read_dataset(data), folder / "bundle", config=TrainingConfig(base_functions=K, steps=20))
+    train_bundle(read_dataset(data), folder / "bundle", config=TrainingConfig(base_functions=K))
     return Bundle(folder / "bundle")
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from mrm_sdk.data.datasets import read_dataset
-from mrm_sdk.training.config import TrainingConfig
+from mrm_sdk.training.config import EmpiricalBayesConfig, MamlConfig, TrainingConfig
 from mrm_sdk.training.fitting import fit
 from tests.benchmarks.generated import write_conversations
 from tests.benchmarks.table import median, publish
@@ -48,9 +48,9 @@ def measure(folder: Path, preset: str, size: int, floor: float, floor_is: str) -
 def fit_here(data: Path, preset: str, size: int, log: Path) -> dict[str, float]:
     """Fits once; a pass is one visit to every user."""
     config = replace(TrainingConfig.preset(preset), base_functions=size)
-    by_gradient = config.outer == "adam"
+    by_gradient = isinstance(config.outer, MamlConfig)
     if by_gradient:
-        config = replace(config, epochs=EPOCHS)
+        config = config.with_settings(epochs=EPOCHS)
     dataset = read_dataset(data)
     assert dataset.embeddings is not None
     steps: list[tuple[int, float]] = []
@@ -65,9 +65,9 @@ def fit_here(data: Path, preset: str, size: int, log: Path) -> dict[str, float]:
         fit(dataset, np.arange(len(dataset.user_ids)), dataset.embeddings, config, progress)
         seconds = time.perf_counter() - began
     # The last steps of EM are over all users; those before left out the ones that were set aside.
-    last = steps if by_gradient else steps[-config.iterations :]
+    last = steps if by_gradient else steps[-config.empirical_bayes.iterations :]
     (first, start), (final, end) = last[0], last[-1]
-    rate = (config.users_per_batch if by_gradient else USERS) * (final - first) / (end - start)
+    rate = (config.maml.users_per_batch if by_gradient else USERS) * (final - first) / (end - start)
     fitted = {} if by_gradient else {"fit_seconds": seconds}
     return {"users_per_second": rate, "seconds_per_pass": USERS / rate, **fitted}
 
@@ -88,7 +88,7 @@ def main() -> None:
             data = write_conversations(Path(scratch) / "data", users=USERS, dimension=dimension)
             for preset in ("paper", "newton"):
                 for size in (2, 16):
-                    width = size if preset == "paper" else TrainingConfig().directions
+                    width = size if preset == "paper" else EmpiricalBayesConfig().directions
                     floor = f"embeddings [{USERS * 24}, {dimension}] @ [{dimension}, {width}]"
                     row = measure(Path(scratch), preset, size, product_seconds(data, width), floor)
                     rows.append({"what": f"{preset}, K = {size}, D = {dimension}", **row})

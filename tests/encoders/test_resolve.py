@@ -15,12 +15,12 @@ from mrm_sdk.encoders.handcrafted import NAMES
 from mrm_sdk.errors import BundleMismatchError, ConfigurationError
 from mrm_sdk.schemas.items import Item
 from mrm_sdk.settings import Settings
-from mrm_sdk.training.config import TrainingConfig
+from mrm_sdk.training.config import EmpiricalBayesConfig, TrainingConfig
 from mrm_sdk.training.pipeline import train_bundle
 from tests.conftest import write_text_dataset
 from tests.encoders.remote.servers import EmbeddingServer
 
-QUICK = TrainingConfig(base_functions=3, iterations=2)
+QUICK = TrainingConfig(outer=EmpiricalBayesConfig(iterations=2), base_functions=3)
 WORDS = ["sure", "maybe", "never", "always", "please", "because", "however", "quickly", "slowly", "simply"]
 ITEMS = [Item("What?", "A short one.", None), Item(None, "- a list\n- of two things, which is longer", None)]
 

@@ -26,7 +26,7 @@ from mrm_sdk.schemas.feedback import Comparison, Feedback, Ranking, Rating
 from mrm_sdk.schemas.items import Response
 from mrm_sdk.schemas.results import UserReward
 from mrm_sdk.settings import Settings
-from mrm_sdk.training.config import TrainingConfig
+from mrm_sdk.training.config import MamlConfig, TrainingConfig
 from mrm_sdk.training.pipeline import train_bundle
 from tests.conftest import mrm
 
@@ -165,7 +165,7 @@ class TestRule:
         assert adapted(embedded_bundle, feedback, 2 * DAY).weights @ z < 0
 
     def test_the_gradient_inner_loop_too(self, embedded_dataset: Dataset, tmp_path: Path) -> None:
-        config = TrainingConfig(method="gradient", outer="adam", base_functions=3, steps=2, inner_steps=5)
+        config = TrainingConfig(method="gradient", outer=MamlConfig(steps=2, inner_steps=5), base_functions=3)
         train_bundle(embedded_dataset, tmp_path / "b", config=config, half_life=DAY)
         bundle = Bundle(tmp_path / "b")
         comparisons = compared([([0, 1], 0, 1.0, False), ([2, 1], 86_400, 1.0, False), ([3, 0], 172_800, 2.0, False)])

@@ -21,7 +21,7 @@ from mrm_sdk.evaluation.methods.population import population_reward
 from mrm_sdk.evaluation.methods.preparation import prepare
 from mrm_sdk.evaluation.metrics import accuracy
 from mrm_sdk.schemas.items import Item
-from mrm_sdk.training.config import TrainingConfig
+from mrm_sdk.training.config import MamlConfig, TrainingConfig
 from mrm_sdk.training.episodes import pack
 
 USERS, TRAINED, ITEMS, DIMENSION, PAIRS = 100, 60, 40, 6, 16
@@ -61,6 +61,12 @@ def people() -> tuple[Dataset, Tensor]:
     return data, torch.from_numpy(embeddings).float()
 
 
+def shortened(config: TrainingConfig) -> TrainingConfig:
+    if isinstance(config.outer, MamlConfig):
+        return config.with_settings(steps=10, epochs=None)
+    return config
+
+
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """For what does not depend on how well a method learned."""
@@ -69,7 +75,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mrm_sdk.evaluation.methods.lore.ALPHAS", (1e-2,))
     monkeypatch.setattr("mrm_sdk.evaluation.methods.lore.ADAPTATION_STEPS", (5,))
     preset = TrainingConfig.preset
-    short = staticmethod(lambda name, *, seed: replace(preset(name, seed=seed), steps=10, epochs=None))
+    short = staticmethod(lambda name, *, seed: shortened(preset(name, seed=seed)))
     monkeypatch.setattr(TrainingConfig, "preset", short)
     monkeypatch.setattr("mrm_sdk.evaluation.methods.per_user.CS", (1.0,))
 

@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from mrm_sdk.data.datasets import Dataset
 from mrm_sdk.schemas.items import Item
-from mrm_sdk.training.config import TrainingConfig
+from mrm_sdk.training.config import EmpiricalBayesConfig, TrainingConfig
 
-QUICK = TrainingConfig(iterations=3, base_functions=None)
+QUICK = TrainingConfig(outer=EmpiricalBayesConfig(iterations=3), base_functions=None)
 # Cheap, and as good as any where the outer loop itself is not what is tested.
-FIXED = TrainingConfig(iterations=3, base_functions=3)
+FIXED = TrainingConfig(outer=EmpiricalBayesConfig(iterations=3), base_functions=3)
 
 
 def people(

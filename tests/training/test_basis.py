@@ -21,7 +21,7 @@ def cloud(items: int = 60, dimension: int = 5, seed: int = 0) -> np.ndarray:
     return (rng.standard_normal((items, dimension)) * scales @ turn + rng.standard_normal(dimension)).astype(np.float32)
 
 
-def found(embeddings: np.ndarray, rows: np.ndarray | None = None, **options: float) -> module.Basis:
+def basis_of(embeddings: np.ndarray, rows: np.ndarray | None = None, **options: float) -> module.Basis:
     settings = {"limit": 256, "whitening": 0.0, **options}
     rows = np.arange(len(embeddings)) if rows is None else rows
     return principal_basis(embeddings, rows, **settings, rng=np.random.default_rng(0))
@@ -30,18 +30,18 @@ def found(embeddings: np.ndarray, rows: np.ndarray | None = None, **options: flo
 @pytest.mark.parametrize(("whitening", "limit"), [(0.0, 5), (0.5, 5), (1.0, 5), (0.5, 2)])
 def test_directions_are_principal_components(whitening: float, limit: int) -> None:
     embeddings = cloud()
-    basis = found(embeddings, whitening=whitening, limit=limit)
+    basis = basis_of(embeddings, whitening=whitening, limit=limit)
     exact = embeddings.astype(float) - embeddings.mean(0, dtype=float)
     _, spread, directions = np.linalg.svd(exact, full_matrices=False)
     expected = exact @ directions[:limit].T * (spread[:limit] / spread[0]) ** -whitening / exact.std()
-    got = basis.features(embeddings).numpy()
+    got = basis.project(embeddings).numpy()
     got = got * np.sign((got * expected).sum(0))  # a direction may point either way
     np.testing.assert_allclose(got, expected, atol=1e-4)
 
 
 def test_whitening_keeps_scales_or_makes_them_alike() -> None:
     embeddings = cloud()
-    plain, half, whole = (found(embeddings, whitening=w).features(embeddings).std(0) for w in (0.0, 0.5, 1.0))
+    plain, half, whole = (basis_of(embeddings, whitening=w).project(embeddings).std(0) for w in (0.0, 0.5, 1.0))
     assert float(plain[0] / plain[-1]) > 8
     torch.testing.assert_close(whole, whole[:1].expand_as(whole), rtol=1e-3, atol=0)
     torch.testing.assert_close(half, (plain * whole).sqrt(), rtol=1e-3, atol=0)
@@ -52,15 +52,15 @@ def test_only_the_given_rows_are_looked_at() -> None:
     other = embeddings.copy()
     other[40:] = 1e3
     rows = np.arange(40)
-    first, second = found(embeddings, rows), found(other, rows)
+    first, second = basis_of(embeddings, rows), basis_of(other, rows)
     assert torch.equal(first.centre, second.centre)
     assert torch.equal(first.projection, second.projection)
 
 
 def test_directions_without_spread_are_left_out() -> None:
     flat = np.repeat(cloud(dimension=2), 3, axis=1)
-    assert found(flat).projection.shape == (6, 2)
-    assert found(cloud(items=3, dimension=50)).projection.shape == (50, 2)
+    assert basis_of(flat).projection.shape == (6, 2)
+    assert basis_of(cloud(items=3, dimension=50)).projection.shape == (50, 2)
 
 
 def test_many_wide_embeddings_are_projected_at_random_to_the_same_directions(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,7 +73,7 @@ def test_many_wide_embeddings_are_projected_at_random_to_the_same_directions(mon
     lowrank = torch.svd_lowrank
     monkeypatch.setattr(torch, "svd_lowrank", lambda *a, **k: calls.append(k) or lowrank(*a, **k))
     before = torch.get_rng_state()
-    basis = found(embeddings, limit=4)
+    basis = basis_of(embeddings, limit=4)
     assert len(calls) == 1
     assert torch.equal(torch.get_rng_state(), before)  # a host's own random numbers stay as they were
     cosines = np.linalg.svd(turn[:4] @ np.linalg.qr(basis.projection.numpy())[0])[1]
@@ -83,9 +83,9 @@ def test_many_wide_embeddings_are_projected_at_random_to_the_same_directions(mon
 def test_of_very_many_items_a_sample_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_SAMPLE", 200)
     embeddings = cloud(items=2000)
-    sampled = found(embeddings).features(embeddings)
+    sampled = basis_of(embeddings).project(embeddings)
     monkeypatch.setattr(module, "_SAMPLE", 4000)
-    whole = found(embeddings).features(embeddings)
+    whole = basis_of(embeddings).project(embeddings)
     for column in range(2):
         assert abs(float(torch.corrcoef(torch.stack([sampled[:, column], whole[:, column]]))[0, 1])) > 0.98
 
@@ -95,9 +95,9 @@ def test_a_mapped_file_gives_what_the_array_gives(tmp_path: Path, monkeypatch: p
     embeddings = cloud().astype(np.float16)
     np.save(tmp_path / "e.npy", embeddings)
     mapped = np.load(tmp_path / "e.npy", mmap_mode="r")
-    array, file = found(embeddings), found(mapped)
+    array, file = basis_of(embeddings), basis_of(mapped)
     assert torch.equal(array.projection, file.projection)
-    assert torch.equal(array.features(embeddings), file.features(mapped))
+    assert torch.equal(array.project(embeddings), file.project(mapped))
     assert torch.equal(gather(mapped, torch.tensor([3, 1])), torch.from_numpy(embeddings[[3, 1]]).float())
     assert torch.equal(moments(mapped)[0], moments(embeddings)[0])
     parts = list(chunks(mapped))
@@ -117,11 +117,11 @@ def test_what_is_not_finite_is_told(bad: float, message: str) -> None:
     embeddings = cloud()
     embeddings[4, 2] = bad
     with pytest.raises(TrainingError, match=message):
-        found(embeddings)
+        basis_of(embeddings)
     with pytest.raises(TrainingError, match=message):
         moments(embeddings)
     with pytest.raises(TrainingError, match=message):  # of an item that nobody compared
-        found(embeddings, np.arange(10, 60)).features(embeddings)
+        basis_of(embeddings, np.arange(10, 60)).project(embeddings)
 
 
 @pytest.mark.parametrize("value", [0.0, 0.3, -6e4])
@@ -129,7 +129,7 @@ def test_equal_embeddings_are_told(value: float) -> None:
     for kind in (np.float32, np.float16):
         embeddings = np.full((20, 4), value, kind)
         with pytest.raises(TrainingError, match="same embedding"):
-            found(embeddings)
+            basis_of(embeddings)
         with pytest.raises(TrainingError, match="same embedding"):
             moments(embeddings)
 
@@ -137,6 +137,6 @@ def test_equal_embeddings_are_told(value: float) -> None:
 @pytest.mark.parametrize("scale", [1e-20, 1.0, 1e20])
 def test_the_unit_of_embeddings_does_not_matter(scale: float) -> None:
     embeddings = cloud()
-    expected = found(embeddings).features(embeddings)
+    expected = basis_of(embeddings).project(embeddings)
     scaled = (embeddings * scale).astype(np.float32)
-    torch.testing.assert_close(found(scaled).features(scaled).abs(), expected.abs(), atol=1e-4, rtol=0)
+    torch.testing.assert_close(basis_of(scaled).project(scaled).abs(), expected.abs(), atol=1e-4, rtol=0)

@@ -20,18 +20,18 @@ from mrm_sdk.data.datasets import Dataset, read_dataset
 from mrm_sdk.errors import ConfigurationError, OutputError
 from mrm_sdk.training import maml as meta
 from mrm_sdk.training.checkpoint import Checkpoint
-from mrm_sdk.training.config import TrainingConfig
+from mrm_sdk.training.config import MamlConfig, TrainingConfig
 from mrm_sdk.training.fitting import Trained, fit
 from mrm_sdk.training.pipeline import train_bundle
 from tests.conftest import MRM, mrm, write_embedded_dataset
 from tests.training.people import FIXED, embeddings_of, people, quiet
 from tests.training.test_fitting import equal
 
-ADAM = TrainingConfig(outer="adam", base_functions=2, steps=9, folds=2)
+ADAM = TrainingConfig(outer=MamlConfig(steps=9), base_functions=2, folds=2)
 CONFIGS = {
     "em": replace(FIXED, folds=2),
     "adam": ADAM,
-    "paper": replace(TrainingConfig.preset("paper"), epochs=6),
+    "paper": TrainingConfig.preset("paper").with_settings(epochs=6),
 }
 
 
@@ -130,7 +130,7 @@ def changed(data: Dataset) -> Dataset:
     "other",
     [
         lambda data: (data, replace(FIXED, seed=1)),
-        lambda data: (data, replace(FIXED, iterations=4)),
+        lambda data: (data, FIXED.with_settings(iterations=4)),
         lambda data: (replace(data, sha256="other"), FIXED),
         lambda data: (changed(data), FIXED),
         lambda data: (replace(data, strength=data.strength * 2), FIXED),

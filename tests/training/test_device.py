@@ -14,7 +14,7 @@ from mrm_sdk.errors import ConfigurationError
 from mrm_sdk.training import fitting
 from mrm_sdk.training import maml as meta
 from mrm_sdk.training.checkpoint import Checkpoint
-from mrm_sdk.training.config import TrainingConfig
+from mrm_sdk.training.config import EmpiricalBayesConfig, MamlConfig, TrainingConfig
 from mrm_sdk.training.device import device_of
 from mrm_sdk.training.fitting import Trained, fit
 from mrm_sdk.training.pipeline import train_bundle
@@ -25,8 +25,8 @@ from tests.training.pretended_gpu import GPU, OnGpu, PretendedGpu
 CONFIGS = {
     "em": replace(FIXED, folds=2),
     "robust em": replace(FIXED, folds=2, robust_gamma=0.5),
-    "adam": TrainingConfig(outer="adam", base_functions=2, steps=9, folds=2, embedding_noise=0.1),
-    "paper": replace(TrainingConfig.preset("paper"), epochs=6),
+    "adam": TrainingConfig(outer=MamlConfig(steps=9, embedding_noise=0.1), base_functions=2, folds=2),
+    "paper": TrainingConfig.preset("paper").with_settings(epochs=6),
 }
 
 
@@ -81,7 +81,7 @@ def test_a_checkpoint_moves_between_devices(name: str, tmp_path: Path) -> None:
 def test_the_device_does_not_make_a_checkpoint_another_one(
     embedded_dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = TrainingConfig(base_functions=3, iterations=2)
+    config = TrainingConfig(outer=EmpiricalBayesConfig(iterations=2), base_functions=3)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     for device in ("cpu", "auto"):
         settings = replace(config, device=device)

@@ -14,12 +14,12 @@ from mrm_sdk.core.inner_loop import Prior, derivatives, newton_serving
 from mrm_sdk.core.losses import bradley_terry
 from mrm_sdk.core.posterior import laplace_covariance
 from mrm_sdk.data.datasets import QUERY, SUPPORT
-from mrm_sdk.training.config import TrainingConfig
+from mrm_sdk.training.config import EmpiricalBayesConfig, TrainingConfig
 from mrm_sdk.training.empirical_bayes import (
-    Population,
+    WeightDistribution,
     adapt_white,
-    initial_population,
-    learn_population,
+    initial_distribution,
+    learn_distribution,
     root_of,
 )
 from mrm_sdk.training.episodes import Packed, pack
@@ -29,11 +29,11 @@ from tests.training.people import embeddings_of, people, rows
 R = 5
 
 
-def population(seed: int = 0, scale: float = 1.0) -> Population:
+def population(seed: int = 0, scale: float = 1.0) -> WeightDistribution:
     generator = torch.Generator().manual_seed(seed)
     root = torch.randn(R, R, generator=generator, dtype=torch.float64) * scale / R**0.5
     mean = torch.randn(R, generator=generator, dtype=torch.float64)
-    return Population(mean, root @ root.T + 0.05 * scale**2 * torch.eye(R, dtype=torch.float64))
+    return WeightDistribution(mean, root @ root.T + 0.05 * scale**2 * torch.eye(R, dtype=torch.float64))
 
 
 def feedback(users: int = 6, count: int = 9, seed: int = 1) -> Pairs:
@@ -46,12 +46,12 @@ def feedback(users: int = 6, count: int = 9, seed: int = 1) -> Pairs:
     return Pairs(z, strength, (torch.rand(users, count, generator=generator) < 0.3).double())
 
 
-def prior_of(learned: Population) -> Prior:
+def prior_of(learned: WeightDistribution) -> Prior:
     return Prior(learned.mean, torch.linalg.inv(learned.covariance), torch.ones((), dtype=torch.float64))
 
 
 def in_original_coordinates(
-    learned: Population, pairs: Pairs, *, dtype: torch.dtype = torch.float32, **options: int
+    learned: WeightDistribution, pairs: Pairs, *, dtype: torch.dtype = torch.float32, **options: int
 ) -> tuple[Tensor, Tensor]:
     """Weights and covariances as :func:`adapt_white` has them."""
     root = root_of(learned.covariance)
@@ -107,7 +107,7 @@ def test_users_who_never_err_are_adapted_to_like_in_serving(strength: float, sca
     torch.testing.assert_close(values[0], values[1], rtol=1e-4, atol=1e-6)
 
 
-def evidence(learned: Population, users: Packed, features: Tensor) -> float:
+def evidence(learned: WeightDistribution, users: Packed, features: Tensor) -> float:
     """Log of the probability of what users said, to second order (Laplace)."""
     both = [users.pairs(phase, features.double()) for phase in (SUPPORT, QUERY)]
     pairs = Pairs(*(torch.cat(fields, 1) for fields in zip(*both, strict=True)))
@@ -124,18 +124,18 @@ def setting(users: int = 60, **options: object) -> tuple[Packed, Tensor]:
 
 
 def learn(
-    users: Packed, features: Tensor, steps: int = 3, start: Population | None = None, **settings: object
-) -> Population:
-    config = replace(TrainingConfig(), **settings)  # type: ignore[arg-type]
-    start = start or initial_population(features)
-    return learn_population(
+    users: Packed, features: Tensor, steps: int = 3, start: WeightDistribution | None = None, **settings: object
+) -> WeightDistribution:
+    config = TrainingConfig().with_settings(**settings)
+    start = start or initial_distribution(features)
+    return learn_distribution(
         users, features, config, start=start, iterations=range(steps), progress=lambda step, so_far: None
     )
 
 
 def test_a_step_makes_what_users_said_more_likely() -> None:
     users, features = setting()
-    path = [initial_population(features)]
+    path = [initial_distribution(features)]
     for _ in range(8):
         path.append(learn(users, features, 1, path[-1]))
     values = [evidence(learned, users, features) for learned in path]
@@ -158,7 +158,7 @@ def test_the_population_that_users_were_drawn_from_is_found() -> None:
     assert np.corrcoef(covariance.ravel(), truth.ravel())[0, 1] > 0.98
 
 
-def assert_same(first: Population, second: Population, tolerance: float = 1e-4) -> None:
+def assert_same(first: WeightDistribution, second: WeightDistribution, tolerance: float = 1e-4) -> None:
     torch.testing.assert_close(first.mean, second.mean, atol=tolerance, rtol=0)
     torch.testing.assert_close(first.covariance, second.covariance, atol=tolerance, rtol=0)
 
@@ -186,11 +186,11 @@ def test_users_are_drawn_by_seed_and_step() -> None:
     assert torch.equal(learn(users, features, users_per_iteration=10).mean, some.mean)
     assert not torch.allclose(learn(users, features, users_per_iteration=10, seed=1).mean, some.mean, atol=1e-3)
     # Steps 0 to 2 at once, or a part at a time: a resumed run equals a whole one.
-    config = TrainingConfig(users_per_iteration=10)
-    seen: list[tuple[int, Population]] = []
-    learned = initial_population(features)
+    config = TrainingConfig(outer=EmpiricalBayesConfig(users_per_iteration=10))
+    seen: list[tuple[int, WeightDistribution]] = []
+    learned = initial_distribution(features)
     for steps in (range(1), range(1, 3)):
-        learned = learn_population(
+        learned = learn_distribution(
             users, features, config, start=learned, iterations=steps, progress=lambda *step: seen.append(step)
         )
     assert torch.equal(learned.covariance, some.covariance)
@@ -234,7 +234,7 @@ def test_users_who_never_err_give_a_finite_population(strength: float) -> None:
 
 def test_people_start_alike_in_all_directions() -> None:
     _, features = setting()
-    start = initial_population(features * 7)
+    start = initial_distribution(features * 7)
     assert not bool(start.mean.any())
     rewards = (features * 7).double() @ torch.linalg.cholesky(start.covariance)
     assert float(rewards.var(0).sum()) == pytest.approx(1)

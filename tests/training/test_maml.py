@@ -12,13 +12,14 @@ import torch
 from mrm_sdk.data.datasets import QUERY, SUPPORT
 from mrm_sdk.errors import ConfigurationError, TrainingError
 from mrm_sdk.training import maml as meta
-from mrm_sdk.training.config import TrainingConfig
+from mrm_sdk.training.config import MamlConfig, TrainingConfig
+from mrm_sdk.training.device import one_thread
 from mrm_sdk.training.episodes import pack
-from mrm_sdk.training.maml import StepReport, adapt, meta_train, one_thread, query_losses
+from mrm_sdk.training.maml import StepReport, adapt, meta_train, query_losses
 from mrm_sdk.training.model import MetaModel
 from tests.training.people import embeddings_of, people, quiet
 
-ADAM = TrainingConfig(outer="adam", base_functions=3, steps=6)
+ADAM = TrainingConfig(outer=MamlConfig(steps=6), base_functions=3)
 
 
 def trained(config: TrainingConfig, embeddings: np.ndarray | None = None) -> MetaModel:
@@ -37,7 +38,7 @@ def test_training_lowers_the_query_loss() -> None:
     packed, embeddings = pack(data, np.arange(30)), embeddings_of(data)
     losses = []
     for steps in (1, 60):
-        config = replace(ADAM, steps=steps)
+        config = ADAM.with_settings(steps=steps)
         model = meta_train(packed, embeddings, config, quiet)
         with torch.no_grad():
             rewards = model(torch.from_numpy(embeddings))
@@ -49,7 +50,7 @@ def test_training_lowers_the_query_loss() -> None:
     "change", [{"embedding_noise": 0.5}, {"random_shots": False}, {"robust_gamma": 0.5}, {"embedding_scale": 2.0}]
 )
 def test_settings_change_the_result(change: dict[str, float]) -> None:
-    config = replace(ADAM, **change)  # type: ignore[arg-type]
+    config = ADAM.with_settings(**change)
     assert same(trained(config), trained(config))
     assert not same(trained(config), trained(ADAM))
 
@@ -61,7 +62,7 @@ def test_a_mapped_file_gives_what_the_array_gives(tmp_path: Path) -> None:
 
 def test_epochs_are_passes_over_the_users() -> None:
     seen: list[tuple[int, int]] = []
-    config = replace(ADAM, epochs=4, users_per_batch=5)
+    config = ADAM.with_settings(epochs=4, users_per_batch=5)
     data = people()
     meta_train(
         pack(data, np.arange(12)), embeddings_of(data), config, lambda _, done, total: seen.append((done, total))

@@ -21,15 +21,15 @@ FIT = """
 import sys
 from pathlib import Path
 import numpy as np
-from mrm_sdk.training.config import TrainingConfig
+from mrm_sdk.training.config import EmpiricalBayesConfig, MamlConfig, TrainingConfig
 from mrm_sdk.data.datasets import read_dataset
 from mrm_sdk.training.fitting import fit
 from tests.benchmarks.watched import noted, resident
 
 data, log, method = sys.argv[1:]
 config = {
-    "newton": TrainingConfig(base_functions=4, directions=16, iterations=2),
-    "paper": TrainingConfig(base_functions=2, method="gradient", outer="adam", steps=20, users_per_batch=8),
+    "newton": TrainingConfig(outer=EmpiricalBayesConfig(directions=16, iterations=2), base_functions=4),
+    "paper": TrainingConfig(method="gradient", outer=MamlConfig(steps=20, users_per_batch=8), base_functions=2),
 }[method]
 dataset = read_dataset(data)
 users = np.arange(len(dataset.user_ids))

@@ -16,7 +16,7 @@ from mrm_sdk.core.inner_loop import gradient_descent, newton_serving
 from mrm_sdk.data.datasets import QUERY, SUPPORT, Dataset, read_dataset
 from mrm_sdk.errors import MrmError, TrainingError
 from mrm_sdk.schemas.items import Item
-from mrm_sdk.training.config import TrainingConfig
+from mrm_sdk.training.config import MamlConfig, TrainingConfig
 from mrm_sdk.training.episodes import pack
 from mrm_sdk.training.fitting import fit
 from mrm_sdk.training.pipeline import train_bundle
@@ -26,8 +26,8 @@ from tests.training.people import FIXED, QUICK, embeddings_of, people, quiet, ro
 CONFIGS = {
     "em": QUICK,
     "robust": replace(FIXED, robust_gamma=0.5),
-    "adam": TrainingConfig(outer="adam", base_functions=3, steps=6, folds=2),
-    "paper": replace(TrainingConfig.preset("paper"), epochs=2),
+    "adam": TrainingConfig(outer=MamlConfig(steps=6), base_functions=3, folds=2),
+    "paper": TrainingConfig.preset("paper").with_settings(epochs=2),
 }
 
 

@@ -14,12 +14,12 @@ from mrm_sdk.bundle import Bundle, Manifest
 from mrm_sdk.data.datasets import Dataset, read_dataset
 from mrm_sdk.errors import ConfigurationError, OutputError, TrainingError
 from mrm_sdk.schemas.items import Item
-from mrm_sdk.training.config import TrainingConfig
+from mrm_sdk.training.config import EmpiricalBayesConfig, TrainingConfig
 from mrm_sdk.training.model import MetaModel
 from mrm_sdk.training.pipeline import train_bundle
 from tests.conftest import write_embedded_dataset
 
-QUICK = TrainingConfig(base_functions=3, iterations=3)
+QUICK = TrainingConfig(outer=EmpiricalBayesConfig(iterations=3), base_functions=3)
 
 
 def test_a_seed_gives_the_same_bundle(embedded_dataset: Dataset, tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ def test_centring_and_scaling_are_folded_into_what_is_stored() -> None:
 
 
 def test_the_published_method_trains_too(embedded_dataset: Dataset, tmp_path: Path) -> None:
-    config = replace(TrainingConfig.preset("paper", seed=0), epochs=2)
+    config = TrainingConfig.preset("paper", seed=0).with_settings(epochs=2)
     manifest = train_bundle(embedded_dataset, tmp_path / "b", config=config)
     assert manifest.adaptation.method == "gradient"
     assert manifest.base_functions == 2

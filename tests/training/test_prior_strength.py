@@ -8,9 +8,9 @@ import torch
 
 from mrm_sdk.core.inner_loop import Prior, newton_serving
 from mrm_sdk.data.datasets import QUERY, SUPPORT
-from mrm_sdk.training.empirical_bayes import Population
+from mrm_sdk.training.empirical_bayes import WeightDistribution
 from mrm_sdk.training.episodes import Packed, pack
-from mrm_sdk.training.prior_strength import SHOTS, STRENGTHS, Judged, Trials, choose, try_out
+from mrm_sdk.training.prior_strength import SHOTS, STRENGTHS, Trial, Trials, choose, run_trials
 from mrm_sdk.training.reduction import reduce
 from tests.training.people import embeddings_of, people
 
@@ -20,7 +20,7 @@ R, NEVER = 5, STRENGTHS[-1]
 def trials(users: int, accuracy: dict[tuple[int, float], np.ndarray], loss: dict[tuple[int, float], float]) -> Trials:
     """Three sizes; whoever is not listed has an accuracy of 0.5 and a loss of 1."""
     return {
-        (size, strength): Judged(
+        (size, strength): Trial(
             torch.full((users,), loss.get((size, strength), 1.0)),
             torch.from_numpy(accuracy.get((size, strength), np.full(users, 0.5))).float(),
         )
@@ -78,17 +78,17 @@ def test_users_without_a_decided_comparison_have_no_say() -> None:
     assert np.isfinite(choose([trials(100, nobody, {})]).gain)
 
 
-def setting(users: int = 12, pairs: int = 8) -> tuple[Population, Packed, torch.Tensor]:
+def setting(users: int = 12, pairs: int = 8) -> tuple[WeightDistribution, Packed, torch.Tensor]:
     data = people(users, dimension=R, pairs=pairs, noise=1.0)
     packed = pack(data, np.arange(users))
     mean = torch.full((R,), 0.5, dtype=torch.float64)
-    return Population(mean, torch.eye(R, dtype=torch.float64)), packed, torch.from_numpy(embeddings_of(data))
+    return WeightDistribution(mean, torch.eye(R, dtype=torch.float64)), packed, torch.from_numpy(embeddings_of(data))
 
 
 @pytest.mark.parametrize("size", [R, 3])
 def test_at_the_last_strength_everybody_stays_where_the_average_user_is(size: int) -> None:
     population, users, features = setting()
-    got = try_out(population, users, features, features, [size])[size, NEVER]
+    got = run_trials(population, users, features, features, [size])[size, NEVER]
     margin = users.pairs(QUERY, features.double()).z @ population.mean
     torch.testing.assert_close(got.accuracy.double(), (margin > 0).double().mean(1), atol=1e-6, rtol=0)
     loss = torch.nn.functional.softplus(-margin).mean(1)
@@ -97,7 +97,7 @@ def test_at_the_last_strength_everybody_stays_where_the_average_user_is(size: in
 
 def test_users_are_judged_as_they_would_be_served() -> None:
     population, users, features = setting()
-    got = try_out(population, users, features, features, [3])
+    got = run_trials(population, users, features, features, [3])
     reduced = reduce(population, features, 3)
     rewards = features.double() @ reduced.directions
     support, query = (users.pairs(phase, rewards) for phase in (SUPPORT, QUERY))
@@ -113,12 +113,12 @@ def test_users_are_judged_as_they_would_be_served() -> None:
 
 def test_every_choice_is_tried_on_everybody() -> None:
     population, users, features = setting(150, pairs=3)  # more than are worked on at once
-    got = try_out(population, users, features, features, [2, R])
+    got = run_trials(population, users, features, features, [2, R])
     assert got.keys() == {(size, strength) for size in (2, R) for strength in STRENGTHS}
     for judged in got.values():
         assert judged.loss.shape == judged.accuracy.shape == (150,)
         assert bool(torch.isfinite(judged.loss).all())
-    alone = try_out(population, users.users(torch.tensor([140])), features, features, [2])
+    alone = run_trials(population, users.users(torch.tensor([140])), features, features, [2])
     torch.testing.assert_close(alone[2, 1.0].loss, got[2, 1.0].loss[140:141], atol=1e-5, rtol=0)
 
 
@@ -126,6 +126,6 @@ def test_users_without_support_are_judged_unadapted() -> None:
     population, users, features = setting()
     strength = users.strength.clone()
     strength[:, SUPPORT] = 0
-    got = try_out(population, users._replace(strength=strength), features, features, [R])
+    got = run_trials(population, users._replace(strength=strength), features, features, [R])
     for judged in got.values():
         torch.testing.assert_close(judged.accuracy, got[R, NEVER].accuracy)

@@ -9,19 +9,19 @@ import torch
 from mrm_sdk.core.batching import Pairs
 from mrm_sdk.core.inner_loop import Prior, newton_serving
 from mrm_sdk.training.basis import Basis, principal_basis
-from mrm_sdk.training.empirical_bayes import Population
+from mrm_sdk.training.empirical_bayes import WeightDistribution
 from mrm_sdk.training.reduction import freeze, reduce
 
 ITEMS, DIMENSION, R = 50, 9, 6
 
 
-def learned(seed: int = 0) -> tuple[np.ndarray, Basis, torch.Tensor, Population]:
+def learned(seed: int = 0) -> tuple[np.ndarray, Basis, torch.Tensor, WeightDistribution]:
     generator = torch.Generator().manual_seed(seed)
     embeddings = torch.randn(ITEMS, DIMENSION, generator=generator).numpy() + 2
     basis = principal_basis(embeddings, np.arange(ITEMS), limit=R, whitening=0.5, rng=np.random.default_rng(0))
     root = torch.randn(R, R, generator=generator, dtype=torch.float64)
     mean = torch.randn(R, generator=generator, dtype=torch.float64)
-    return embeddings, basis, basis.features(embeddings), Population(mean, root @ root.T + 0.1 * torch.eye(R))
+    return embeddings, basis, basis.project(embeddings), WeightDistribution(mean, root @ root.T + 0.1 * torch.eye(R))
 
 
 def adapted(rewards: torch.Tensor, prior: Prior) -> torch.Tensor:

@@ -11,7 +11,7 @@ import torch
 
 from mrm_sdk.core.batching import Pairs
 from mrm_sdk.core.inner_loop import gradient_descent
-from mrm_sdk.training.config import TrainingConfig
+from mrm_sdk.training.config import MamlConfig, TrainingConfig
 from mrm_sdk.training.episodes import Packed
 from mrm_sdk.training.maml import meta_step, outer_optimiser
 from mrm_sdk.training.model import MetaModel
@@ -23,17 +23,19 @@ def load(case: dict[str, Any]) -> tuple[MetaModel, TrainingConfig, torch.Tensor]
     settings = case["config"]
     config = TrainingConfig(
         method="gradient",
+        outer=MamlConfig(
+            epochs=settings["epochs"],
+            users_per_batch=settings["tasks_per_batch"],
+            learning_rate=settings["meta_lr"],
+            warmup=settings["warmup_ratio"],
+            gradient_clip=settings["grad_clip"],
+            inner_steps=settings["inner_steps"],
+            inner_learning_rate=settings["inner_lr"],
+            embedding_noise=0.0,
+        ),
         base_functions=settings["base_functions"],
-        epochs=settings["epochs"],
-        users_per_batch=settings["tasks_per_batch"],
-        learning_rate=settings["meta_lr"],
-        warmup=settings["warmup_ratio"],
-        gradient_clip=settings["grad_clip"],
-        inner_steps=settings["inner_steps"],
-        inner_learning_rate=settings["inner_lr"],
         robust_ratio=settings["rpo_ratio"],
         robust_gamma=settings["rpo_gamma"],
-        embedding_noise=0.0,
     )
     size = settings["embedding_dim"]
     centre = torch.zeros(size, dtype=torch.float64)
@@ -73,7 +75,7 @@ def table(case: dict[str, Any]) -> Packed:
 @pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
 def test_the_released_trajectory_is_reproduced(case: dict[str, Any]) -> None:
     model, config, embeddings = load(case)
-    packed, batch = table(case), config.users_per_batch
+    packed, batch = table(case), config.maml.users_per_batch
     steps = case["config"]["users"] * case["config"]["epochs"] // batch
     optimiser, scheduler = outer_optimiser(model, config, steps)
     assert steps == len(case["steps"])
@@ -94,7 +96,7 @@ def test_the_released_trajectory_is_reproduced(case: dict[str, Any]) -> None:
     pairs = packed.users(torch.tensor([0])).pairs(0, model(embeddings).detach())
     support = Pairs(pairs.z, pairs.strength, pairs.tie)
     weights = gradient_descent(
-        support, model.w0.detach(), steps=config.inner_steps, learning_rate=config.inner_learning_rate
+        support, model.w0.detach(), steps=config.maml.inner_steps, learning_rate=config.maml.inner_learning_rate
     )
     expected_weights = torch.softmax(torch.tensor(adapted["logits"], dtype=torch.float64), -1)
     torch.testing.assert_close(weights[0], expected_weights, atol=2e-5, rtol=0)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from mrm_sdk.data.datasets import Dataset
     from mrm_sdk.evaluation.protocol import Report
     from mrm_sdk.simulation.corpus import Question
-    from mrm_sdk.simulation.population import Population
+    from mrm_sdk.simulation.users import SyntheticUsers
 
 TRAINED_USERS, NEW_USERS = 1000, 300
 TRAINED_PROMPTS = 96
@@ -43,7 +42,7 @@ def demo(
     from mrm_sdk.evaluation.protocol import evaluate
     from mrm_sdk.evaluation.reports.evaluation import save
     from mrm_sdk.simulation.corpus import load_corpus
-    from mrm_sdk.simulation.population import draw_population, judge
+    from mrm_sdk.simulation.users import draw_users, judge
 
     began = time.perf_counter()
     _prepare(out)
@@ -53,7 +52,7 @@ def demo(
     feedback, held_out = new_prompts[::2], new_prompts[1::2]
     _train(console, questions, out / "bundle", seed)
 
-    newcomers = draw_population(NEW_USERS, seed=seed + 1, prefix="new")
+    newcomers = draw_users(NEW_USERS, seed=seed + 1, prefix="new")
     judged = judge(
         newcomers, questions, support=feedback, query=held_out, support_pairs=max(SHOTS), query_pairs=40,
         seed=seed + 1, noisy_query=False,
@@ -73,17 +72,17 @@ def demo(
 
 
 def _train(console: Console, questions: Sequence[Question], out: Path, seed: int) -> None:
-    from mrm_sdk.simulation.population import draw_population, judge
+    from mrm_sdk.simulation.users import draw_users, judge
     from mrm_sdk.training.config import TrainingConfig
     from mrm_sdk.training.pipeline import train_bundle
 
     with progress() as report:
         trained_on = range(TRAINED_PROMPTS)
-        people = draw_population(TRAINED_USERS, seed=seed, prefix="trained")
+        people = draw_users(TRAINED_USERS, seed=seed, prefix="trained")
         data = judge(
             people, questions, support=trained_on, query=trained_on, support_pairs=30, query_pairs=30, seed=seed
         )
-        config = replace(TrainingConfig.preset("newton", seed=seed), iterations=8)
+        config = TrainingConfig.preset("newton", seed=seed).with_settings(iterations=8)
         texts = TRAINED_PROMPTS * 4
         console.print(f"[bold]1.[/] Meta-training on {TRAINED_USERS:,} synthetic people and {texts} answers …")
         manifest = train_bundle(data, out, config=config, licence="MIT", progress=report)
@@ -105,7 +104,9 @@ def _prepare(out: Path) -> None:
         raise OutputError(f"Cannot write to {out}: {error.strerror}. Choose another --out.") from None
 
 
-def _show_one_user(console: Console, client: Client, people: Population, judged: Dataset, question: Question) -> None:
+def _show_one_user(
+    console: Console, client: Client, people: SyntheticUsers, judged: Dataset, question: Question
+) -> None:
     """A host application meets a new user, records what they choose, and ranks the same answers again."""
     import numpy as np
     from rich.table import Table

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -42,7 +41,7 @@ def train(
     """Meta-trains on a data set and writes a verified bundle."""
     from mrm_sdk.training.config import TrainingConfig
 
-    config = replace(TrainingConfig.preset(preset, seed=seed), device=device)
+    config = TrainingConfig.preset(preset, seed=seed).with_settings(device=device)
     half = None if half_life is None else age(half_life, "--half-life")
     try:
         with progress() as report:

@@ -15,8 +15,9 @@ from mrm_sdk.evaluation.method import Fitted
 from mrm_sdk.evaluation.methods.population import population_reward
 from mrm_sdk.evaluation.methods.preparation import prepare, query_loss
 from mrm_sdk.progress import Progress
+from mrm_sdk.training.device import one_thread
 from mrm_sdk.training.episodes import Packed, draw
-from mrm_sdk.training.maml import one_thread, query_losses
+from mrm_sdk.training.maml import query_losses
 
 # Chosen on users set aside from the training users of the data sets measured on.
 STEPS, USERS_PER_BATCH, LEARNING_RATE = 600, 128, 0.005

@@ -17,7 +17,7 @@ from mrm_sdk.evaluation.method import Fitted
 from mrm_sdk.evaluation.methods.population import population_reward
 from mrm_sdk.evaluation.methods.preparation import Prepared, prepare, query_loss
 from mrm_sdk.progress import Progress
-from mrm_sdk.training.maml import one_thread
+from mrm_sdk.training.device import one_thread
 
 RANK = 8
 STEPS, LEARNING_RATE = 200, 0.05

@@ -9,15 +9,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mrm_sdk.core.inner_loop import gradient_descent, newton_serving
+from mrm_sdk.core.inner_loop import SERVING_STEPS, SERVING_TOLERANCE, gradient_descent, newton_serving
 from mrm_sdk.data.datasets import Dataset
 from mrm_sdk.evaluation.method import Fitted
 from mrm_sdk.progress import Progress
 from mrm_sdk.training.config import TrainingConfig
 from mrm_sdk.training.fitting import fit
-
-# Those of a bundle: see mrm_sdk/training/pipeline.py and the manifest's adaptation.
-_STEPS, _TOLERANCE = 50, 1e-9
 
 
 def fit_newton(
@@ -43,6 +40,6 @@ def _fit(
     with torch.no_grad():
         features = module(embeddings).double()
     if config.method == "gradient":
-        steps, rate = config.inner_steps, config.inner_learning_rate
+        steps, rate = config.maml.inner_steps, config.maml.inner_learning_rate
         return Fitted(features, partial(gradient_descent, logits=prior.w0, steps=steps, learning_rate=rate))
-    return Fitted(features, partial(newton_serving, prior=prior, max_steps=_STEPS, tolerance=_TOLERANCE))
+    return Fitted(features, partial(newton_serving, prior=prior, max_steps=SERVING_STEPS, tolerance=SERVING_TOLERANCE))

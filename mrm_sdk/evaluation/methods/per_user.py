@@ -15,7 +15,7 @@ from mrm_sdk.errors import MissingDependencyError
 from mrm_sdk.evaluation.method import Fitted
 from mrm_sdk.evaluation.methods.preparation import prepare, query_loss
 from mrm_sdk.progress import Progress
-from mrm_sdk.training.maml import one_thread
+from mrm_sdk.training.device import one_thread
 
 # Inverse strengths of the penalty, in scikit-learn's sense.
 CS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)

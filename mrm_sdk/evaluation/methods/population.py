@@ -11,7 +11,7 @@ from mrm_sdk.data.datasets import Dataset
 from mrm_sdk.evaluation.method import Fitted
 from mrm_sdk.evaluation.methods.preparation import Prepared, prepare
 from mrm_sdk.progress import Progress
-from mrm_sdk.training.maml import one_thread
+from mrm_sdk.training.device import one_thread
 
 # Strong first: each solution is where the next search begins.
 PENALTIES = (3000.0, 1000.0, 300.0, 100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1)

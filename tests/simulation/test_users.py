@@ -6,7 +6,7 @@ import numpy as np
 
 from mrm_sdk.data.datasets import QUERY, SUPPORT
 from mrm_sdk.simulation.corpus import AXES, describe, load_corpus
-from mrm_sdk.simulation.population import SHARPNESS, UNUSUAL_SHARE, draw_population, judge
+from mrm_sdk.simulation.users import SHARPNESS, UNUSUAL_SHARE, draw_users, judge
 
 
 def test_corpus_is_large_balanced_and_free_of_repetition() -> None:
@@ -36,15 +36,15 @@ def test_styles_can_be_seen_in_the_texts() -> None:
 
 
 def test_a_population_is_reproducible_and_partly_unusual() -> None:
-    people = draw_population(2000, seed=3)
-    assert np.array_equal(people.tastes, draw_population(2000, seed=3).tastes)
-    assert not np.array_equal(people.tastes, draw_population(2000, seed=4).tastes)
+    people = draw_users(2000, seed=3)
+    assert np.array_equal(people.tastes, draw_users(2000, seed=3).tastes)
+    assert not np.array_equal(people.tastes, draw_users(2000, seed=4).tastes)
     assert abs(people.unusual.mean() - UNUSUAL_SHARE) < 0.03
     assert people.tastes[people.unusual].mean(0) @ people.tastes[~people.unusual].mean(0) < 0
 
 
 def test_people_choose_by_bradley_terry() -> None:
-    questions, people = load_corpus()[:20], draw_population(400, seed=0)
+    questions, people = load_corpus()[:20], draw_users(400, seed=0)
     data = judge(people, questions, support=range(10), query=range(10, 20), support_pairs=30, query_pairs=10, seed=0)
     styles = np.concatenate([question.styles for question in questions])
     gain = ((styles[data.chosen] - styles[data.rejected]) * people.tastes[data.user]).sum(1)
@@ -62,7 +62,7 @@ def test_people_choose_by_bradley_terry() -> None:
 
 
 def test_without_noise_the_query_holds_true_preferences() -> None:
-    questions, people = load_corpus()[:4], draw_population(50, seed=1)
+    questions, people = load_corpus()[:4], draw_users(50, seed=1)
     data = judge(
         people, questions, support=[0, 1], query=[2, 3], support_pairs=2, query_pairs=12, seed=1, noisy_query=False
     )
