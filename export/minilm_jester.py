@@ -12,7 +12,7 @@ from mrm_sdk import Bundle
 from mrm_sdk.data.datasets import read_dataset
 from mrm_sdk.encoders import open_encoder
 from mrm_sdk.evaluation.protocol import evaluate
-from mrm_sdk.evaluation.reports.evaluation import save, table
+from mrm_sdk.evaluation.reports.evaluation import evaluation_table, save_evaluation
 from mrm_sdk.training.config import TrainingConfig
 from mrm_sdk.training.pipeline import train_bundle
 
@@ -26,8 +26,8 @@ def main(data: Path, out: Path) -> None:
     bundle = Bundle(out)
     # Reported on people who took no part in training or in choosing anything.
     report = evaluate(bundle, read_dataset(data / "unseen"), open_encoder(None, bundle))
-    print(table(report))
-    for path in save(report, out.parent / f"{out.name}-report", "People who were never trained on"):
+    print(evaluation_table(report))
+    for path in save_evaluation(report, out.parent / f"{out.name}-report", "People who were never trained on"):
         print(path)
 
 

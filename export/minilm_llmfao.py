@@ -13,7 +13,7 @@ from pathlib import Path
 from mrm_sdk.data.datasets import read_dataset
 from mrm_sdk.evaluation.comparison import compare
 from mrm_sdk.evaluation.methods import METHODS
-from mrm_sdk.evaluation.reports.comparison import table
+from mrm_sdk.evaluation.reports.comparison import comparison_table
 from mrm_sdk.training.config import TrainingConfig
 from mrm_sdk.training.pipeline import train_bundle
 
@@ -22,7 +22,10 @@ LICENCE = "LLMFAO: CC BY 4.0, D. Ustalov; all-MiniLM-L6-v2: MIT"
 
 def main(data: Path, out: Path) -> None:
     dataset = read_dataset(data / "train")
-    print(table(compare(dataset, {"newton": METHODS["newton"]}, folds=5, seeds=[0], shots=[0, 2, 10, 20])), flush=True)
+    print(
+        comparison_table(compare(dataset, {"newton": METHODS["newton"]}, folds=5, seeds=[0], shots=[0, 2, 10, 20])),
+        flush=True,
+    )
     config = TrainingConfig.preset("newton")
     manifest = train_bundle(dataset, out, name="minilm-llmfao", licence=LICENCE, config=config)
     print(f"written  {out}, K = {manifest.base_functions}")

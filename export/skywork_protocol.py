@@ -23,7 +23,7 @@ from mrm_sdk.data.datasets import QUERY, SUPPORT, Dataset, read_dataset
 from mrm_sdk.data.vectors import write_embedded
 from mrm_sdk.encoders.hidden_state import DTYPES, HiddenStateEncoder
 from mrm_sdk.evaluation.protocol import evaluate
-from mrm_sdk.evaluation.reports.evaluation import table
+from mrm_sdk.evaluation.reports.evaluation import evaluation_table
 from mrm_sdk.training.config import MamlConfig, TrainingConfig
 from mrm_sdk.training.pipeline import train_bundle
 
@@ -87,7 +87,7 @@ def run(
         settings = {"steps": chosen.steps, "epochs": None} if by_steps else {"iterations": chosen.steps}
         config = config.with_settings(**settings)
     train_bundle(seen, chosen.out / "bundle", config=config, licence=licence)
-    print(table(evaluate(Bundle(chosen.out / "bundle"), unseen, encoder, shots=shots)))
+    print(evaluation_table(evaluate(Bundle(chosen.out / "bundle"), unseen, encoder, shots=shots)))
 
 
 def split(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mrm_sdk.errors import (
     BundleDamagedError,
@@ -31,6 +30,7 @@ from mrm_sdk.errors import (
     TrainingError,
     UserForgottenError,
 )
+from mrm_sdk.lazy import lazy_exports
 from mrm_sdk.schemas.feedback import Comparison, Ranking, Rating, Thumb
 from mrm_sdk.schemas.items import Message, Response
 from mrm_sdk.schemas.results import Forgotten, Pruned, Ranked, Rebuilt, Recorded, Refusal, UserReward
@@ -90,22 +90,14 @@ __all__ = [
     "__version__",
 ]
 
-_LAZY = {
-    "AsyncClient": "mrm_sdk.aclient",
-    "Bundle": "mrm_sdk.bundle",
-    "Client": "mrm_sdk.client",
-    "Limits": "mrm_sdk.encoders.remote",
-    "RemoteEncoder": "mrm_sdk.encoders.remote",
-    "Settings": "mrm_sdk.settings",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(_LAZY[name]), name)
-    return value
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazy_exports(
+    __name__,
+    {
+        "AsyncClient": "mrm_sdk.aclient",
+        "Bundle": "mrm_sdk.bundle",
+        "Client": "mrm_sdk.client",
+        "Limits": "mrm_sdk.encoders.remote",
+        "RemoteEncoder": "mrm_sdk.encoders.remote",
+        "Settings": "mrm_sdk.settings",
+    },
+)

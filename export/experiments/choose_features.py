@@ -27,7 +27,7 @@ from mrm_sdk.encoders.handcrafted import NAMES, SHARE, Statistics, measure
 from mrm_sdk.evaluation.bootstrap import paired_intervals
 from mrm_sdk.evaluation.measure import Measured, merge
 from mrm_sdk.evaluation.measure import measure as judge
-from mrm_sdk.evaluation.method import Fitted
+from mrm_sdk.evaluation.method import FittedMethod
 from mrm_sdk.evaluation.metrics import worst_share
 from mrm_sdk.evaluation.splits import Split, fold_splits
 from mrm_sdk.progress import no_progress
@@ -74,7 +74,7 @@ def run(dataset: Dataset, embeddings: NDArray[np.float32], config: TrainingConfi
         with torch.no_grad():
             features = trained.module(torch.from_numpy(embeddings)).double()
         adapt = partial(newton_serving, prior=trained.prior, max_steps=SERVING_STEPS, tolerance=SERVING_TOLERANCE)
-        parts.append(judge(Fitted(features, adapt), split.judged, split.users, SHOTS))
+        parts.append(judge(FittedMethod(features, adapt), split.judged, split.users, SHOTS))
     return merge(parts)
 
 

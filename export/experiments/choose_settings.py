@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from mrm_sdk.core.inner_loop import SERVING_STEPS, SERVING_TOLERANCE, Prior, newton_serving
 from mrm_sdk.data.datasets import Dataset, read_dataset
 from mrm_sdk.data.vectors import embed_items
-from mrm_sdk.evaluation.method import Fitted
+from mrm_sdk.evaluation.method import FittedMethod
 from mrm_sdk.evaluation.protocol import judge
 from mrm_sdk.progress import no_progress
 from mrm_sdk.settings import Settings
@@ -107,7 +107,7 @@ def load(jester: Path, llmfao: Path | None) -> dict[str, Data]:
     return sets
 
 
-def fit_setting(name: str, data: Data, users: NDArray[np.int64], config: TrainingConfig) -> Fitted:
+def fit_setting(name: str, data: Data, users: NDArray[np.int64], config: TrainingConfig) -> FittedMethod:
     """One row's method, fitted to some of the people."""
     embeddings = data.embeddings
     if name == "hidden layer":
@@ -128,7 +128,7 @@ def fit_setting(name: str, data: Data, users: NDArray[np.int64], config: Trainin
         torch.block_diag(*(p.precision / p.rho for p in priors)) * len(seeds),
         torch.ones((), dtype=torch.float64),
     )
-    return Fitted(
+    return FittedMethod(
         torch.cat(features, 1),
         partial(newton_serving, prior=prior, max_steps=SERVING_STEPS, tolerance=SERVING_TOLERANCE),
     )

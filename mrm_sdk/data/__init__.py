@@ -1,1 +1,32 @@
 """People's judgements as data sets: reading, checking, ratings to pairs, other programs' formats."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mrm_sdk.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from mrm_sdk.data.datasets import Dataset, read_dataset
+    from mrm_sdk.data.rating_pairs import from_ratings
+    from mrm_sdk.data.readers.source import Reader
+    from mrm_sdk.data.vectors import write_embedded
+
+__all__ = [
+    "Dataset",
+    "Reader",
+    "from_ratings",
+    "read_dataset",
+    "write_embedded",
+]
+
+__getattr__, __dir__ = lazy_exports(
+    __name__,
+    {
+        "Dataset": "mrm_sdk.data.datasets",
+        "Reader": "mrm_sdk.data.readers.source",
+        "from_ratings": "mrm_sdk.data.rating_pairs",
+        "read_dataset": "mrm_sdk.data.datasets",
+        "write_embedded": "mrm_sdk.data.vectors",
+    },
+)

@@ -1,4 +1,4 @@
-"""How far a mean difference could be chance: paired bootstrap intervals over users; imports numpy only."""
+"""Paired bootstrap intervals over users: how far a mean difference could be chance."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def paired_intervals(differences: NDArray[np.float64], *, seed: int = 0) -> list
         times = np.bincount(drawn.ravel(), minlength=size * users).reshape(size, users)
         means.append(times.astype(np.float64) @ differences.T / users)
     low, high = np.quantile(np.concatenate(means), [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
-    # In a constant difference, rounding may leave the mean a hair outside of its own resamples.
+    # If all differences are equal, rounding may put the mean just outside its resamples.
     return [
         Interval(float(mean), float(min(a, mean)), float(max(b, mean)))
         for mean, a, b in zip(differences.mean(1), low, high, strict=True)

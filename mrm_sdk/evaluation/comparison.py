@@ -1,21 +1,24 @@
-"""Several methods on the same users, splits and embeddings, over several seeds; imports training and the protocol."""
+"""Compares several methods on the same users, splits and embeddings, over several seeds."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from mrm_sdk.data.datasets import Dataset
 from mrm_sdk.data.vectors import embed_items
 from mrm_sdk.errors import ConfigurationError
 from mrm_sdk.evaluation.bootstrap import Interval, paired_intervals
 from mrm_sdk.evaluation.measure import Measured, judgeable, measure, merge, most_shots
-from mrm_sdk.evaluation.methods import METHODS, Fit
+from mrm_sdk.evaluation.method import Method
+from mrm_sdk.evaluation.methods import METHODS
 from mrm_sdk.evaluation.protocol import SHOTS, Point, summarise, usable_shots
 from mrm_sdk.evaluation.splits import Split, fold_splits, unseen_split
 from mrm_sdk.progress import Progress, no_progress
@@ -25,15 +28,6 @@ from mrm_sdk.training.encoding import prepare_encoder
 FOLDS = 5
 SEEDS = (0, 1, 2)
 REFERENCE = "newton"
-
-
-class Method(Protocol):
-    """What can be compared: see :data:`mrm_sdk.evaluation.methods.METHODS`."""
-
-    @property
-    def fit(self) -> Fit:
-        """The function that fits it."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -60,13 +54,13 @@ class Standings:
     """The outcome of a comparison of methods.
 
     Args:
-        methods: in the order asked for.
+        methods: in the order of the call.
         reference: the method that ``against`` refers to.
         users: how many were judged.
-        folds: over users; ``None`` where another data set was judged.
+        folds: over users; ``None`` if another data set was judged.
         seeds: of splits and fits.
         data: what the data set says of itself.
-        unseen: the same of the data set that was judged, where it is another one.
+        unseen: the same of the data set that was judged, if it is another one.
         seconds: everything but encoding.
     """
 
@@ -84,7 +78,7 @@ class Standings:
         return next(method for method in self.methods if method.name == name)
 
     def as_json(self) -> dict[str, Any]:
-        """All of it, for programs to read."""
+        """Everything, for programs to read."""
         return asdict(self)
 
 
@@ -100,19 +94,19 @@ def compare(
     settings: Settings | None = None,
     progress: Progress = no_progress,
 ) -> Standings:
-    """Fits every method to the same users and judges it on the same others.
+    """Fits every method to the same users and judges it on the same other users.
 
-    Without ``unseen``, users are split into folds, anew for each seed, and everyone is judged by a fit that was never
-    handed a comparison of theirs. What a method leaves open it chooses on the users it is handed.
+    Without ``unseen``, users are split into folds, again for each seed, and each user is judged by a fit that never saw
+    a comparison of theirs. A method chooses its own settings on the users it is fitted to.
 
     Args:
         dataset: users' comparisons.
         methods: by name.
         unseen: other users, to judge; then all of ``dataset`` is learned from.
         folds: over users, 5 by default; not together with ``unseen``.
-        seeds: each one a run of its own.
+        seeds: one run each.
         shots: how many support comparisons to adapt to; a user with fewer adapts to all of them.
-        encoder: as in training; ignored where the data sets bring embeddings.
+        encoder: as in training; ignored if the data sets have embeddings.
         settings: of the encoder's session.
         progress: called with stage, done, total.
 
@@ -121,48 +115,30 @@ def compare(
 
     Raises:
         ConfigurationError: methods, folds, seeds or shots are wrong, or there is no such encoder.
-        DatasetError: nobody can be judged, or the two data sets share users.
+        DatasetError: no user can be judged, or the two data sets share users.
         TrainingError: a method cannot learn from these users.
         MissingDependencyError: an extra is not installed.
     """
     usable_shots(shots, 0)
-    if not methods:
-        raise ConfigurationError("There is no method to compare; name at least one.")
-    if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
-        raise ConfigurationError("Seeds must be distinct numbers, 0 or more; at least one.")
-    if unseen is not None and folds is not None:
+    _require_valid(methods, seeds)
+    splits: Callable[[int], Iterable[Split]]
+    if unseen is None:
+        folds = FOLDS if folds is None else folds
+        splits = partial(fold_splits, dataset, folds)
+    elif folds is None:
+        splits = partial(_same_split, unseen_split(dataset, unseen))
+    else:
         raise ConfigurationError("Folds split one data set's users; with a data set of unseen users, leave folds out.")
-    fixed = None if unseen is None else unseen_split(dataset, unseen)
-    folds = (FOLDS if folds is None else folds) if fixed is None else None
-
-    def splits(seed: int) -> Iterable[Split]:
-        return (fixed,) if fixed is not None else fold_splits(dataset, folds or 0, seed)
-
-    splits(seeds[0])  # what is wrong with them is said before the encoder runs
-    prepared = prepare_encoder(encoder, dataset, settings or Settings(), progress)
-    parts = (dataset,) if unseen is None else (dataset, unseen)
-    vectors = [embed_items(prepared.encoder, part, progress) for part in parts]
-    embeddings = torch.from_numpy(np.concatenate(vectors).astype(np.float32))
+    splits(seeds[0])  # an error in the splits is raised before the encoder runs
+    embeddings = _embed(dataset, unseen, encoder, settings or Settings(), progress)
 
     began = time.perf_counter()
     judged = dataset if unseen is None else unseen
     shots = usable_shots(shots, most_shots(judged, judgeable(judged)))
     measured = sorted({0, *shots})
-    runs: dict[str, list[Measured]] = {name: [] for name in methods}
-    seconds = dict.fromkeys(methods, 0.0)
-    fits = len(seeds) * (folds or 1)
-    for number, seed in enumerate(seeds):
-        found: dict[str, list[Measured]] = {name: [] for name in methods}
-        for split in splits(seed):
-            for name, method in methods.items():
-                fitting = time.perf_counter()
-                fitted = method.fit(split.training, split.learners, embeddings, seed=seed, progress=_of(name, progress))
-                seconds[name] += (time.perf_counter() - fitting) / fits
-                found[name].append(measure(fitted, split.judged, split.users, measured))
-                done = number * (folds or 1) * len(methods) + sum(map(len, found.values()))
-                progress("comparing", done, fits * len(methods))
-        for name in methods:
-            runs[name].append(merge(found[name]))
+    runs, seconds = _run(
+        methods, splits, seeds, embeddings, measured, len(seeds) * (folds or 1) * len(methods), progress
+    )
     reference = REFERENCE if REFERENCE in methods else next(iter(methods))
     against = _against(runs, reference)
     return Standings(
@@ -186,6 +162,56 @@ def compare(
     )
 
 
+def _require_valid(methods: Mapping[str, Method], seeds: Sequence[int]) -> None:
+    if not methods:
+        raise ConfigurationError("There is no method to compare; name at least one.")
+    if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
+        raise ConfigurationError("Seeds must be distinct numbers, 0 or more; at least one.")
+
+
+def _same_split(split: Split, _seed: int) -> Iterable[Split]:
+    return (split,)
+
+
+def _embed(dataset: Dataset, unseen: Dataset | None, encoder: str, settings: Settings, progress: Progress) -> Tensor:
+    """Embeddings of the items of both data sets, [items, D] float32."""
+    prepared = prepare_encoder(encoder, dataset, settings, progress)
+    parts = (dataset,) if unseen is None else (dataset, unseen)
+    vectors = [embed_items(prepared.encoder, part, progress) for part in parts]
+    return torch.from_numpy(np.concatenate(vectors).astype(np.float32))
+
+
+def _run(
+    methods: Mapping[str, Method],
+    splits: Callable[[int], Iterable[Split]],
+    seeds: Sequence[int],
+    embeddings: Tensor,
+    shots: Sequence[int],
+    fits: int,
+    progress: Progress,
+) -> tuple[dict[str, list[Measured]], dict[str, float]]:
+    """Fits and measures each method on each split of each seed.
+
+    Returns:
+        What was measured of each method, one entry per seed, and the mean seconds of its fits.
+    """
+    runs: dict[str, list[Measured]] = {name: [] for name in methods}
+    seconds: dict[str, list[float]] = {name: [] for name in methods}
+    done = 0
+    for seed in seeds:
+        parts: dict[str, list[Measured]] = {name: [] for name in methods}
+        for split in splits(seed):
+            for name, method in methods.items():
+                began = time.perf_counter()
+                fitted = method.fit(split.training, split.learners, embeddings, seed=seed, progress=_of(name, progress))
+                seconds[name].append(time.perf_counter() - began)
+                parts[name].append(measure(fitted, split.judged, split.users, shots))
+                progress("comparing", done := done + 1, fits)
+        for name in methods:
+            runs[name].append(merge(parts[name]))
+    return runs, {name: float(np.mean(times)) for name, times in seconds.items()}
+
+
 def _of(name: str, progress: Progress) -> Progress:
     return lambda stage, done, total: progress(f"{name}: {stage}", done, total)
 
@@ -196,6 +222,6 @@ def _spread(values: Sequence[float]) -> float:
 
 def _against(runs: Mapping[str, Sequence[Measured]], reference: str) -> dict[str, Interval | None]:
     """Paired intervals of every method's accuracy at most shots minus the reference's, per user over seeds."""
-    last = {name: np.mean([run.accuracy[-1] for run in found], axis=0) for name, found in runs.items()}
+    last = {name: np.mean([run.accuracy[-1] for run in measured], axis=0) for name, measured in runs.items()}
     intervals = paired_intervals(np.stack([values - last[reference] for values in last.values()]))
     return {name: None if name == reference else interval for name, interval in zip(last, intervals, strict=True)}

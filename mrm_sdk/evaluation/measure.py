@@ -1,7 +1,7 @@
-"""From a fitted method to figures per user, in batches of bounded memory; imports training, core and torch.
+"""Measures a fitted method on each user, in batches of bounded memory.
 
-Each user adapts to the first n support comparisons, for every n, and is judged on the query comparisons: with the own
-weights, with those of the user judged just before (the control), and with weights adapted to reversed choices.
+Each user adapts to the first n support comparisons, for every n, and is judged on the query comparisons: with their
+own weights, with those of the user judged just before (the control), and with weights adapted to reversed choices.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 from mrm_sdk.core.batching import Pairs
 from mrm_sdk.data.datasets import QUERY, SUPPORT, Dataset
 from mrm_sdk.errors import DatasetError, TrainingError
-from mrm_sdk.evaluation.method import Fitted
+from mrm_sdk.evaluation.method import FittedMethod
 from mrm_sdk.evaluation.metrics import BINS, accuracy, brier, loss, reliability, reverse
 from mrm_sdk.progress import Progress, no_progress
 from mrm_sdk.training.episodes import pack
@@ -27,12 +27,12 @@ CELLS = 2**23
 
 
 class Measured(NamedTuple):
-    """What was measured of each user, at each number of shots.
+    """The figures of each user at each number of shots.
 
     Args:
         users: indices into ``user_ids``, ascending, [users].
-        accuracy: with one's own weights, [shots, users]; so are the next four.
-        control: with another user's weights; NaN where nobody else was judged.
+        accuracy: with their own weights, [shots, users]; the next four have the same shape.
+        control: with another user's weights; NaN if only one user was judged.
         flipped: with weights adapted to reversed choices.
         loss: mean Bradley–Terry loss in nats.
         brier: mean squared error of the predicted probability.
@@ -49,7 +49,7 @@ class Measured(NamedTuple):
 
 
 def judgeable(dataset: Dataset, among: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
-    """Users (``among`` some, or all) with a query comparison that is no tie, ascending.
+    """Users (all, or those of ``among``) with a query comparison that is not a tie, ascending.
 
     Raises:
         DatasetError: there are none.
@@ -57,18 +57,18 @@ def judgeable(dataset: Dataset, among: NDArray[np.int64] | None = None) -> NDArr
     users = np.unique(dataset.user[(dataset.phase == QUERY) & ~dataset.tie])
     users = users if among is None else np.intersect1d(users, among)
     if not len(users):
-        raise DatasetError("Nobody in this data set has a query comparison that is no tie: nothing to judge by.")
+        raise DatasetError("No user in this data set has a query comparison that is not a tie: nothing to judge by.")
     return users
 
 
 def most_shots(dataset: Dataset, users: NDArray[np.int64]) -> int:
-    """The number of support comparisons of the user, among ``users``, who has the most."""
+    """The largest number of support comparisons of a user among ``users``."""
     support = np.bincount(dataset.user[dataset.phase == SUPPORT], minlength=len(dataset.user_ids))
     return int(support[users].max())
 
 
 def measure(
-    fitted: Fitted,
+    fitted: FittedMethod,
     dataset: Dataset,
     users: NDArray[np.int64],
     shots: Sequence[int],
@@ -79,9 +79,9 @@ def measure(
     """Adapts and judges ``users``.
 
     Args:
-        fitted: what is judged.
+        fitted: the method to judge.
         dataset: the items that ``fitted`` has features of, and the users' comparisons.
-        users: whom to judge, each of them :func:`judgeable`; at least one.
+        users: the users to judge, each :func:`judgeable`; at least one.
         shots: how many support comparisons to adapt to; a user with fewer adapts to all of them.
         cells: bound on the size of a batch, in numbers; a single user may exceed it.
         progress: called with stage, done, total.
@@ -94,9 +94,9 @@ def measure(
     """
     width = _most_comparisons(dataset)
     users = users[np.argsort(width[users], kind="stable")]
-    # The first user's control: nobody was judged before, so it is the last one's weights.
+    # No user comes before the first: its control are the last user's weights.
     previous = _Episode.of(dataset, users[-1:], fitted).adapt(fitted, shots)[0]
-    # Allocated once: small arrays kept from each batch would lie between the large ones and fragment the heap.
+    # Allocated once: small arrays kept from each batch would fragment the heap between the large ones.
     figures = np.empty((5, len(shots), len(users)))
     sums = np.zeros((len(shots), 3, BINS))
     done = 0
@@ -106,8 +106,8 @@ def measure(
         control = torch.cat([previous[:, -1:], own[:, :-1]], 1)
         previous = own
         query = episode.query
-        found = [*(accuracy(query, w) for w in (own, control, flipped)), loss(query, own), brier(query, own)]
-        figures[:, :, done : done + len(batch)] = torch.stack(found).numpy()
+        values = [*(accuracy(query, w) for w in (own, control, flipped)), loss(query, own), brier(query, own)]
+        figures[:, :, done : done + len(batch)] = torch.stack(values).numpy()
         sums += reliability(query, own).numpy()
         progress("evaluating", done := done + len(batch), len(users))
     if len(users) == 1:
@@ -117,7 +117,7 @@ def measure(
 
 
 def merge(parts: Sequence[Measured]) -> Measured:
-    """Puts figures of disjoint groups of users together, ordered by user."""
+    """Merges the figures of disjoint groups of users, ordered by user."""
     users, *figures, reliability = zip(*parts, strict=True)
     order = np.argsort(np.concatenate(users), kind="stable")
     ordered = (np.concatenate(figure, -1)[..., order] for figure in (users, *figures))
@@ -131,14 +131,14 @@ class _Episode(NamedTuple):
     query: Pairs
 
     @classmethod
-    def of(cls, dataset: Dataset, users: NDArray[np.int64], fitted: Fitted) -> _Episode:
+    def of(cls, dataset: Dataset, users: NDArray[np.int64], fitted: FittedMethod) -> _Episode:
         packed = pack(dataset, users)
         halves = (packed.pairs(phase, fitted.features) for phase in (SUPPORT, QUERY))
         # Differences are taken in the features' precision, as the store does; what follows is double, as serving is.
         return cls(*(Pairs(*(field.double() for field in half)) for half in halves))
 
-    def adapt(self, fitted: Fitted, shots: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Weights at each number of shots, [shots, users, F]: to what users chose, and to the reverse of it."""
+    def adapt(self, fitted: FittedMethod, shots: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Weights at each number of shots, [shots, users, F], adapted to the users' choices and to their reverse."""
         both = [
             torch.stack([fitted.adapt(support.first(n)) for n in shots])
             for support in (self.support, reverse(self.support))
@@ -149,7 +149,7 @@ class _Episode(NamedTuple):
 
 
 def _most_comparisons(dataset: Dataset) -> NDArray[np.int64]:
-    """Comparisons in the larger half of each user: what a table that holds them is wide."""
+    """Comparisons in the larger half of each user: the width of a table that holds them."""
     counts = np.bincount(dataset.user * 2 + dataset.phase, minlength=2 * len(dataset.user_ids))
     width: NDArray[np.int64] = counts.reshape(-1, 2).max(1)
     return width

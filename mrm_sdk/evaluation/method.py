@@ -1,23 +1,63 @@
-"""What every method comes to once it is fitted, ours and the baselines alike; imports core and torch."""
+"""What a method to compare is: a function that fits it to users, and what it is once it is fitted."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from torch import Tensor
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
 
-from mrm_sdk.core.batching import Pairs
+    from mrm_sdk.core.batching import Pairs
+    from mrm_sdk.data.datasets import Dataset
+    from mrm_sdk.progress import Progress
 
 
-class Fitted(NamedTuple):
+class FittedMethod(NamedTuple):
     """A method that scores an item by ``weights · features``; users differ in their weights alone.
 
     Args:
         features: of all items, [items, F] float64.
-        adapt: support comparisons of a batch of users, [users, pairs, F] float64 -> weights [users, F] float64; with no
-            support at all (every strength 0) it gives what is assumed of an unknown user.
+        adapt: support comparisons of a batch of users, [users, pairs, F] float64 -> weights [users, F] float64; without
+            any support (every strength 0) it gives the weights of an unknown user.
     """
 
     features: Tensor
     adapt: Callable[[Pairs], Tensor]
+
+
+class Fit(Protocol):
+    """Fits a method to some users of a data set.
+
+    Args:
+        dataset: users' comparisons.
+        users: indices into ``dataset.user_ids`` of those to learn from, in both phases; other users are not read.
+        embeddings: of all items, [items, D] float32.
+        seed: the only source of randomness.
+        progress: called with stage, done, total.
+
+    Returns:
+        The fitted method.
+
+    Raises:
+        TrainingError: these users cannot be learned from.
+        InvalidInputError: users or embeddings are not those of the data set.
+        MissingDependencyError: the method's extra is not installed.
+    """
+
+    def __call__(
+        self, dataset: Dataset, users: NDArray[np.int64], embeddings: Tensor, *, seed: int, progress: Progress
+    ) -> FittedMethod:
+        """Fits the method."""
+        ...
+
+
+class Method(Protocol):
+    """A method to compare: see :data:`mrm_sdk.evaluation.methods.METHODS`."""
+
+    @property
+    def fit(self) -> Fit:
+        """The function that fits it."""
+        ...

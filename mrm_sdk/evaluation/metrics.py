@@ -1,4 +1,4 @@
-"""Numbers per user and over users; imports core and torch.
+"""Figures per user and over users.
 
 Weights may carry axes in front of the users', such as one for numbers of shots: they come back in the result.
 """
@@ -74,7 +74,7 @@ def ece(sums: Tensor) -> float:
 
 
 def reverse(support: Pairs) -> Pairs:
-    """The same comparisons with the opposite choice made in each; ties stay what they are."""
+    """The same comparisons with the opposite choice in each; ties stay ties."""
     return support._replace(z=torch.where((support.tie == 0).unsqueeze(-1), -support.z, support.z))
 
 

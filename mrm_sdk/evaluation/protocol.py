@@ -1,8 +1,8 @@
-"""The experiment: users never trained on give some comparisons and are judged on others; imports bundle, training.
+"""The experiment: users that no fit has seen give some comparisons and are judged on others.
 
 Each user is judged before adapting (0 shots), after adapting to the first n support comparisons, with the weights of
-another user, and after adapting to reversed choices: personalization is shown only where one's own weights, and the
-right labels, do better than those. ``docs/evaluation.md`` defines every figure.
+another user, and after adapting to reversed choices: personalization is shown only if users' own weights, from the
+right labels, do better than these. ``docs/evaluation.md`` defines every figure.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from mrm_sdk.encoders import Encoder
 from mrm_sdk.errors import BundleMismatchError, ConfigurationError
 from mrm_sdk.evaluation.bootstrap import Interval, paired_intervals
 from mrm_sdk.evaluation.measure import Measured, judgeable, measure, most_shots
-from mrm_sdk.evaluation.method import Fitted
+from mrm_sdk.evaluation.method import FittedMethod
 from mrm_sdk.evaluation.metrics import BINS, ece, worst_share
 from mrm_sdk.progress import Progress, no_progress
 from mrm_sdk.training.basis import chunks
@@ -36,16 +36,16 @@ _CELLS = 2**20
 
 @dataclass(frozen=True)
 class Point:
-    """What was measured at one number of shots; accuracies are means per user, then over users.
+    """The figures at one number of shots; accuracies are means per user, then over users.
 
     Args:
-        shots: support comparisons that each user adapted to (or all, where a user has fewer).
-        accuracy: with one's own weights.
+        shots: support comparisons that each user adapted to (or all, if a user has fewer).
+        accuracy: with users' own weights.
         worst_tenth: of the tenth of users who fare worst at this number of shots.
         worst_fifth: of the worst fifth.
         worst_half: of the worst half.
-        control: with another user's weights; ``None`` where there is only one user.
-        flipped: with one's own weights, adapted to the reverse of every choice.
+        control: with another user's weights; ``None`` if there is only one user.
+        flipped: with users' own weights, adapted to the reverse of every choice.
         loss: mean Bradley–Terry loss in nats.
         brier: mean squared error of the predicted probability.
         ece: expected calibration error of the predicted probability.
@@ -75,12 +75,12 @@ class Report:
 
     Args:
         points: one per number of shots, in order.
-        user_ids: who was judged, [users].
+        user_ids: of the judged users, [users].
         per_user: accuracy of each user at each number of shots, [shots, users].
         reliability: sums over users per bin of confidence, see ``metrics.reliability``, [shots, 3, bins].
-        bundle: name and fingerprint, or how else the caller names what was judged.
+        bundle: name and fingerprint, or what else the caller says of the judged method.
         data: what the data set says of itself.
-        seconds: without encoding: adapting and judging everybody at all shots.
+        seconds: of adapting and judging all users at all shots, without encoding.
     """
 
     points: list[Point]
@@ -110,18 +110,18 @@ class Report:
         ]
 
     def doubts(self) -> list[str]:
-        """What speaks against personalization at most shots, a sentence each; none where it is shown."""
-        point, found = self.points[-1], []
+        """What speaks against personalization at most shots, a sentence each; empty if it is shown."""
+        point, sentences = self.points[-1], []
         if point.shots and point.gain.low <= 0:
-            found.append("Accuracy after adapting is not clearly above the accuracy before")
+            sentences.append("Accuracy after adapting is not clearly above the accuracy before")
         if point.shots and point.over_control is not None and point.over_control.low <= 0:
-            found.append("Own weights are not clearly better than another user's")
+            sentences.append("Own weights are not clearly better than another user's")
         if point.shots and point.flip_drop.low <= 0:
-            found.append("Adapting to reversed choices does not clearly lower the accuracy")
-        return [f"{sentence}: personalization is not shown." for sentence in found]
+            sentences.append("Adapting to reversed choices does not clearly lower the accuracy")
+        return [f"{sentence}: personalization is not shown." for sentence in sentences]
 
     def as_json(self) -> dict[str, Any]:
-        """Everything but the single users, for programs to read."""
+        """Everything except the single users, for programs to read."""
         return {
             "bundle": self.bundle,
             "data": self.data,
@@ -134,7 +134,7 @@ class Report:
 
 
 def usable_shots(shots: Sequence[int], most: int) -> list[int]:
-    """Numbers of shots in order; nobody can adapt to more than there is, so larger ones become the ``most``.
+    """Numbers of shots in order; larger ones become ``most``, the number of comparisons that the largest user has.
 
     Raises:
         ConfigurationError: a number of shots is negative, or none is given.
@@ -150,7 +150,7 @@ def summarise(runs: Sequence[Measured], measured: Sequence[int], shots: Sequence
     Args:
         runs: of the same users, one per seed: figures are means over runs, and intervals are of the users' means.
         measured: the numbers of shots in ``runs``; the first is 0.
-        shots: those of them to give a point for.
+        shots: those of them that get a point.
     """
     before, own, flipped, control = (
         np.mean([getattr(run, name) for run in runs], axis=0) for name in ("accuracy", "accuracy", "flipped", "control")
@@ -189,7 +189,7 @@ def summarise(runs: Sequence[Measured], measured: Sequence[int], shots: Sequence
 
 
 def judge(
-    fitted: Fitted,
+    fitted: FittedMethod,
     dataset: Dataset,
     *,
     users: NDArray[np.int64] | None = None,
@@ -200,11 +200,11 @@ def judge(
     """Judges a fitted method on users of a data set.
 
     Args:
-        fitted: what is judged, with features of the data set's items.
-        dataset: where the users' comparisons are.
-        users: indices into its ``user_ids``, of users who took no part in fitting; everybody by default.
+        fitted: the method, with features of the data set's items.
+        dataset: the users' comparisons.
+        users: indices into its ``user_ids``, of users who took no part in fitting; all by default.
         shots: how many support comparisons to adapt to; a user with fewer adapts to all of them.
-        about: what the report says of ``fitted``.
+        about: what the report says about ``fitted``.
         progress: called with stage, done, total.
 
     Returns:
@@ -212,7 +212,7 @@ def judge(
 
     Raises:
         ConfigurationError: a number of shots is negative, or none is given.
-        DatasetError: nobody has a decided comparison to be judged by.
+        DatasetError: no user has a decided comparison to be judged by.
         TrainingError: adapting gave NaN or infinity.
     """
     began = time.perf_counter()
@@ -245,7 +245,7 @@ def evaluate(
     """Judges a bundle on the users of a data set.
 
     Args:
-        bundle: what is judged.
+        bundle: the bundle to judge.
         dataset: users who took no part in training.
         encoder: of the bundle.
         shots: how many support comparisons to adapt to; a user with fewer adapts to all of them.
@@ -257,26 +257,26 @@ def evaluate(
     Raises:
         ConfigurationError: a number of shots is negative, or none is given.
         BundleMismatchError: the data set's embeddings are not of the bundle's size.
-        DatasetError: nobody has a decided comparison to be judged by.
+        DatasetError: no user has a decided comparison to be judged by.
     """
     usable_shots(shots, 0)
     if dataset.dimension not in (None, encoder.dimension):
         raise BundleMismatchError(
             f"The data set's embeddings have {dataset.dimension} numbers, the bundle's have {encoder.dimension}."
         )
-    # In single precision, unlike other methods' features: a host's differences are taken, and stored, in it.
+    # In single precision, unlike other methods' features: a host computes and stores differences in it.
     embeddings, parts = embed_items(encoder, dataset, progress), []
     for start, rows in chunks(embeddings):
         parts.append(bundle.base_rewards(rows.numpy()))
         progress("base rewards of items", start + len(rows), len(embeddings))
     base_rewards = np.concatenate(parts)
-    # A Newton step holds a matrix [K, K] for each user, which is more than short histories take themselves.
-    at_once = max(1, _CELLS // base_rewards.shape[1] ** 2)
+    # A Newton step holds a matrix [K, K] per user, which is more than short histories take.
+    users_per_chunk = max(1, _CELLS // base_rewards.shape[1] ** 2)
 
     def adapt(pairs: Pairs) -> Tensor:
-        parts = zip(*(torch.split(field, at_once) for field in pairs), strict=True)
+        parts = zip(*(torch.split(field, users_per_chunk) for field in pairs), strict=True)
         return torch.cat([bundle.adapt(Pairs(*part))[0] for part in parts])
 
-    fitted = Fitted(torch.from_numpy(base_rewards), adapt)
+    fitted = FittedMethod(torch.from_numpy(base_rewards), adapt)
     about = {"name": bundle.manifest.name, "fingerprint": bundle.fingerprint}
     return judge(fitted, dataset, shots=shots, about=about, progress=progress)

@@ -1,4 +1,4 @@
-"""Who is learned from and who is judged, settled before anything is fitted; imports data sets and measuring."""
+"""Splits users into those to learn from and those to judge, before anything is fitted."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Split(NamedTuple):
     """One fit and the users it is judged by.
 
     Args:
-        training: a data set that holds the comparisons of the users to learn from, and nobody else's.
+        training: a data set with the comparisons of the users to learn from, and no others.
         learners: indices into its ``user_ids``, ascending.
         judged: a data set with the same items.
         users: indices into its ``user_ids``, of those to judge.
@@ -35,11 +35,11 @@ class Split(NamedTuple):
 def fold_splits(dataset: Dataset, folds: int, seed: int) -> Iterator[Split]:
     """Splits the users at random, so that each is judged once, by a fit to the users of the other folds.
 
-    Users with nothing to judge by are learned from in every fold where they can be.
+    Users that cannot be judged are learned from in every fold, if they can be.
 
     Raises:
         ConfigurationError: fewer than 2 folds, or more than there are users to judge.
-        DatasetError: there is nobody to judge.
+        DatasetError: no user can be judged.
     """
     users = judgeable(dataset)
     if not 2 <= folds <= len(users):
@@ -61,20 +61,20 @@ def unseen_split(dataset: Dataset, unseen: Dataset) -> Split:
     """Learns from all users of one data set and judges all of another.
 
     Raises:
-        DatasetError: a user is in both, there is nobody to judge, or the embeddings differ in size.
+        DatasetError: a user is in both, no user can be judged, or the embeddings differ in size.
     """
     both = sorted(set(dataset.user_ids) & set(unseen.user_ids))
     if both:
         raise DatasetError(
-            f"{len(both)} users, as {both[0][:60]!r}, are in both data sets: who is judged must not be learned from. "
-            "Take them out of one, or give them ids that differ where they are other people."
+            f"{len(both)} users, as {both[0][:60]!r}, are in both data sets: a user who is judged must not be "
+            "learned from. Remove them from one, or give them other ids if they are other people."
         )
     if dataset.dimension != unseen.dimension:
         sizes = f"{dataset.dimension} and {unseen.dimension}"
         raise DatasetError(f"Embeddings of the two data sets must have one size, or none; found {sizes}.")
-    ours, theirs = dataset.items, unseen.items
-    shift = len(ours)
-    items = _Looked(shift + len(theirs), lambda i: ours[i] if i < shift else theirs[i - shift])
+    first, second = dataset.items, unseen.items
+    shift = len(first)
+    items = _LazySequence(shift + len(second), lambda i: first[i] if i < shift else second[i - shift])
     training = replace(dataset, items=items, embeddings=None)
     judged = replace(
         unseen, items=items, embeddings=None, chosen=unseen.chosen + shift, rejected=unseen.rejected + shift
@@ -83,24 +83,24 @@ def unseen_split(dataset: Dataset, unseen: Dataset) -> Split:
 
 
 def _learners(dataset: Dataset) -> NDArray[np.int64]:
-    """Users whom anything can be learned from: as in training, those with a query comparison."""
+    """Users who can be learned from: as in training, those with a query comparison."""
     return np.unique(dataset.user[dataset.phase == QUERY])
 
 
 def _only(dataset: Dataset, users: NDArray[np.int64]) -> Dataset:
-    """The data set without what anybody else said; items and users keep their numbers."""
+    """The data set with the comparisons of ``users`` alone; items and users keep their numbers."""
     rows = np.flatnonzero(np.isin(dataset.user, users))
     return replace(
         dataset,
         **{name: getattr(dataset, name)[rows] for name in ("user", "chosen", "rejected", "tie", "strength", "phase")},
-        event_ids=_Looked(len(rows), lambda i: dataset.event_ids[int(rows[i])]),
-        created_at=_Looked(len(rows), lambda i: dataset.created_at[int(rows[i])]),
+        event_ids=_LazySequence(len(rows), lambda i: dataset.event_ids[int(rows[i])]),
+        created_at=_LazySequence(len(rows), lambda i: dataset.created_at[int(rows[i])]),
         ratings=None,
     )
 
 
-class _Looked(Sequence[_T]):
-    """A sequence whose elements are looked up when asked for, since they may be costly to make and are seldom used."""
+class _LazySequence(Sequence[_T]):
+    """A sequence whose elements are made on access, because they are costly and seldom used."""
 
     def __init__(self, length: int, look_up: Callable[[int], _T]) -> None:
         self._length, self._look_up = length, look_up

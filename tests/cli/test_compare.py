@@ -54,7 +54,7 @@ def test_compare_on_unseen_users(tmp_path: Path) -> None:
         (("--methods", ""), "no method ''"),
         (("--folds", "-1"), "Folds must be 2 or more"),
         (("--folds", "99"), "at most the 40 users"),
-        (("--seeds", "a"), "--seeds wants whole numbers"),
+        (("--seeds", "a"), "--seeds needs whole numbers"),
         (("--seeds", "0,0"), "Seeds must be distinct"),
         (("--shots", "2,-1"), "0 or more"),
         (("--encoder", "gpt"), "no encoder 'gpt'"),

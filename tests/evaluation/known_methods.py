@@ -11,8 +11,7 @@ from torch import Tensor
 
 from mrm_sdk.core.batching import Pairs
 from mrm_sdk.data.datasets import Dataset
-from mrm_sdk.evaluation.method import Fitted
-from mrm_sdk.evaluation.methods import Fit
+from mrm_sdk.evaluation.method import Fit, FittedMethod
 from mrm_sdk.progress import Progress
 
 
@@ -35,13 +34,13 @@ class Adding:
 
     def _fit(
         self, dataset: Dataset, users: NDArray[np.int64], embeddings: Tensor, *, seed: int, progress: Progress
-    ) -> Fitted:
+    ) -> FittedMethod:
         self.seen.append((dataset, users, seed))
         progress("adding", 1, 1)
         features = embeddings.double()
         rows = np.isin(dataset.user, users)
         start = self.common * (features[dataset.chosen[rows]] - features[dataset.rejected[rows]]).sum(0)
-        return Fitted(features, lambda support: start + total(support))
+        return FittedMethod(features, lambda support: start + total(support))
 
 
 class Ignoring(Adding):
@@ -49,9 +48,9 @@ class Ignoring(Adding):
 
     def _fit(
         self, dataset: Dataset, users: NDArray[np.int64], embeddings: Tensor, *, seed: int, progress: Progress
-    ) -> Fitted:
+    ) -> FittedMethod:
         fitted = super()._fit(dataset, users, embeddings, seed=seed, progress=progress)
-        return Fitted(fitted.features, lambda support: fitted.adapt(support.first(0)))
+        return FittedMethod(fitted.features, lambda support: fitted.adapt(support.first(0)))
 
 
 def assert_self_contained(html: str) -> None:

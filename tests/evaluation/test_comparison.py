@@ -13,7 +13,7 @@ from mrm_sdk.data.datasets import QUERY, Dataset, read_dataset
 from mrm_sdk.data.ratings import Ratings
 from mrm_sdk.errors import ConfigurationError, DatasetError
 from mrm_sdk.evaluation.comparison import Standings, compare
-from mrm_sdk.evaluation.reports.comparison import page, table
+from mrm_sdk.evaluation.reports.comparison import comparison_page, comparison_table
 from mrm_sdk.evaluation.splits import fold_splits, unseen_split
 from tests.conftest import write_embedded_dataset
 from tests.evaluation.known_methods import Adding, Ignoring, assert_self_contained
@@ -142,8 +142,8 @@ def test_one_user_per_fold_has_no_control(people: Dataset) -> None:
     found = compare(people, {"adding": Adding()}, folds=21, seeds=[0], shots=[12])
     (point,) = found.of("adding").points
     assert (point.control, point.over_control) == (None, None)
-    assert "–" in table(found)
-    assert_self_contained(page(found, "t"))
+    assert "–" in comparison_table(found)
+    assert_self_contained(comparison_page(found, "t"))
 
 
 def test_unseen_users(people: Dataset, others: Dataset) -> None:
@@ -151,7 +151,7 @@ def test_unseen_users(people: Dataset, others: Dataset) -> None:
     found = compare(people, {"adding": spy}, unseen=others, seeds=(0, 1), shots=SHOTS)
     assert (found.users, found.folds) == (9, None)
     assert found.unseen == others.describe()
-    assert "9 unseen users, judged by fits to 23 others (seeds 0, 1)" in table(found)
+    assert "9 unseen users, judged by fits to 23 others (seeds 0, 1)" in comparison_table(found)
     assert len(spy.seen) == 2
     assert all(data.user_ids == people.user_ids and len(data.items) == 50 for data, *_ in spy.seen)
     split = unseen_split(people, others)
@@ -175,7 +175,7 @@ def test_unseen_users(people: Dataset, others: Dataset) -> None:
 
 
 def test_table_json_and_page(people: Dataset, standings: Standings) -> None:
-    text = table(standings)
+    text = comparison_table(standings)
     assert "21 users, each judged by fits that never saw them (4 folds, seeds 0, 1)." in text
     lines = {line.split("  ")[0].strip(): line for line in text.splitlines()}
     assert lines["accuracy at 12 shots"].split()[-2:] == [
@@ -186,13 +186,13 @@ def test_table_json_and_page(people: Dataset, standings: Standings) -> None:
     assert found["methods"][0]["points"][2]["accuracy"] == standings.methods[0].points[2].accuracy
     assert found["methods"][1]["against"]["low"] < 0
     assert (found["seeds"], found["folds"], found["unseen"]) == ([0, 1], 4, None)
-    html = page(standings, "Methods & more")
+    html = comparison_page(standings, "Methods & more")
     assert_self_contained(html)
     assert "<title>Methods &amp; more</title>" in html
     assert html.count("<svg") == 1
     assert people.sha256 in html
     assert f"<td>{standings.of('ignoring').points[1].accuracy:.1%}" in html
-    assert page(standings, "Methods & more") == html
+    assert comparison_page(standings, "Methods & more") == html
 
 
 def test_the_table_of_all_methods_fits_a_terminal(standings: Standings) -> None:
@@ -201,7 +201,7 @@ def test_the_table_of_all_methods_fits_a_terminal(standings: Standings) -> None:
     wide = replace(
         standings, reference="newton", methods=[replace(method, name=name, seconds=1234.5) for name in names]
     )
-    assert max(map(len, table(wide).splitlines())) <= 100
+    assert max(map(len, comparison_table(wide).splitlines())) <= 100
 
 
 def test_progress_is_told(people: Dataset) -> None:

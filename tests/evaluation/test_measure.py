@@ -12,7 +12,7 @@ import torch
 from mrm_sdk.data.datasets import Dataset, read_dataset
 from mrm_sdk.errors import ConfigurationError, DatasetError, TrainingError
 from mrm_sdk.evaluation.measure import measure
-from mrm_sdk.evaluation.method import Fitted
+from mrm_sdk.evaluation.method import FittedMethod
 from mrm_sdk.evaluation.protocol import Report, judge
 from tests.conftest import write_embedded_dataset
 from tests.evaluation.known_methods import total
@@ -47,7 +47,7 @@ def opposed(tmp_path: Path) -> Dataset:
 
 def test_figures_of_a_case_small_enough_to_check_by_hand(opposed: Dataset) -> None:
     start = torch.tensor([0.5, 0.0], dtype=torch.float64)  # unadapted, a is preferred
-    fitted = Fitted(features(opposed), lambda support: start + total(support))
+    fitted = FittedMethod(features(opposed), lambda support: start + total(support))
     report = judge(fitted, opposed, shots=[0, 1])
     assert report.user_ids == ["ada", "bob", "cy"]
     assert report.per_user.tolist() == [[1, 0, 0.5], [1, 1, 0.5]]
@@ -70,7 +70,9 @@ def test_figures_of_a_case_small_enough_to_check_by_hand(opposed: Dataset) -> No
 
 
 def test_the_second_shot_is_a_tie_and_reversing_leaves_it(opposed: Dataset) -> None:
-    ties = Fitted(features(opposed), lambda support: torch.ones(len(support.z), 2).double() * support.tie.sum(1, True))
+    ties = FittedMethod(
+        features(opposed), lambda support: torch.ones(len(support.z), 2).double() * support.tie.sum(1, True)
+    )
     report = judge(ties, opposed, shots=[2])
     assert report.points[0].flipped == report.points[0].accuracy == 0.5
 
@@ -81,7 +83,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 
 def test_reversed_choices_mirror_a_linear_method(many: Dataset) -> None:
-    report = judge(Fitted(features(many), total), many, shots=[5, 10**6])
+    report = judge(FittedMethod(features(many), total), many, shots=[5, 10**6])
     assert [point.shots for point in report.points] == [5, 12]
     for point in report.points:
         assert point.flipped == pytest.approx(1 - point.accuracy)
@@ -90,7 +92,7 @@ def test_reversed_choices_mirror_a_linear_method(many: Dataset) -> None:
 
 
 def test_batches_of_any_size_give_the_same(many: Dataset) -> None:
-    fitted = Fitted(features(many), total)
+    fitted = FittedMethod(features(many), total)
     users = np.arange(30)
     at_once = measure(fitted, many, users, [0, 3, 12])
     seen: list[tuple[int, int]] = []
@@ -113,13 +115,13 @@ def test_no_batch_is_larger_than_its_bound(tmp_path: Path) -> None:
         sizes.append(support.z.numel())
         return total(support)
 
-    found = measure(Fitted(features(data), adapt), data, np.arange(41), [600], cells=80)
+    found = measure(FittedMethod(features(data), adapt), data, np.arange(41), [600], cells=80)
     assert sorted(set(sizes)) == [80, 1000]
     assert found.accuracy[0].tolist() == [1.0] * 41
 
 
 def test_some_users_only(many: Dataset) -> None:
-    fitted = Fitted(features(many), total)
+    fitted = FittedMethod(features(many), total)
     report = judge(fitted, many, users=np.array([7, 3, 20]), shots=[12], about={"name": "sums"})
     assert report.user_ids == ["u3", "u7", "u20"]
     assert report.bundle == {"name": "sums"}
@@ -133,19 +135,19 @@ def doubts(report: Report) -> str:
 
 def test_doubts_are_said(many: Dataset) -> None:
     start = torch.ones(6, dtype=torch.float64)
-    alike = judge(Fitted(features(many), lambda support: start.expand(len(support.z), -1)), many)
+    alike = judge(FittedMethod(features(many), lambda support: start.expand(len(support.z), -1)), many)
     assert "not clearly above the accuracy before: personalization is not shown." in doubts(alike)
     assert "Own weights are not clearly better than another user's" in doubts(alike)
     assert "reversed choices does not clearly lower the accuracy" in doubts(alike)
-    assert judge(Fitted(features(many), total), many, shots=[0]).doubts() == []  # nobody adapted, nothing claimed
+    assert judge(FittedMethod(features(many), total), many, shots=[0]).doubts() == []  # nobody adapted, nothing claimed
 
 
 def test_what_cannot_be_judged(many: Dataset) -> None:
-    fitted = Fitted(features(many), total)
+    fitted = FittedMethod(features(many), total)
     for shots in ([], [3, -1]):
         with pytest.raises(ConfigurationError, match="0 or more"):
             judge(fitted, many, shots=shots)
     with pytest.raises(DatasetError, match="nothing to judge by"):
         judge(fitted, many, users=np.array([], np.int64))
     with pytest.raises(TrainingError, match="NaN or infinity"):
-        judge(Fitted(fitted.features, lambda support: total(support) / 0), many)
+        judge(FittedMethod(fitted.features, lambda support: total(support) / 0), many)

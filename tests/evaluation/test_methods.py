@@ -13,12 +13,12 @@ from torch import Tensor
 from mrm_sdk.core.batching import Pairs
 from mrm_sdk.data.datasets import QUERY, SUPPORT, Dataset
 from mrm_sdk.errors import EmbeddingError, InvalidInputError, TrainingError
-from mrm_sdk.evaluation.method import Fitted
-from mrm_sdk.evaluation.methods import METHODS, Fit
+from mrm_sdk.evaluation.method import Fit, FittedMethod
+from mrm_sdk.evaluation.methods import METHODS
 from mrm_sdk.evaluation.methods.lore import learn
 from mrm_sdk.evaluation.methods.per_user import regress
 from mrm_sdk.evaluation.methods.population import population_reward
-from mrm_sdk.evaluation.methods.preparation import prepare
+from mrm_sdk.evaluation.methods.preparation import prepare_users
 from mrm_sdk.evaluation.metrics import accuracy
 from mrm_sdk.schemas.items import Item
 from mrm_sdk.training.config import MamlConfig, TrainingConfig
@@ -80,20 +80,20 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mrm_sdk.evaluation.methods.per_user.CS", (1.0,))
 
 
-def fit(name: str, data: Dataset, embeddings: Tensor, users: int = TRAINED, seed: int = 0) -> Fitted:
+def fit(name: str, data: Dataset, embeddings: Tensor, users: int = TRAINED, seed: int = 0) -> FittedMethod:
     return METHODS[name].fit(data, np.arange(users), embeddings, seed=seed, progress=quiet)
 
 
 @cache
-def fitted(name: str) -> Fitted:
+def fitted(name: str) -> FittedMethod:
     return fit(name, *people())
 
 
-def support_of(method: Fitted, shots: int = PAIRS) -> Pairs:
+def support_of(method: FittedMethod, shots: int = PAIRS) -> Pairs:
     return pack(people()[0], np.arange(TRAINED, USERS)).pairs(SUPPORT, method.features).first(shots)
 
 
-def judged(method: Fitted, shots: int) -> float:
+def judged(method: FittedMethod, shots: int) -> float:
     """Mean accuracy of the users who were not trained on."""
     query = pack(people()[0], np.arange(TRAINED, USERS)).pairs(QUERY, method.features)
     return float(accuracy(query, method.adapt(support_of(method, shots))).mean())
@@ -146,7 +146,7 @@ def test_without_support_one_reward_for_all_is_what_is_left() -> None:
     reader, lonely = fitted("in_context"), fitted("per_user")
     alone = reader.adapt(support_of(reader, 0))[0]
     data, embeddings = people()
-    train, _ = prepare(data, np.arange(TRAINED), embeddings, seed=0).split()
+    train, _ = prepare_users(data, np.arange(TRAINED), embeddings, seed=0).split()
     rewards = torch.stack([reader.features @ alone, train.embeddings @ population_reward(train, quiet)])
     assert float(torch.corrcoef(rewards)[0, 1]) > 0.9
     assert not bool(lonely.adapt(support_of(lonely, 0)).any())
@@ -269,7 +269,7 @@ def test_population_is_the_minimum_of_its_penalised_loss(monkeypatch: pytest.Mon
     monkeypatch.setattr("mrm_sdk.evaluation.methods.population.PENALTIES", (5.0,))
     data, embeddings = people()
     tied = replace(data, tie=data.user % 7 == 0, strength=1.0 + data.user % 3)
-    prepared = prepare(tied, np.arange(TRAINED), embeddings, seed=0)
+    prepared = prepare_users(tied, np.arange(TRAINED), embeddings, seed=0)
     mine = tied.user < TRAINED
     z = (prepared.embeddings[tied.chosen] - prepared.embeddings[tied.rejected]).numpy()[mine]
     strength, tie = tied.strength[mine], tied.tie[mine]
@@ -284,7 +284,7 @@ def test_population_is_the_minimum_of_its_penalised_loss(monkeypatch: pytest.Mon
 
 def test_lore_weights_lie_on_the_simplex() -> None:
     data, embeddings = people()
-    prepared = prepare(data, np.arange(TRAINED), embeddings, seed=0)
+    prepared = prepare_users(data, np.arange(TRAINED), embeddings, seed=0)
     basis = learn(prepared, torch.zeros(DIMENSION, dtype=torch.float64), alpha=1e-3, seed=0)
     adapted = fitted("lore").adapt(support_of(fitted("lore")))
     for weights in (basis.weights, adapted):

@@ -15,7 +15,7 @@ from mrm_sdk.data.datasets import QUERY, SUPPORT, Dataset, read_dataset
 from mrm_sdk.encoders import open_encoder
 from mrm_sdk.errors import BundleMismatchError, ConfigurationError, DatasetError, OutputError
 from mrm_sdk.evaluation.protocol import Report, evaluate
-from mrm_sdk.evaluation.reports.evaluation import figure, page, save, table
+from mrm_sdk.evaluation.reports.evaluation import evaluation_figure, evaluation_page, evaluation_table, save_evaluation
 from tests.conftest import SHARED, Trained, mrm, write_embedded_dataset
 from tests.evaluation.known_methods import assert_self_contained
 
@@ -105,12 +105,12 @@ def test_one_user_has_no_control(embedded_bundle: Bundle, tmp_path: Path) -> Non
 
 
 def test_report_as_table_picture_and_page(report: Report, tmp_path: Path) -> None:
-    text = table(report)
+    text = evaluation_table(report)
     assert f"{report.at(12).accuracy:.4f}" in text
     assert max(map(len, text.splitlines())) <= 108
-    svg = figure(report, "A title & more")
+    svg = evaluation_figure(report, "A title & more")
     assert svg.count("<svg") == 1
-    html = page(report, "A title & more", svg)
+    html = evaluation_page(report, "A title & more", svg)
     assert_self_contained(html)
     assert html.count("<svg") == 2  # shots curve and reliability diagram
     assert "<title>A title &amp; more</title>" in html
@@ -119,11 +119,11 @@ def test_report_as_table_picture_and_page(report: Report, tmp_path: Path) -> Non
     gain = report.at(12).gain
     assert f"<td>{100 * gain.difference:+.1f} ({100 * gain.low:+.1f} … {100 * gain.high:+.1f})" in html
     assert report.bundle["fingerprint"] in html
-    paths = save(report, tmp_path / "new" / "folder", "t")
+    paths = save_evaluation(report, tmp_path / "new" / "folder", "t")
     assert [path.name for path in paths] == ["accuracy.svg", "accuracy.html"]
-    assert paths[0].read_text() == figure(report, "t")
+    assert paths[0].read_text() == evaluation_figure(report, "t")
     with pytest.raises(OutputError, match="Choose another place"):
-        save(report, paths[0], "t")
+        save_evaluation(report, paths[0], "t")
 
 
 def test_report_as_json(report: Report) -> None:
@@ -145,7 +145,7 @@ def test_what_cannot_be_evaluated(embedded_bundle: Bundle, embedded_dataset: Dat
     with pytest.raises(ConfigurationError, match="0 or more"):
         evaluate(embedded_bundle, embedded_dataset, encoder, shots=[-1])
     ties = replace(embedded_dataset, tie=np.ones(len(embedded_dataset), bool))
-    with pytest.raises(DatasetError, match="no tie"):
+    with pytest.raises(DatasetError, match="not a tie"):
         evaluate(embedded_bundle, ties, encoder)
     wide = read_dataset(write_embedded_dataset(tmp_path / "d", dimension=7))
     with pytest.raises(BundleMismatchError, match="7 numbers"):

@@ -91,7 +91,7 @@ def test_of_very_many_items_a_sample_is_enough(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_mapped_file_gives_what_the_array_gives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_ROWS_AT_ONCE", 7)
+    monkeypatch.setattr(module, "_ROWS_PER_CHUNK", 7)
     embeddings = cloud().astype(np.float16)
     np.save(tmp_path / "e.npy", embeddings)
     mapped = np.load(tmp_path / "e.npy", mmap_mode="r")

@@ -51,8 +51,8 @@ def compare(
         judged = None if unseen is None else read_for_learning(unseen, data_format)
         report("reading", 1, 1)
         from mrm_sdk.evaluation.comparison import compare as run
-        from mrm_sdk.evaluation.reports.comparison import page, table
-        from mrm_sdk.evaluation.reports.page import write
+        from mrm_sdk.evaluation.reports.comparison import comparison_page, comparison_table
+        from mrm_sdk.evaluation.reports.page import write_text
 
         standings = run(
             data,
@@ -65,11 +65,11 @@ def compare(
             progress=report,
         )
     # Printed before any file is written: a full disk must not cost the result.
-    echo(table(standings))
+    echo(comparison_table(standings))
     if json_file is not None:
-        write(json_file, json.dumps(standings.as_json(), indent=2) + "\n")
+        write_text(json_file, json.dumps(standings.as_json(), indent=2) + "\n")
     if report_file is not None:
-        write(report_file, page(standings, "Methods compared"))
+        write_text(report_file, comparison_page(standings, "Methods compared"))
 
 
 def _names(text: str, known: list[str]) -> list[str]:

@@ -40,7 +40,7 @@ def demo(
     from mrm_sdk.client import Client
     from mrm_sdk.encoders import open_encoder
     from mrm_sdk.evaluation.protocol import evaluate
-    from mrm_sdk.evaluation.reports.evaluation import save
+    from mrm_sdk.evaluation.reports.evaluation import save_evaluation
     from mrm_sdk.simulation.corpus import load_corpus
     from mrm_sdk.simulation.users import draw_users, judge
 
@@ -64,7 +64,7 @@ def demo(
             result = evaluate(bundle, judged, open_encoder(None, bundle), shots=SHOTS, progress=report)
     _show_all_users(console, result)
     console.print()
-    svg, page = save(result, out, f"{NEW_USERS} new users on prompts that were not trained on")
+    svg, page = save_evaluation(result, out, f"{NEW_USERS} new users on prompts that were not trained on")
     for label, path in (("Picture", svg), ("Page", page), ("Bundle", out / "bundle"), ("Database", out / _DATABASE)):
         console.print(f"{label:10}{path}", highlight=False)
     console.print(f"\nNext, in your program: Client('sqlite:///mrm.db', bundle='{(out / 'bundle').as_posix()}')")

@@ -33,9 +33,9 @@ def evaluate(
     from mrm_sdk.encoders import open_encoder
     from mrm_sdk.evaluation.protocol import SHOTS
     from mrm_sdk.evaluation.protocol import evaluate as run
-    from mrm_sdk.evaluation.reports.evaluation import save, table
+    from mrm_sdk.evaluation.reports.evaluation import evaluation_table, save_evaluation
     from mrm_sdk.evaluation.reports.figures import require_matplotlib
-    from mrm_sdk.evaluation.reports.page import write
+    from mrm_sdk.evaluation.reports.page import write_text
 
     shot_numbers: Sequence[int] = SHOTS if shots is None else numbers(shots, "--shots")
     if feedback == "ratings":
@@ -53,11 +53,11 @@ def evaluate(
         data = read_for_learning(dataset, data_format, feedback)
         report("reading", 1, 1)
         result = run(loaded, data, open_encoder(None, loaded), shots=shot_numbers, progress=report)
-    echo(table(result))
+    echo(evaluation_table(result))
     if json_file is not None:
-        write(json_file, json.dumps(result.as_json(), indent=2) + "\n")
+        write_text(json_file, json.dumps(result.as_json(), indent=2) + "\n")
     if loaded.manifest.training.get("data", {}).get("sha256") == data.sha256:
         echo("\nThese are the users that the bundle was trained on: the figures flatter it. Judge it on others.")
     if picture is not None:
-        for path in save(result, picture, f"{loaded.manifest.name}: personalization"):
+        for path in save_evaluation(result, picture, f"{loaded.manifest.name}: personalization"):
             echo(f"written  {path}")

@@ -1,4 +1,4 @@
-"""A set network that reads a user's comparisons and answers with weights; imports core, training and torch."""
+"""An in-context adapter: a set network that reads a user's comparisons and gives weights."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from mrm_sdk.core.batching import Pairs
 from mrm_sdk.data.datasets import SUPPORT, Dataset
-from mrm_sdk.evaluation.method import Fitted
+from mrm_sdk.evaluation.method import FittedMethod
 from mrm_sdk.evaluation.methods.population import population_reward
-from mrm_sdk.evaluation.methods.preparation import prepare, query_loss
+from mrm_sdk.evaluation.methods.preparation import prepare_users, query_loss
 from mrm_sdk.progress import Progress
 from mrm_sdk.training.device import one_thread
 from mrm_sdk.training.episodes import Packed, draw
@@ -27,8 +27,8 @@ NOISE = 0.3
 JUDGE_EVERY = 25
 
 
-class Reader(nn.Module):
-    """Deep Sets (Zaheer et al., arXiv 1703.06114): features of comparisons are summed, and the sum is read.
+class SetNetwork(nn.Module):
+    """Deep Sets (Zaheer et al., arXiv 1703.06114): features of comparisons are summed, and a network reads the sum.
 
     Args:
         start: weights of a user without comparisons, [F].
@@ -46,7 +46,7 @@ class Reader(nn.Module):
             for layer in layers:
                 layer.weight.copy_(torch.randn(layer.weight.shape, generator=generator) / layer.in_features**0.5)
                 layer.bias.zero_()
-            # Nothing is read at first: training begins with what all users share, and leaves it where that helps.
+            # Starts at 0: training begins with the weights that all users share.
             layers[-1].weight.zero_()
 
     def forward(self, support: Pairs) -> Tensor:
@@ -56,23 +56,25 @@ class Reader(nn.Module):
         if bool(tie.any()):
             pooled = pooled + ((strength * tie / 2).unsqueeze(-1) * self.token(-z)).sum(1)
         count = strength.sum(1, keepdim=True)
-        # Nothing comes of no comparisons, and the network hears how many there were.
+        # No comparisons give no change, and the network sees how many there are.
         read: Tensor = self.read(torch.cat([pooled / (1 + count), torch.log1p(count)], 1))
         return self.start + read * count / (1 + count)
 
 
 @one_thread()
-def fit(dataset: Dataset, users: NDArray[np.int64], embeddings: Tensor, *, seed: int, progress: Progress) -> Fitted:
+def fit(
+    dataset: Dataset, users: NDArray[np.int64], embeddings: Tensor, *, seed: int, progress: Progress
+) -> FittedMethod:
     """Learns to adapt by reading, as a language model does in its context (FSPO, arXiv 2502.19312; GPO, 2310.11523).
 
     Those put comparisons into a language model's context; here a small network reads them, as features that are a
-    learned projection of the embeddings, beside the population's reward. It is trained over the same episodes as
-    meta-training, and kept as it was when users held out fared best. Arguments, errors: :class:`Fit`.
+    learned projection of the embeddings, beside the population's reward. It is trained on the same episodes as
+    meta-training, and kept as it was when held-out users fared best. Arguments, errors: :class:`Fit`.
 
     Returns:
         The population's reward and the projections as features; a user without support has the population's reward.
     """
-    prepared = prepare(dataset, users, embeddings, seed=seed)
+    prepared = prepare_users(dataset, users, embeddings, seed=seed)
     train, held_out = prepared.split()
     common = prepared.embeddings @ population_reward(train, progress)
     scale = common.std().clamp_min(1e-12)
@@ -84,11 +86,11 @@ def fit(dataset: Dataset, users: NDArray[np.int64], embeddings: Tensor, *, seed:
 
 
 class _Network(nn.Module):
-    """The reader, and the projection whose results it reads."""
+    """The set network, and the projection that it reads."""
 
     def __init__(self, start: Tensor, dimension: int, generator: torch.Generator) -> None:
         super().__init__()
-        self.reader = Reader(start, generator)
+        self.reader = SetNetwork(start, generator)
         self.projection = nn.Parameter(torch.randn(PROJECTIONS, dimension, generator=generator) / dimension**0.5)
 
     def forward(self, shared: Tensor, embeddings: Tensor) -> Tensor:
@@ -96,9 +98,9 @@ class _Network(nn.Module):
         return torch.cat([shared, embeddings @ self.projection.T], 1)
 
     @torch.no_grad()
-    def fitted(self, shared: Tensor, embeddings: Tensor) -> Fitted:
-        """The network as it is now."""
-        return Fitted(self(shared, embeddings), torch.no_grad()(self.reader))
+    def fitted(self, shared: Tensor, embeddings: Tensor) -> FittedMethod:
+        """The network in its current state."""
+        return FittedMethod(self(shared, embeddings), torch.no_grad()(self.reader))
 
 
 def _train(

@@ -1,4 +1,4 @@
-"""LoRe: a low-rank basis of rewards, mixed by simplex weights for every user; imports core, training and torch."""
+"""LoRe: a low-rank basis of rewards, mixed by simplex weights for each user."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from torch import Tensor
 from mrm_sdk.core.inner_loop import gradient_descent
 from mrm_sdk.core.losses import bradley_terry, weighted_mean
 from mrm_sdk.data.datasets import Dataset
-from mrm_sdk.evaluation.method import Fitted
+from mrm_sdk.evaluation.method import FittedMethod
 from mrm_sdk.evaluation.methods.population import population_reward
-from mrm_sdk.evaluation.methods.preparation import Prepared, prepare, query_loss
+from mrm_sdk.evaluation.methods.preparation import PreparedUsers, prepare_users, query_loss
 from mrm_sdk.progress import Progress
 from mrm_sdk.training.device import one_thread
 
 RANK = 8
 STEPS, LEARNING_RATE = 200, 0.05
-# How strongly the basis is held to the reward that all users share.
+# How strongly the basis is pulled to the reward that all users share.
 ALPHAS = (1e-3, 3e-3, 1e-2)
 # Of the basis' initial values around that reward; equal ones would stay equal.
 SPREAD = 0.3
-# Adam steps of a new user's weights: the released code's 500 fit a few comparisons to the letter; fewer can be better.
+# Adam steps of a new user's weights: the released code's 500 overfit a few comparisons; fewer can be better.
 ADAPTATION_STEPS = (2, 5, 20, 500)
 ADAPTATION_RATE = 0.1
 
 
-class Basis(NamedTuple):
-    """What is learned jointly.
+class RewardBasis(NamedTuple):
+    """The basis and the users' weights, learned jointly.
 
     Args:
         directions: V, rewards in the space of embeddings, [K, D] float64.
@@ -41,26 +41,28 @@ class Basis(NamedTuple):
     directions: Tensor
     weights: Tensor
 
-    def fitted(self, embeddings: Tensor, steps: int) -> Fitted:
+    def fitted(self, embeddings: Tensor, steps: int) -> FittedMethod:
         """The basis with so many steps of adaptation, from the mean weights of the training users."""
         logits = self.weights.mean(0).log()
         adapt = partial(gradient_descent, logits=logits, steps=steps, learning_rate=ADAPTATION_RATE)
-        return Fitted(embeddings @ self.directions.T, adapt)
+        return FittedMethod(embeddings @ self.directions.T, adapt)
 
 
 @one_thread()
-def fit(dataset: Dataset, users: NDArray[np.int64], embeddings: Tensor, *, seed: int, progress: Progress) -> Fitted:
+def fit(
+    dataset: Dataset, users: NDArray[np.int64], embeddings: Tensor, *, seed: int, progress: Progress
+) -> FittedMethod:
     """Learns the basis and the users' weights together by maximum likelihood (LoRe, arXiv 2504.14439, section 3).
 
     A new user's weights are fitted to the support with the basis fixed, by Adam on the logits of a softmax, as in the
-    released code; without support they are the training users' mean. Where that code holds the basis to the head of a
-    trained reward model, this one holds it to the population's reward. How strongly, and the steps of adaptation, are
-    chosen on users held out; the basis is then learned from all. Arguments, errors: :class:`Fit`.
+    released code; without support they are the training users' mean. That code pulls the basis to the head of a
+    trained reward model; this one pulls it to the population's reward. How strongly, and the steps of adaptation, are
+    chosen on held-out users; the basis is then learned from all. Arguments, errors: :class:`Fit`.
 
     Returns:
         The rewards of the basis as features; weights are positive and sum to 1.
     """
-    prepared = prepare(dataset, users, embeddings, seed=seed)
+    prepared = prepare_users(dataset, users, embeddings, seed=seed)
     train, held_out = prepared.split()
     common = population_reward(train, progress)
     losses: dict[tuple[float, int], float] = {}
@@ -75,12 +77,12 @@ def fit(dataset: Dataset, users: NDArray[np.int64], embeddings: Tensor, *, seed:
     return basis.fitted(prepared.embeddings, steps)
 
 
-def learn(prepared: Prepared, common: Tensor, *, alpha: float, seed: int) -> Basis:
+def learn(prepared: PreparedUsers, common: Tensor, *, alpha: float, seed: int) -> RewardBasis:
     """Minimises the users' mean Bradley–Terry losses over basis and weights, all users at once.
 
     Args:
         prepared: users and embeddings.
-        common: the reward to which the basis is held, [D].
+        common: the reward to which the basis is pulled, [D].
         alpha: how strongly: times the mean squared distance of the basis from it.
         seed: of the initial values.
     """
@@ -100,4 +102,4 @@ def learn(prepared: Prepared, common: Tensor, *, alpha: float, seed: int) -> Bas
         (loss + alpha * (directions - common).square().sum(1).mean()).backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         schedule.step()
-    return Basis(directions.detach().double(), torch.softmax(logits.detach().double(), 1))
+    return RewardBasis(directions.detach().double(), torch.softmax(logits.detach().double(), 1))

@@ -1,4 +1,4 @@
-"""Meta Reward Modeling behind the baselines' interface, as published and as shipped; imports training and torch."""
+"""Meta Reward Modeling as a method to compare, as published and as shipped."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mrm_sdk.core.inner_loop import SERVING_STEPS, SERVING_TOLERANCE, gradient_descent, newton_serving
 from mrm_sdk.data.datasets import Dataset
-from mrm_sdk.evaluation.method import Fitted
+from mrm_sdk.evaluation.method import FittedMethod
 from mrm_sdk.progress import Progress
 from mrm_sdk.training.config import TrainingConfig
 from mrm_sdk.training.fitting import fit
@@ -19,7 +19,7 @@ from mrm_sdk.training.fitting import fit
 
 def fit_newton(
     dataset: Dataset, users: NDArray[np.int64], embeddings: Tensor, *, seed: int, progress: Progress
-) -> Fitted:
+) -> FittedMethod:
     """Meta-trains the preset ``newton``. Arguments, errors: :class:`Fit`."""
     config = TrainingConfig.preset("newton", seed=seed)
     return _fit(dataset, users, embeddings, config, progress)
@@ -27,7 +27,7 @@ def fit_newton(
 
 def fit_paper(
     dataset: Dataset, users: NDArray[np.int64], embeddings: Tensor, *, seed: int, progress: Progress
-) -> Fitted:
+) -> FittedMethod:
     """Meta-trains the preset ``paper``. Arguments, errors: :class:`Fit`."""
     config = TrainingConfig.preset("paper", seed=seed)
     return _fit(dataset, users, embeddings, config, progress)
@@ -35,11 +35,13 @@ def fit_paper(
 
 def _fit(
     dataset: Dataset, users: NDArray[np.int64], embeddings: Tensor, config: TrainingConfig, progress: Progress
-) -> Fitted:
+) -> FittedMethod:
     module, prior, _, _ = fit(dataset, users, embeddings.numpy(), config, progress)
     with torch.no_grad():
         features = module(embeddings).double()
     if config.method == "gradient":
         steps, rate = config.maml.inner_steps, config.maml.inner_learning_rate
-        return Fitted(features, partial(gradient_descent, logits=prior.w0, steps=steps, learning_rate=rate))
-    return Fitted(features, partial(newton_serving, prior=prior, max_steps=SERVING_STEPS, tolerance=SERVING_TOLERANCE))
+        return FittedMethod(features, partial(gradient_descent, logits=prior.w0, steps=steps, learning_rate=rate))
+    return FittedMethod(
+        features, partial(newton_serving, prior=prior, max_steps=SERVING_STEPS, tolerance=SERVING_TOLERANCE)
+    )

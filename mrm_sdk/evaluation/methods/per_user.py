@@ -1,4 +1,4 @@
-"""A logistic regression for every user alone, with no word from others; imports training, and scikit-learn to fit."""
+"""A logistic regression per user, without anything from other users."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch import Tensor
 from mrm_sdk.core.batching import Pairs
 from mrm_sdk.data.datasets import Dataset
 from mrm_sdk.errors import MissingDependencyError
-from mrm_sdk.evaluation.method import Fitted
-from mrm_sdk.evaluation.methods.preparation import prepare, query_loss
+from mrm_sdk.evaluation.method import FittedMethod
+from mrm_sdk.evaluation.methods.preparation import prepare_users, query_loss
 from mrm_sdk.progress import Progress
 from mrm_sdk.training.device import one_thread
 
@@ -23,21 +23,23 @@ CS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 CHOOSING_USERS = 200
 
 
-def fit(dataset: Dataset, users: NDArray[np.int64], embeddings: Tensor, *, seed: int, progress: Progress) -> Fitted:
-    """Learns nothing from the training users but how strong the penalty has to be. Arguments, errors: :class:`Fit`.
+def fit(
+    dataset: Dataset, users: NDArray[np.int64], embeddings: Tensor, *, seed: int, progress: Progress
+) -> FittedMethod:
+    """Learns only the strength of the penalty from the training users. Arguments, errors: :class:`Fit`.
 
     Returns:
-        The scaled embeddings as features. A user without support has weights 0, every response then scores alike:
-        whatever else would be borrowed from other users, which this method is there to do without.
+        The scaled embeddings as features. A user without support has weights 0: every response scores the
+        same, because anything else would come from other users.
     """
-    prepared = prepare(dataset, users, embeddings, seed=seed)
+    prepared = prepare_users(dataset, users, embeddings, seed=seed)
     sample = prepared.users.users(prepared.fold.argsort(stable=True)[:CHOOSING_USERS])
     losses = []
     for number, c in enumerate(CS):
-        losses.append(query_loss(Fitted(prepared.embeddings, partial(regress, c=c)), sample))
+        losses.append(query_loss(FittedMethod(prepared.embeddings, partial(regress, c=c)), sample))
         progress("choosing C", number + 1, len(CS))
     best = CS[int(np.argmin(losses))]
-    return Fitted(prepared.embeddings, partial(regress, c=best))
+    return FittedMethod(prepared.embeddings, partial(regress, c=best))
 
 
 def regress(support: Pairs, c: float) -> Tensor:
@@ -58,15 +60,15 @@ def regress(support: Pairs, c: float) -> Tensor:
     weights = torch.zeros(support.z.shape[0], support.z.shape[-1], dtype=torch.float64)
     if not support.strength.shape[1]:
         return weights
-    # The regressions are tiny: threads of the linear algebra would only wait for each other.
+    # The regressions are tiny: more threads would only wait for each other.
     with one_thread(), threadpool_limits(1):
-        # The penalty keeps the weights in the span of the rows: in a basis of it the same problem is small.
+        # The penalty keeps the weights in the span of the rows: in a basis of that span the problem is small.
         basis, rows = torch.linalg.qr(support.z.double().mT)
         for user in torch.nonzero((support.strength > 0).any(1)).squeeze(1).tolist():
             real = support.strength[user] > 0
             z = rows[user].T[real].numpy()
             tie, strength = support.tie[user][real].numpy(), support.strength[user][real].numpy()
-            # Each comparison stands twice, as z and as −z, because a classifier asks for two classes.
+            # Each comparison appears twice, as z and as −z, because a classifier needs two classes.
             outcome = np.concatenate([np.ones(len(z)), np.zeros(len(z)), np.zeros(len(z)), np.ones(len(z))])
             won, lost = strength * (1 - tie / 2) / 2, strength * tie / 4
             model = LogisticRegression(C=c, fit_intercept=False, solver="newton-cholesky", tol=1e-8, max_iter=1000)

@@ -1,4 +1,4 @@
-"""Population Bradley–Terry: one reward for all users, so nobody is adapted to; imports training and torch."""
+"""Population Bradley–Terry: one reward for all users, without adapting."""
 
 from __future__ import annotations
 
@@ -8,30 +8,32 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mrm_sdk.data.datasets import Dataset
-from mrm_sdk.evaluation.method import Fitted
-from mrm_sdk.evaluation.methods.preparation import Prepared, prepare
+from mrm_sdk.evaluation.method import FittedMethod
+from mrm_sdk.evaluation.methods.preparation import PreparedUsers, prepare_users
 from mrm_sdk.progress import Progress
 from mrm_sdk.training.device import one_thread
 
-# Strong first: each solution is where the next search begins.
+# Strongest first: each solution is the start of the next search.
 PENALTIES = (3000.0, 1000.0, 300.0, 100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1)
 
 
 @one_thread()
-def fit(dataset: Dataset, users: NDArray[np.int64], embeddings: Tensor, *, seed: int, progress: Progress) -> Fitted:
-    """Fits one reward, linear in embeddings, to everybody (Bradley and Terry, Biometrika 39, 1952).
+def fit(
+    dataset: Dataset, users: NDArray[np.int64], embeddings: Tensor, *, seed: int, progress: Progress
+) -> FittedMethod:
+    """Fits one reward, linear in embeddings, to all users (Bradley and Terry, Biometrika 39, 1952).
 
     The penalty on its squared norm is chosen by cross-validation over users. Arguments, errors: :class:`Fit`.
 
     Returns:
         One feature, the reward; every user's weight is 1.
     """
-    prepared = prepare(dataset, users, embeddings, seed=seed)
+    prepared = prepare_users(dataset, users, embeddings, seed=seed)
     rewards = prepared.embeddings @ population_reward(prepared, progress)
-    return Fitted(rewards.unsqueeze(1), lambda support: support.z.new_ones(len(support.z), 1))
+    return FittedMethod(rewards.unsqueeze(1), lambda support: support.z.new_ones(len(support.z), 1))
 
 
-def population_reward(prepared: Prepared, progress: Progress) -> Tensor:
+def population_reward(prepared: PreparedUsers, progress: Progress) -> Tensor:
     """Direction in the space of embeddings that fits all users together best, [D] float64."""
     chosen, rejected, weight = _counts(prepared)
     held_out = torch.zeros(len(PENALTIES), dtype=torch.float64)
@@ -48,19 +50,19 @@ def population_reward(prepared: Prepared, progress: Progress) -> Tensor:
     return _minimise(prepared.embeddings, chosen, rejected, total, best, start)
 
 
-def _counts(prepared: Prepared) -> tuple[Tensor, Tensor, Tensor]:
+def _counts(prepared: PreparedUsers) -> tuple[Tensor, Tensor, Tensor]:
     """Distinct ordered pairs of items, [pairs] twice, and how often each fold says so, [folds, pairs].
 
-    One reward for all cannot tell users apart, so counts hold all there is to know; a tie is half of each direction.
+    One reward for all cannot tell users apart, so counts are sufficient; a tie is half of each direction.
     """
     items, strength, tie = prepared.users
     fold = prepared.fold[:, None, None].expand_as(strength).reshape(-1).repeat(2)
     pairs = torch.cat([items.reshape(-1, 2), items.reshape(-1, 2).flip(1)])
     weight = torch.cat([(strength * (1 - tie / 2)).reshape(-1), (strength * tie / 2).reshape(-1)])
     real = weight > 0
-    distinct, place = torch.unique(pairs[real], dim=0, return_inverse=True)
+    distinct, index = torch.unique(pairs[real], dim=0, return_inverse=True)
     folds = int(prepared.fold.max()) + 1
-    count = torch.bincount(fold[real] * len(distinct) + place, weight[real], minlength=folds * len(distinct))
+    count = torch.bincount(fold[real] * len(distinct) + index, weight[real], minlength=folds * len(distinct))
     return distinct[:, 0], distinct[:, 1], count.view(folds, -1)
 
 

@@ -1,4 +1,4 @@
-"""What the baselines start from: checked input, scaled embeddings, users in folds; imports core and training."""
+"""Prepares users for a baseline: checked input, scaled embeddings, folds."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from torch import Tensor
 
 from mrm_sdk.data.datasets import SUPPORT, Dataset
 from mrm_sdk.errors import EmbeddingError, InvalidInputError, TrainingError
-from mrm_sdk.evaluation.method import Fitted
+from mrm_sdk.evaluation.method import FittedMethod
 from mrm_sdk.training.episodes import Packed, pack
 from mrm_sdk.training.maml import query_losses
 
 FOLDS = 5
-# Most comparisons of a user and phase that are used, so that nobody outweighs the others.
+# Most comparisons of a user and phase that are used, so that no user outweighs the others.
 LIMIT = 64
 SHOTS = (2, 10)
 
 
-class Prepared(NamedTuple):
+class PreparedUsers(NamedTuple):
     """Users to learn from.
 
     Args:
         users: their comparisons.
-        fold: of each user, [users] int64 in [0, folds); what is left open is chosen on users of another fold.
+        fold: of each user, [users] int64 in [0, folds); settings are chosen on users of another fold.
         embeddings: of all items, [items, D] float64, centred and of mean squared norm 1.
     """
 
@@ -34,20 +34,20 @@ class Prepared(NamedTuple):
     fold: Tensor
     embeddings: Tensor
 
-    def split(self) -> tuple[Prepared, Packed]:
-        """Users to train on, and users held out from it: those of the first fold."""
+    def split(self) -> tuple[PreparedUsers, Packed]:
+        """Users to train on, and the held-out users of the first fold."""
         rest = self.fold > 0
-        return Prepared(self.users.users(rest), self.fold[rest] - 1, self.embeddings), self.users.users(~rest)
+        return PreparedUsers(self.users.users(rest), self.fold[rest] - 1, self.embeddings), self.users.users(~rest)
 
 
-def prepare(dataset: Dataset, users: NDArray[np.int64], embeddings: Tensor, *, seed: int) -> Prepared:
-    """Checks what a baseline is fitted to and lays it out.
+def prepare_users(dataset: Dataset, users: NDArray[np.int64], embeddings: Tensor, *, seed: int) -> PreparedUsers:
+    """Checks and packs the users that a baseline is fitted to.
 
     Args:
         dataset: users' comparisons.
         users: indices of those to learn from.
         embeddings: of all items, [items, D].
-        seed: of the folds, and of which comparisons of a very busy user are kept.
+        seed: of the folds, and of which comparisons of a user with very many are kept.
 
     Raises:
         InvalidInputError: ``users`` are not distinct users of the data set.
@@ -67,7 +67,7 @@ def prepare(dataset: Dataset, users: NDArray[np.int64], embeddings: Tensor, *, s
     if count < 2:
         raise TrainingError(f"A baseline needs at least 2 users with comparisons, not {count}. Add users.")
     fold = torch.from_numpy(rng.permutation(count) % min(FOLDS, count))
-    return Prepared(packed, fold, _scaled(embeddings))
+    return PreparedUsers(packed, fold, _scaled(embeddings))
 
 
 def _scaled(embeddings: Tensor) -> Tensor:
@@ -79,8 +79,8 @@ def _scaled(embeddings: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def query_loss(fitted: Fitted, users: Packed) -> float:
-    """Mean query loss of users in nats after few shots and after all: what open choices are made by."""
+def query_loss(fitted: FittedMethod, users: Packed) -> float:
+    """Mean query loss of users in nats, after few shots and after all: settings are chosen by it."""
     support = users.pairs(SUPPORT, fitted.features)
     shots = sorted({min(n, support.strength.shape[1]) for n in (*SHOTS, LIMIT)})
     losses = [query_losses(users, fitted.features, fitted.adapt(support.first(n))).mean() for n in shots]

@@ -1,4 +1,4 @@
-"""A comparison of methods as text and as one self-contained page; imports compare, pictures and pages."""
+"""A comparison of methods as text and as one self-contained page."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from mrm_sdk.evaluation.reports.page import html_page, html_table, inline, parag
 
 _FOOTER = """<footer>Accuracy is the share of query comparisons ranked as the user did, averaged per user, then over
 users; figures are means over seeds, and ± is their standard deviation. All methods see the same splits and embeddings;
-what a method leaves open it chooses on the users it learns from. Differences are in percentage points, with paired
+a method chooses its settings on the users it learns from. Differences are in percentage points, with paired
 95&nbsp;% bootstrap intervals over users, each user's accuracy being averaged over seeds first. Seconds are of one
 fit. {about}</footer>"""
 
 
-def summary(standings: Standings) -> str:
-    """Who was judged by what, in one sentence."""
+def comparison_summary(standings: Standings) -> str:
+    """Users, folds and seeds in one sentence."""
     seeds = f"seed{'s' if len(standings.seeds) > 1 else ''} {', '.join(map(str, standings.seeds))}"
     if standings.folds is None:
         return f"{standings.users} unseen users, judged by fits to {standings.data['users']} others ({seeds})."
     return f"{standings.users} users, each judged by fits that never saw them ({standings.folds} folds, {seeds})."
 
 
-def table(standings: Standings) -> str:
+def comparison_table(standings: Standings) -> str:
     """The result as a table of plain text: a column per method, accuracies and differences in percent."""
     methods = standings.methods
     shots = [point.shots for point in methods[0].points]
@@ -53,10 +53,10 @@ def table(standings: Standings) -> str:
         label.ljust(left) + "".join(f"  {cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
         for label, cells in lines
     )
-    return "\n".join([summary(standings), "Accuracies and differences in percent.", "", *text])
+    return "\n".join([comparison_summary(standings), "Accuracies and differences in percent.", "", *text])
 
 
-def figure(standings: Standings, title: str) -> str:
+def comparison_figure(standings: Standings, title: str) -> str:
     """A shots curve with a line per method, as SVG.
 
     Raises:
@@ -70,7 +70,7 @@ def figure(standings: Standings, title: str) -> str:
     return shots_curve(shots, lines, title)
 
 
-def page(standings: Standings, title: str) -> str:
+def comparison_page(standings: Standings, title: str) -> str:
     """One HTML page that needs no other file.
 
     Raises:
@@ -93,8 +93,11 @@ def page(standings: Standings, title: str) -> str:
     )
     return html_page(
         title,
-        paragraph(summary(standings)),
-        inline(figure(standings, "Mean accuracy per user"), "Accuracy of each method; the figures are in the table"),
+        paragraph(comparison_summary(standings)),
+        inline(
+            comparison_figure(standings, "Mean accuracy per user"),
+            "Accuracy of each method; the figures are in the table",
+        ),
         accuracies,
         f"<h2>With {last.shots} comparisons</h2>",
         most,

@@ -1,4 +1,4 @@
-"""An evaluation as text, as a picture and as one self-contained page; imports the protocol, pictures and pages."""
+"""An evaluation as text, as a figure and as one self-contained page."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mrm_sdk.evaluation.protocol import Report
 from mrm_sdk.evaluation.reports.figures import BLUE, GREY, RED, Line, reliability_diagram, shots_curve
-from mrm_sdk.evaluation.reports.page import html_page, html_table, inline, paragraph, percent, points, write
+from mrm_sdk.evaluation.reports.page import html_page, html_table, inline, paragraph, percent, points, write_text
 
 _FOOTER = """<footer>Accuracy is the share of query comparisons ranked as the user did, averaged per user, then over
 users; worst tenth, fifth and half are of the users with the lowest accuracy at that number of comparisons. Reversed
@@ -16,7 +16,7 @@ with paired 95&nbsp;% bootstrap intervals over users. Brier score and calibratio
 probability, in 15 bins of confidence. {about}</footer>"""
 
 
-def summary(report: Report) -> str:
+def evaluation_summary(report: Report) -> str:
     """The result in one sentence."""
     first, last = report.points[0], report.points[-1]
     text = f"{len(report.user_ids)} users: accuracy {first.accuracy:.1%} with {first.shots} comparisons"
@@ -26,10 +26,14 @@ def summary(report: Report) -> str:
     return text + "."
 
 
-def table(report: Report) -> str:
-    """The result as a table of plain text, and what speaks against it."""
+def evaluation_table(report: Report) -> str:
+    """The result as a table of plain text, followed by doubts."""
     columns = ("accuracy", "worst tenth", "fifth", "half", "control", "flipped", "loss", "ECE")
-    lines = [summary(report), "", "shots" + "".join(f"  {name:>6}" for name in columns) + "  gain in % (95 %)"]
+    lines = [
+        evaluation_summary(report),
+        "",
+        "shots" + "".join(f"  {name:>6}" for name in columns) + "  gain in % (95 %)",
+    ]
     for p in report.points:
         figures = (p.accuracy, p.worst_tenth, p.worst_fifth, p.worst_half, p.control, p.flipped, p.loss, p.ece)
         cells = ("–" if value is None else f"{value:.4f}" for value in figures)
@@ -39,7 +43,7 @@ def table(report: Report) -> str:
     return "\n".join(lines + ([""] if doubts else []) + doubts)
 
 
-def figure(report: Report, title: str) -> str:
+def evaluation_figure(report: Report, title: str) -> str:
     """Accuracy against the number of comparisons as an SVG picture.
 
     Raises:
@@ -53,8 +57,8 @@ def figure(report: Report, title: str) -> str:
     return shots_curve([p.shots for p in report.points], lines, title, base=report.points[0].accuracy)
 
 
-def page(report: Report, title: str, svg: str) -> str:
-    """One HTML page that needs no other file; ``svg`` is the :func:`figure`.
+def evaluation_page(report: Report, title: str, svg: str) -> str:
+    """One HTML page that needs no other file; ``svg`` is the :func:`evaluation_figure`.
 
     Raises:
         MissingDependencyError: matplotlib is not installed.
@@ -78,7 +82,7 @@ def page(report: Report, title: str, svg: str) -> str:
     diagram = reliability_diagram(report.bins(), f"Reliability after {most} comparisons")
     return html_page(
         title,
-        paragraph(summary(report)),
+        paragraph(evaluation_summary(report)),
         *(paragraph(doubt, "doubt") for doubt in report.doubts()),
         inline(svg, "Accuracy against the number of comparisons; the figures are in the table below"),
         accuracies,
@@ -91,7 +95,7 @@ def page(report: Report, title: str, svg: str) -> str:
     )
 
 
-def save(report: Report, folder: Path, title: str) -> tuple[Path, Path]:
+def save_evaluation(report: Report, folder: Path, title: str) -> tuple[Path, Path]:
     """Writes ``accuracy.svg`` and ``accuracy.html`` into a folder.
 
     Returns:
@@ -101,8 +105,8 @@ def save(report: Report, folder: Path, title: str) -> tuple[Path, Path]:
         OutputError: the folder cannot be written.
         MissingDependencyError: matplotlib is not installed.
     """
-    svg = figure(report, title)
+    svg = evaluation_figure(report, title)
     paths = folder / "accuracy.svg", folder / "accuracy.html"
-    for path, text in zip(paths, (svg, page(report, title, svg)), strict=True):
-        write(path, text)
+    for path, text in zip(paths, (svg, evaluation_page(report, title, svg)), strict=True):
+        write_text(path, text)
     return paths

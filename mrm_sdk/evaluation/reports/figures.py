@@ -1,4 +1,4 @@
-"""Pictures as SVG text, with no file and no window; imports matplotlib when one is drawn."""
+"""Figures as SVG text; matplotlib is imported when one is drawn."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Line(NamedTuple):
 
 
 def require_matplotlib() -> None:
-    """Says at once, and not after hours of work, that no picture can be drawn.
+    """Checks that a figure can be drawn, before the work whose result it would show.
 
     Raises:
         MissingDependencyError: matplotlib is not installed.
@@ -47,9 +47,9 @@ def shots_curve(shots: Sequence[int], lines: Sequence[Line], title: str, *, base
 
     Args:
         shots: ascending.
-        lines: what is drawn.
+        lines: to draw.
         title: above it.
-        base: where a dotted line goes across.
+        base: accuracy of a dotted horizontal line.
 
     Raises:
         MissingDependencyError: matplotlib is not installed.

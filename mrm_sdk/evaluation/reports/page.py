@@ -1,4 +1,4 @@
-"""One HTML page that needs no other file: no script, no link, pictures inside; imports the standard library."""
+"""Parts of an HTML page that needs no other file: no script, no link, pictures inside."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ code {{ overflow-wrap: anywhere; }} footer {{ color: #5c636d; font-size: .85rem;
 
 
 def html_page(title: str, *parts: str) -> str:
-    """Puts parts, HTML already, under a title, plain text."""
+    """Puts parts, which are HTML, under a title, which is plain text."""
     return _PAGE.format(title=html.escape(title), body="\n".join(parts))
 
 
@@ -44,35 +44,35 @@ def paragraph(text: str, kind: str = "") -> str:
 
 
 def html_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Cells of plain text as a table that scrolls by itself where the window is narrow."""
+    """Cells of plain text as a table that scrolls if the window is narrow."""
     head = "".join(f"<th>{html.escape(cell)}" for cell in header)
     body = "\n".join("<tr>" + "".join(f"<td>{html.escape(cell)}" for cell in row) + "</tr>" for row in rows)
     return f'<div class="wide"><table><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>'
 
 
 def inline(svg: str, text: str, kind: str = "") -> str:
-    """An SVG file as part of a page; ``text`` says what it shows to those who do not see it."""
+    """An SVG file as part of a page; ``text`` describes it to screen readers."""
     label = html.escape(text, quote=True)
     return f'<figure class="{kind}" role="img" aria-label="{label}">{svg[svg.index("<svg") :]}</figure>'
 
 
 def percent(value: float | None) -> str:
-    """A share for a table, ``–`` where there is none."""
+    """A share for a table; ``–`` for ``None``."""
     return "–" if value is None else f"{value:.1%}"
 
 
 def points(interval: Interval | None) -> str:
-    """A difference of accuracies in percentage points with its interval, ``–`` where there is none."""
+    """A difference of accuracies in percentage points with its interval; ``–`` for ``None``."""
     if interval is None:
         return "–"
     return f"{100 * interval.difference:+.1f} ({100 * interval.low:+.1f} … {100 * interval.high:+.1f})"
 
 
-def write(path: Path, text: str) -> None:
-    """Writes a text file into a folder that is made where it is missing.
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file, and creates its folder if needed.
 
     Raises:
-        OutputError: that cannot be.
+        OutputError: the file cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
