@@ -1,13 +1,11 @@
-"""What an encoder is, as a manifest states it: how text becomes tokens, and which vectors are to come out.
-
-Imports schemas and pydantic only.
-"""
+"""What an encoder is, as a manifest states it: how text becomes tokens, and which vectors come out."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -28,7 +26,7 @@ Precision = Literal["float32", "float16", "bfloat16", "int8"]
 Protocol = Literal["openai", "vllm", "tei", "sglang"]
 
 PROBE_TEXT: Final = ("Which of these is the better answer?", "The shorter one: it says what to do, and why.")
-# Another model's vector differs by about its whole length; int8, float16 and another machine's kernels by 2 % at most.
+# Another model's vector differs by about its whole length; int8, float16 and other machines' kernels by at most 2 %.
 PROBE_TOLERANCE: Final = 0.05
 
 
@@ -38,7 +36,7 @@ def digest(value: Any) -> str:
 
 
 class Probe(Frozen):
-    """The vector that the encoder gave to ``PROBE_TEXT`` when it was new, as base64 of D little-endian float32."""
+    """The encoder's vector of ``PROBE_TEXT`` when it was new, as base64 of D little-endian float32."""
 
     vector: str
 
@@ -67,13 +65,29 @@ class Probe(Frozen):
         expected = self.numbers()
         if expected.shape != vector.shape:
             raise BundleMismatchError(f"{whose} gives {vector.size} numbers where it once gave {expected.size}.")
-        distance = float(np.linalg.norm(vector - expected) / max(float(np.linalg.norm(expected)), 1e-12))
-        if not distance <= PROBE_TOLERANCE:
+        if not same_model(vector, expected):
+            distance = relative_distance(vector, expected)
             raise BundleMismatchError(
                 f"{whose} gives another vector for the probe text than when the bundle was made (relative distance "
                 f"{distance:.2f}): it is another model, or it runs wrongly here. Use the original encoder, or train "
                 "a bundle with this one."
             )
+
+
+def relative_distance(vector: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
+    """Distance of two vectors [D], as a share of the length of ``expected``; infinite if D differs."""
+    if vector.shape != expected.shape:
+        return math.inf
+    difference = np.linalg.norm(vector.astype(np.float64) - expected)
+    return float(difference / max(float(np.linalg.norm(expected.astype(np.float64))), 1e-12))
+
+
+def same_model(vector: NDArray[np.float32], expected: NDArray[np.float32]) -> bool:
+    """Whether two vectors [D] of one text can come from one model: within ``PROBE_TOLERANCE``.
+
+    Batches of other sizes move real servers' vectors by about 1e-3 of their length.
+    """
+    return relative_distance(vector, expected) <= PROBE_TOLERANCE
 
 
 class Handcrafted(Frozen):
@@ -143,7 +157,7 @@ class EncoderSpec(Frozen):
     @property
     def fingerprint(self) -> str:
         """Identifies the encoder, handcrafted features included."""
-        return with_handcrafted(self.model_fingerprint, self.handcrafted)
+        return handcrafted_fingerprint(self.model_fingerprint, self.handcrafted)
 
     @property
     def own_dimension(self) -> int:
@@ -161,6 +175,6 @@ class EncoderSpec(Frozen):
         return self.model_copy(update={"model_fingerprint": fingerprint})
 
 
-def with_handcrafted(fingerprint: str, handcrafted: Handcrafted | None) -> str:
+def handcrafted_fingerprint(fingerprint: str, handcrafted: Handcrafted | None) -> str:
     """Identifies an encoder beside which handcrafted features stand."""
     return fingerprint if handcrafted is None else digest([fingerprint, handcrafted.model_dump(mode="json")])

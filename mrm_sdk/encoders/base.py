@@ -1,4 +1,4 @@
-"""What an encoder is, and how items with and without embeddings of their own become one matrix; imports bundle."""
+"""The protocol of an encoder, and items with and without embeddings as one matrix."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from mrm_sdk.schemas.items import Item
 class Encoder(Protocol):
     """Turns text into embeddings; a host may bring its own.
 
-    ``fingerprint`` must change whenever the vectors would: stored features belong to it.
+    :class:`mrm_sdk.testing.EncoderContract` tests what it promises: a text's vector is the same in every call, every
+    batch and every thread, and ``fingerprint`` changes whenever the vectors do, because stored features belong to it.
     """
 
     @property
@@ -26,20 +27,20 @@ class Encoder(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Identifies the encoder; equal fingerprints promise equal vectors."""
+        """Identifies the encoder: equal fingerprints promise equal vectors."""
         ...
 
     def encode(self, texts: Sequence[tuple[str | None, str]]) -> NDArray[np.float32]:
-        """Encodes (prompt or ``None``, response) pairs: n of them -> [n, D]."""
+        """Encodes (prompt or ``None``, response) pairs: n of them -> [n, D] finite float32."""
         ...
 
 
 def embed(encoder: Encoder, items: Sequence[Item]) -> NDArray[np.float32]:
-    """Returns the embeddings [n, D] of items: their own where they bring one, else the encoder's.
+    """Returns the embeddings [n, D] of items: their own if they have one, else the encoder's.
 
     Raises:
         EmbeddingError: an item's own embedding is not of D numbers.
-        EncoderError: the encoder returned something else than finite [n, D].
+        EncoderError: the encoder failed, or returned something else than finite [n, D].
     """
     out = np.empty((len(items), encoder.dimension), np.float32)
     texts: list[tuple[int, tuple[str | None, str]]] = []
@@ -68,11 +69,11 @@ def _checked(encoded: NDArray[np.float32], shape: tuple[int, int]) -> NDArray[np
 
 
 class JoinedEncoder(Encoder, Protocol):
-    """An encoder whose graph gives base rewards too, so that embeddings need not leave the device."""
+    """An encoder whose graph also gives base rewards, so that embeddings never leave the device."""
 
     @property
-    def features(self) -> str | None:
-        """``features`` of the bundle whose base rewards these are; ``None`` where there are none."""
+    def features_hash(self) -> str | None:
+        """Identifies encoder and base rewards of the bundle they come from; ``None`` without base rewards."""
         ...
 
     def base_rewards(self, texts: Sequence[tuple[str | None, str]]) -> NDArray[np.float32]:
@@ -81,13 +82,13 @@ class JoinedEncoder(Encoder, Protocol):
 
 
 def base_rewards(encoder: Encoder, bundle: Bundle, items: Sequence[Item]) -> NDArray[np.float32]:
-    """φ of items, [n, K]: in one graph with the encoder where all are text and the bundle has such, else in two.
+    """φ of items, [n, K]: by one graph if all are text and the bundle has a joined graph, else by two.
 
     Raises:
-        EmbeddingError: as for :func:`embed`, as is the other error.
+        EmbeddingError: an item's own embedding is not of D numbers.
         EncoderError: the encoder failed.
     """
-    if getattr(encoder, "features", None) == bundle.features and all(item.embedding is None for item in items):
+    if getattr(encoder, "features_hash", None) == bundle.features and all(item.embedding is None for item in items):
         joined = cast(JoinedEncoder, encoder)
         rewards = joined.base_rewards([(item.prompt, item.text or "") for item in items])
         return _checked(rewards, (len(items), bundle.manifest.base_functions))
@@ -95,7 +96,7 @@ def base_rewards(encoder: Encoder, bundle: Bundle, items: Sequence[Item]) -> NDA
 
 
 def close(encoder: Encoder) -> None:
-    """Closes an encoder that holds something open, as one on a server does; others need no closing."""
+    """Closes an encoder that holds connections or files open; others need no closing."""
     if callable(closing := getattr(encoder, "close", None)):
         closing()
 
@@ -105,7 +106,7 @@ def check(encoder: Encoder, item: Item) -> None:
 
     Raises:
         EmbeddingError: its own embedding has another length than the encoder's.
-        EncoderError: it has only text, which this encoder does not take.
+        EncoderError: it has only text, and this encoder takes none.
     """
     if item.embedding is not None:
         check_dimension(item.embedding, encoder.dimension)

@@ -54,7 +54,7 @@ class HiddenStateEncoder:
             raise ConfigurationError(f"dtype must be one of {', '.join(DTYPES)}, max_tokens 2 or more, batch_size 1.")
         import torch
 
-        from mrm_sdk.encoders.export.local_model import tokenizer_files
+        from mrm_sdk.encoders.export.tokenizer_files import tokenizer_files
 
         try:
             from transformers import AutoModelForSequenceClassification, AutoTokenizer

@@ -38,7 +38,7 @@ class OnnxEncoder:
         spec: what the encoder is; without handcrafted features, D is its ``own_dimension``.
         settings: budget of tokens, execution providers, threads.
         folder: where the graph's external data lie, if it has any.
-        joined: where base rewards are joined to the graph, ``features`` of their bundle, and K.
+        joined: if base rewards are joined to the graph: the features hash of their bundle, and K.
 
     Raises:
         BundleMismatchError: the tokenizer or the chat template cannot be read, or is another model's.
@@ -54,7 +54,7 @@ class OnnxEncoder:
         joined: tuple[str, int] | None = None,
     ) -> None:
         self.dimension, self.fingerprint = spec.own_dimension, spec.model_fingerprint
-        self.features: str | None = None if joined is None else joined[0]
+        self.features_hash: str | None = None if joined is None else joined[0]
         self._base_functions = 0 if joined is None else joined[1]
         self._spec, self._tokens, self._checked_in = spec, settings.encode_tokens, 0
         self._layout = layout(spec, read)

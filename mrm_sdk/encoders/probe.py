@@ -1,4 +1,4 @@
-"""A host's own encoder, compared with the vector that a bundle remembers; imports bundle's specification."""
+"""Checks a host's own encoder against the probe vector in the bundle."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from mrm_sdk.bundle.encoder_spec import PROBE_TEXT, Probe
 from mrm_sdk.encoders.base import Encoder
 
 
-class Probed:
-    """Encodes as ``encoder`` does, once it has given the vector that it gave when the bundle was made.
+class ProbedEncoder:
+    """Encodes as ``encoder`` does, after checking that it gives the same probe vector as when the bundle was made.
 
     Args:
-        encoder: the host's; its fingerprint is the right one, which for a model on a server is only a name.
+        encoder: the host's; its fingerprint is right, but for a model on a server that is only a name.
         probe: of the bundle.
     """
 
     def __init__(self, encoder: Encoder, probe: Probe) -> None:
-        self._encoder, self._probe, self._checked_in = encoder, probe, 0
+        self._encoder, self._probe, self._checked_process = encoder, probe, 0
         self.dimension, self.fingerprint = encoder.dimension, encoder.fingerprint
 
     def encode(self, texts: Sequence[tuple[str | None, str]]) -> NDArray[np.float32]:
         """Encodes (prompt or ``None``, response) pairs: n of them -> [n, D].
 
         Raises:
-            BundleMismatchError: the encoder gives the probe text another vector than it did.
+            BundleMismatchError: the encoder gives another vector for the probe text.
         """
-        if self._checked_in != os.getpid():
+        if self._checked_process != os.getpid():
             (vector,) = np.asarray(self._encoder.encode([PROBE_TEXT]), np.float32)
             self._probe.check(vector, f"{type(self._encoder).__name__}")
-            self._checked_in = os.getpid()
+            self._checked_process = os.getpid()
         return self._encoder.encode(texts)

@@ -1,4 +1,4 @@
-"""The encoder that a bundle was trained with, opened; or the host's own, checked against it; imports all encoders."""
+"""Opens the encoder that a bundle was trained with, or checks the host's own against the bundle."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from mrm_sdk.bundle.bundle import Bundle
 from mrm_sdk.encoders.base import Encoder
 from mrm_sdk.encoders.onnx import OnnxEncoder
 from mrm_sdk.encoders.precomputed import PrecomputedEncoder
-from mrm_sdk.encoders.probe import Probed
-from mrm_sdk.encoders.remote.encoder import RemoteEncoder
+from mrm_sdk.encoders.probe import ProbedEncoder
+from mrm_sdk.encoders.remote import RemoteEncoder
 from mrm_sdk.encoders.with_handcrafted import WithHandcrafted
 from mrm_sdk.errors import BundleMismatchError, ConfigurationError
 
@@ -17,14 +17,14 @@ def open_encoder(encoder: Encoder | None, bundle: Bundle) -> Encoder:
 
     Raises:
         BundleMismatchError: the host's encoder is not the one the bundle was trained with.
-        ConfigurationError: what the host gave is no encoder, or the settings do not say where a remote one is.
+        ConfigurationError: the host's object is not an encoder, or the settings lack a remote encoder's address.
     """
     spec = bundle.manifest.encoder
-    own = _own(bundle) if encoder is None else _fitting(encoder, bundle)
-    return own if spec.handcrafted is None else WithHandcrafted(own, spec.handcrafted)
+    opened = _bundled(bundle) if encoder is None else _checked(encoder, bundle)
+    return opened if spec.handcrafted is None else WithHandcrafted(opened, spec.handcrafted)
 
 
-def _own(bundle: Bundle) -> Encoder:
+def _bundled(bundle: Bundle) -> Encoder:
     spec, settings = bundle.manifest.encoder, bundle.settings
     if spec.kind == "onnx":
         return OnnxEncoder.of(bundle)
@@ -33,7 +33,7 @@ def _own(bundle: Bundle) -> Encoder:
     if settings.encoder_url is None:
         raise ConfigurationError(
             f"This bundle's texts are encoded by a server that offers {spec.remote.model} ({spec.remote.protocol}): "
-            "say where, with MRM_ENCODER_URL or Settings(encoder_url=…), or pass encoder=RemoteEncoder(…)."
+            "set its address with MRM_ENCODER_URL or Settings(encoder_url=…), or pass encoder=RemoteEncoder(…)."
         )
     return RemoteEncoder(
         settings.encoder_url,
@@ -48,14 +48,14 @@ def _own(bundle: Bundle) -> Encoder:
     )
 
 
-def _fitting(encoder: Encoder, bundle: Bundle) -> Encoder:
+def _checked(encoder: Encoder, bundle: Bundle) -> Encoder:
     if not all(hasattr(encoder, name) for name in ("dimension", "fingerprint", "encode")):
         raise ConfigurationError(
             f"An encoder has dimension, fingerprint and encode, which {type(encoder).__name__} lacks; "
             "see mrm_sdk.encoders.Encoder."
         )
     spec = bundle.manifest.encoder
-    # A bundle trained on embeddings alone cannot know which encoder made them: there the host's word counts.
+    # A bundle trained on embeddings alone does not know which encoder made them: it relies on the host.
     if spec.kind != "precomputed" and encoder.fingerprint != spec.model_fingerprint:
         raise BundleMismatchError(
             "The encoder is not the one that the bundle was trained with: its fingerprint differs. "
@@ -65,5 +65,5 @@ def _fitting(encoder: Encoder, bundle: Bundle) -> Encoder:
         raise BundleMismatchError(
             f"The encoder gives {encoder.dimension} numbers, the bundle was trained on {spec.own_dimension}."
         )
-    # One of this package's own that was opened from a bundle compares itself.
-    return encoder if spec.probe is None or isinstance(encoder, OnnxEncoder) else Probed(encoder, spec.probe)
+    # An OnnxEncoder that was opened from a bundle checks its own probe.
+    return encoder if spec.probe is None or isinstance(encoder, OnnxEncoder) else ProbedEncoder(encoder, spec.probe)

@@ -1,4 +1,4 @@
-"""An encoder with handcrafted features beside its vectors; imports bundle's specification and the features."""
+"""An encoder with handcrafted features beside its vectors."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from mrm_sdk.bundle.encoder_spec import Handcrafted, with_handcrafted
+from mrm_sdk.bundle.encoder_spec import Handcrafted, handcrafted_fingerprint
 from mrm_sdk.encoders.base import Encoder, close
 from mrm_sdk.encoders.handcrafted import NAMES, VERSION, Statistics, measure
 from mrm_sdk.encoders.onnx import OnnxEncoder
@@ -34,18 +34,18 @@ class WithHandcrafted:
         self._encoder = encoder
         self._statistics = Statistics(handcrafted.mean, handcrafted.scale, handcrafted.limit)
         self.dimension = encoder.dimension + len(NAMES)
-        self.fingerprint = with_handcrafted(encoder.fingerprint, handcrafted)
-        self.features = encoder.features if isinstance(encoder, OnnxEncoder) else None
+        self.fingerprint = handcrafted_fingerprint(encoder.fingerprint, handcrafted)
+        self.features_hash = encoder.features_hash if isinstance(encoder, OnnxEncoder) else None
 
     def encode(self, texts: Sequence[tuple[str | None, str]]) -> NDArray[np.float32]:
         """Encodes (prompt or ``None``, response) pairs: n of them -> [n, D + F]; raises what its encoder raises."""
         return np.concatenate([self._encoder.encode(texts), self._statistics.apply(measure(texts))], axis=1)
 
     def close(self) -> None:
-        """Closes the encoder, where it is of a kind that can be closed."""
+        """Closes the encoder, if it can be closed."""
         close(self._encoder)
 
     def base_rewards(self, texts: Sequence[tuple[str | None, str]]) -> NDArray[np.float32]:
-        """Base rewards of the same, [n, K], where they are joined to the encoder's graph."""
-        assert isinstance(self._encoder, OnnxEncoder)  # noqa: S101  nothing else has features to be asked for
+        """Base rewards of texts, [n, K], if they are joined to the encoder's graph."""
+        assert isinstance(self._encoder, OnnxEncoder)  # noqa: S101  only it has a features_hash
         return self._encoder.base_rewards(texts, self._statistics.apply(measure(texts)))

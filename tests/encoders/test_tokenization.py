@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer
 
 from mrm_sdk.bundle.encoder_spec import CHAT_TEMPLATE, TOKENIZER, EncoderFile
-from mrm_sdk.encoders.export.local_model import load_tokenizer, tokenizer_files
+from mrm_sdk.encoders.export.tokenizer_files import load_tokenizer, tokenizer_files
 from mrm_sdk.encoders.tokenization import Chat, Segments, messages_of
 from mrm_sdk.errors import BundleMismatchError, EncoderError
 from tests.encoders.export.tiny_models import letters, words

@@ -13,7 +13,7 @@ from mrm_sdk.cli.progress import progress
 
 if TYPE_CHECKING:
     from mrm_sdk.bundle.encoder_spec import Precision
-    from mrm_sdk.encoders.export.local_model import Pooling
+    from mrm_sdk.encoders.export.sentence_transformers import Pooling
     from mrm_sdk.encoders.folder import EncoderManifest
 
 # Enough to tell a good graph from a bad one, and few enough for a model of billions of weights on a CPU.

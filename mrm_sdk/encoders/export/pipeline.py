@@ -1,8 +1,8 @@
-"""``mrm encoder export``: a model becomes a folder with one graph, its tokenizer and what was measured; imports torch.
+"""``mrm encoder export``: a model becomes a folder with one graph, its tokenizer and what was measured.
 
-What is written was run: the graph's vectors are compared with those of the model itself, one text at a time and without
-padding, before anything is published. Not so a bfloat16 graph, which ONNX Runtime runs on GPUs only: what is compared,
-and kept as the probe, are vectors of torch with the same weights. Whoever opens it first runs it, against that probe.
+The graph is run before anything is written: its vectors are compared with those of the model itself, one text at a time
+and without padding. A bfloat16 graph is not, because ONNX Runtime runs it on GPUs only: its vectors, and its probe, are
+those of torch with the same weights, and the first process that opens it checks it against that probe.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ from mrm_sdk.bundle.encoder_spec import (
 from mrm_sdk.bundle.hashing import sha256_of
 from mrm_sdk.bundle.writing import check_output
 from mrm_sdk.encoders.export.graphs import to_onnx
-from mrm_sdk.encoders.export.local_model import LocalModel, Pooling, load_local
+from mrm_sdk.encoders.export.local_model import LocalModel, load_local
+from mrm_sdk.encoders.export.parity import measure_parity, require_parity
+from mrm_sdk.encoders.export.sentence_transformers import Pooling
 from mrm_sdk.encoders.folder import ENCODER_JSON, EncoderManifest, write_encoder
 from mrm_sdk.encoders.onnx import INPUTS, POOLED, OnnxEncoder, padded
 from mrm_sdk.encoders.tokenization import Tokens, layout
@@ -44,13 +46,6 @@ Texts = Sequence[tuple[str | None, str]]
 
 # A protobuf message holds 2 GB; above this the weights lie beside the graph.
 INLINE_BYTES: Final = 1_500_000_000
-_PARITY: Final = 1e-4
-_DIRECTIONS: Final = 64
-# Of a text's vector with the model's own. Rounding costs far less (all-MiniLM-L6-v2: .999999 in float16, .996 in int8):
-# .999 is a distance of 4.5 % of the length, about the probe's tolerance; .95 is 32 %, which is no rounding any more.
-_HALF_COSINE: Final = 0.999
-_INT8_COSINE: Final = 0.95
-_LEAST_COSINE: Final = {"float16": _HALF_COSINE, "bfloat16": _HALF_COSINE, "int8": _INT8_COSINE}
 # Scaled positions and sliding windows show in long texts only; a longer one than this would take minutes on a CPU.
 _LONG_TOKENS: Final = 2048
 _TYPES: Final = {"float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -80,7 +75,7 @@ SAMPLE: Final[Texts] = (
 
 @dataclass(frozen=True)
 class Exported:
-    """An encoder in memory, but for weights that are too large for it.
+    """An encoder in memory, except for weights that are too large.
 
     Args:
         spec: what it is.
@@ -111,10 +106,10 @@ def export_encoder(
 
     Args:
         model: ``minilm``, a folder, or a name on the hub; see :func:`~mrm_sdk.encoders.export.local_model.load_local`.
-        out: the folder; an older encoder there is replaced once the new one is complete, anything else is left alone.
+        out: the folder; an older encoder there is replaced once the new one is complete, other files are an error.
         max_tokens: longer inputs are truncated; by default what the model was made for.
         precision: of the weights. ``float16`` and ``bfloat16`` are for GPUs, ``int8`` for CPUs.
-        pooling: of an embedding model; by default what its own files say, else the mean.
+        pooling: of an embedding model; by default the one that its own files name, else the mean.
         normalize: scale vectors to length 1; by default what the model's files say.
         licence: of the model; by default what its card says.
         texts: (prompt or ``None``, response) pairs to measure on; a long one is added.
@@ -129,9 +124,9 @@ def export_encoder(
     """
     out = Path(out)
     check_output(out, ENCODER_JSON)
-    beside = next(folder for folder in out.absolute().parents if folder.exists())
+    parent = next(folder for folder in out.absolute().parents if folder.exists())
     try:
-        with tempfile.TemporaryDirectory(prefix=".mrm-", dir=beside) as scratch:
+        with tempfile.TemporaryDirectory(prefix=".mrm-", dir=parent) as scratch:
             exported = prepare_export(
                 model,
                 Path(scratch),
@@ -151,7 +146,7 @@ def export_encoder(
                 metrics=exported.metrics,
             )
     except OSError as error:
-        where = error.filename or beside
+        where = error.filename or parent
         raise OutputError(
             f"{where} cannot be read or written: {error.strerror or error}. Check who may, and the space on its disk."
         ) from None
@@ -168,14 +163,38 @@ def prepare_export(
     texts: Texts = SAMPLE,
     progress: Progress = no_progress,
 ) -> Exported:
-    """All of :func:`export_encoder` but writing; weights too large for the graph's file are put into ``scratch``."""
+    """Does all of :func:`export_encoder` except writing; weights too large for one file are put into ``scratch``."""
     if precision not in get_args(Precision):
         raise ConfigurationError(f"A precision is one of {', '.join(get_args(Precision))}; not {precision!r}.")
     began = time.perf_counter()
     progress("loading model", 0, 1)
     local = load_local(model, max_tokens=max_tokens, pooling=pooling, normalize=normalize)
     progress("loading model", 1, 1)
-    spec = EncoderSpec(
+    spec = _spec(local, precision)
+    encode = layout(spec, lambda name: local.files[name])
+    texts = [_long_text(encode, min(local.max_tokens, _LONG_TOKENS)), *texts, PROBE_TEXT]
+    tokens = encode(texts)
+    exact = _model_vectors(local, tokens, progress)
+    if precision in _TYPES:
+        _convert_parameters(local.module, _TYPES[precision])
+    files = _files(local, precision, tokens, scratch, progress)
+    graph_run = precision != "bfloat16"  # ONNX Runtime runs bfloat16 on GPUs only: torch's vectors are compared instead
+    vectors = _graph_vectors(files, spec, scratch, texts) if graph_run else _model_vectors(local, tokens, progress)
+    require_parity(local.name, precision, vectors, exact)
+    hashes = {name: sha256_of(content) for name, content in files.items()}
+    identified = spec.model_copy(update={"graph": hashes[ENCODER], "probe": Probe.of(vectors[-1])})
+    metrics = {
+        **local.notes,
+        "graph_run": graph_run,
+        "longest": max(len(row.ids) for row in tokens),
+        **measure_parity(vectors, exact),
+        "seconds": round(time.perf_counter() - began, 1),
+    }
+    return Exported(identified.of_files(hashes), files, metrics, local.licence)
+
+
+def _spec(local: LocalModel, precision: Precision) -> EncoderSpec:
+    return EncoderSpec(
         kind="onnx",
         name=local.name,
         dimension=_width(local),
@@ -185,15 +204,15 @@ def prepare_export(
         vocabulary=local.vocabulary,
         model_fingerprint="",
     )
-    encode = layout(spec, lambda name: local.files[name])
-    texts = [_long(encode, min(local.max_tokens, _LONG_TOKENS)), *texts, PROBE_TEXT]
-    tokens = encode(texts)
-    exact = _vectors(local, tokens, progress)
-    if precision in _TYPES:
-        _halve(local.module, _TYPES[precision])
+
+
+def _files(
+    local: LocalModel, precision: Precision, tokens: Sequence[Tokens], scratch: Path, progress: Progress
+) -> dict[EncoderFile, bytes | Path]:
+    """The graph, its weights if they are too large for the graph's file, and the tokenizer's files."""
     data = scratch / ENCODER_DATA if _bytes(local.module) > INLINE_BYTES else None
     if precision == "int8" and data is not None:
-        raise ConfigurationError(f"{model} is too large for int8; use float16 or bfloat16, and a GPU.")
+        raise ConfigurationError(f"{local.name} is too large for int8; use float16 or bfloat16, and a GPU.")
     progress("exporting encoder", 0, 1)
     graph = _graph(local, data)
     progress("exporting encoder", 1, 1)
@@ -204,37 +223,32 @@ def prepare_export(
     files: dict[EncoderFile, bytes | Path] = {ENCODER: graph, **local.files}
     if data is not None:
         files[ENCODER_DATA] = data
-    run = precision != "bfloat16"
-    if not run:
-        found = _vectors(local, tokens, progress)
-    else:
-        read = {ENCODER: graph, **local.files}
-        found = OnnxEncoder(lambda name: read[name], spec, settings=Settings(providers="cpu"), folder=scratch).encode(
-            texts
-        )
-    _check(local.name, precision, found, exact)
-    measured = {"graph_run": run, "longest": max(len(row.ids) for row in tokens), **_error(found, exact)}
-    metrics = {**local.notes, **measured, "seconds": round(time.perf_counter() - began, 1)}
-    identified = spec.model_copy(update={"graph": sha256_of(graph), "probe": Probe.of(found[-1])})
-    return Exported(
-        identified.of_files({name: sha256_of(content) for name, content in files.items()}),
-        files,
-        metrics,
-        local.licence,
-    )
+    return files
 
 
-def _long(encode: Callable[[Texts], list[Tokens]], most: int) -> tuple[str | None, str]:
-    """A text of ``most`` tokens or, where the model takes more, up to one sample more: the sample, repeated."""
+def _graph_vectors(
+    files: Mapping[EncoderFile, bytes | Path], spec: EncoderSpec, scratch: Path, texts: Texts
+) -> NDArray[np.float32]:
+    """The vectors [n, D] of the exported graph, on the CPU."""
+
+    def read(name: EncoderFile) -> bytes:
+        content = files[name]
+        return content if isinstance(content, bytes) else content.read_bytes()
+
+    return OnnxEncoder(read, spec, settings=Settings(providers="cpu"), folder=scratch).encode(texts)
+
+
+def _long_text(encode: Callable[[Texts], list[Tokens]], most: int) -> tuple[str | None, str]:
+    """The sample, repeated to ``most`` tokens or slightly more."""
     text = once = " ".join(response for _, response in SAMPLE) + " "
-    # The second limit is for a chat template that leaves text out.
+    # The second limit is for a chat template that drops text.
     while len(encode([(None, text)])[0].ids) < most and len(text) < 16 * most:
         text += once
     return None, text
 
 
 def _graph(local: LocalModel, data: Path | None) -> bytes:
-    # Sizes of at least 2, and different ones: what is 1, or equal, would be taken for constant.
+    # Sizes of at least 2, and different ones: the exporter takes sizes of 1, or equal ones, for constants.
     example = {name: torch.ones(2, 7, dtype=torch.int64) for name in local.inputs}
     sizes = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
     try:
@@ -251,8 +265,8 @@ def _inputs(local: LocalModel, rows: Sequence[Tokens]) -> dict[str, NDArray[np.i
 
 
 @torch.inference_mode()
-def _vectors(local: LocalModel, tokens: Sequence[Tokens], progress: Progress) -> NDArray[np.float32]:
-    """The model's own vectors [n, D], one text at a time: what the graph's are compared with."""
+def _model_vectors(local: LocalModel, tokens: Sequence[Tokens], progress: Progress) -> NDArray[np.float32]:
+    """The model's own vectors [n, D], one text at a time, to compare those of the graph with."""
     rows = []
     for number, row in enumerate(tokens):
         inputs = {name: torch.from_numpy(array) for name, array in _inputs(local, [row]).items()}
@@ -266,45 +280,11 @@ def _width(local: LocalModel) -> int:
     return int(local.module(**{name: torch.ones(1, 2, dtype=torch.int64) for name in local.inputs}).shape[1])
 
 
-def _halve(module: nn.Module, dtype: torch.dtype) -> None:
-    # Buffers stay: half of the bits of a rotary embedding's frequencies would move far positions apart.
+def _convert_parameters(module: nn.Module, dtype: torch.dtype) -> None:
+    # Buffers stay: in half precision the frequencies of rotary embeddings would move far positions.
     for parameter in module.parameters():
         parameter.data = parameter.data.to(dtype)
 
 
 def _bytes(module: nn.Module) -> int:
     return sum(parameter.numel() * parameter.element_size() for parameter in module.parameters())
-
-
-def _error(found: NDArray[np.float32], exact: NDArray[np.float32]) -> dict[str, float]:
-    """What vectors [n, D] lost against exact ones, and how often that would change which of two answers is better."""
-    directions = np.random.default_rng(0).standard_normal((exact.shape[1], _DIRECTIONS))
-    first, second = np.triu_indices(len(exact), 1)
-    before, after = ((vectors @ directions)[first] > (vectors @ directions)[second] for vectors in (exact, found))
-    return {
-        "texts": len(exact),
-        "largest_difference": float(np.abs(found - exact).max()),
-        "least_cosine": _least_cosine(found, exact),
-        "orders_changed": float((before != after).mean()),
-    }
-
-
-def _least_cosine(found: NDArray[np.float32], exact: NDArray[np.float32]) -> float:
-    lengths = np.linalg.norm(found, axis=1) * np.linalg.norm(exact, axis=1)
-    return float(((found * exact).sum(1) / np.maximum(lengths, 1e-12)).min())
-
-
-def _check(name: str, precision: Precision, found: NDArray[np.float32], exact: NDArray[np.float32]) -> None:
-    if not np.isfinite(exact).all():
-        raise EncoderError(f"{name} gives NaN or infinity for ordinary text: its weights are damaged.")
-    if not np.isfinite(found).all():
-        raise EncoderError(f"{name} overflows in {precision}; export it as bfloat16 or float32.")
-    difference = float(np.abs(found - exact).max())
-    if precision == "float32" and difference > _PARITY * max(1.0, float(np.abs(exact).max())):
-        raise EncoderError(f"The graph of {name} differs from the model by {difference:.2e}; nothing was written.")
-    least, cosine = _LEAST_COSINE.get(precision), _least_cosine(found, exact)
-    if least is not None and not cosine >= least:
-        raise EncoderError(
-            f"{name} in {precision} has a cosine of {cosine:.4f} to the model's own vector for one text, where {least} "
-            "is the least that is of use; nothing was written. Export it in another precision."
-        )

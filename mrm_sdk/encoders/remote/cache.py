@@ -1,4 +1,4 @@
-"""Embeddings on disk, found again by a hash of what was embedded; imports numpy, sqlite3 and errors.
+"""Embeddings on disk, by a hash of what was embedded.
 
 No text is stored. A file may serve several encoders and several processes at once.
 """
@@ -23,13 +23,13 @@ from mrm_sdk.errors import ConfigurationError, EncoderError
 logger = logging.getLogger("mrm_sdk")
 
 APPLICATION: Final = 0x6D726D65  # "mrme": tells this file from other SQLite databases
-_AT_ONCE: Final = 500  # SQLite builds before 3.32 take 999 parameters
-_PATIENCE: Final = 30.0  # seconds to wait for another process's transaction
+_KEYS_PER_QUERY: Final = 500  # SQLite builds before 3.32 take 999 parameters
+_BUSY_TIMEOUT: Final = 30.0  # seconds to wait for another process's transaction
 
 Result = TypeVar("Result")
 
 
-def key(namespace: str, prompt: str | None, response: str) -> bytes:
+def cache_key(namespace: str, prompt: str | None, response: str) -> bytes:
     """SHA-256 that stands for a text under an encoder's fingerprint: 32 bytes; no prompt is not an empty prompt.
 
     Raises:
@@ -37,23 +37,23 @@ def key(namespace: str, prompt: str | None, response: str) -> bytes:
     """
     hashed = hashlib.sha256(namespace.encode())
     for part in (None if prompt is None else prompt.encode(), response.encode()):
-        # Lengths go in, so that no two pairs of texts run together into the same bytes.
+        # Lengths go in, so that no two pairs of texts give the same bytes.
         hashed.update(b"-" if part is None else b"%d:" % len(part) + part)
     return hashed.digest()
 
 
 class VectorCache:
-    """Vectors of one encoder in an SQLite file; from any thread of the process that opened it.
+    """Vectors of one encoder in an SQLite file; threads of the process that opened it may share it.
 
-    A cache that cannot be written (a full disk, a lock that stays) costs speed, not answers: that is a warning. One
-    whose bytes are damaged is an error, since what it would still return cannot be trusted.
+    A cache that cannot be written (a full disk, a lock that stays) costs speed, not answers: that is a warning. A
+    damaged cache is an error, because its vectors cannot be trusted.
 
     Args:
-        path: of the file; made where there is none, readable by its owner only. Its folder must exist.
+        path: of the file; created if missing, readable by its owner only. Its folder must exist.
         namespace: the encoder's fingerprint.
 
     Raises:
-        ConfigurationError: the file cannot be opened, or is another program's.
+        ConfigurationError: the file cannot be opened, or belongs to another program.
         EncoderError: it is damaged.
     """
 
@@ -64,7 +64,7 @@ class VectorCache:
         try:
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
             self._database = sqlite3.connect(
-                self.path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False
+                self.path, timeout=_BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
             )
         except (OSError, sqlite3.Error) as error:
             reason = getattr(error, "strerror", None) or error
@@ -81,7 +81,7 @@ class VectorCache:
     def _prepare(self) -> None:
         try:
             self._journal()
-            # In this order: another process may just be making both, in one transaction.
+            # In this order: another process may be creating both right now, in one transaction.
             (tables,) = self._database.execute("SELECT count(*) FROM sqlite_master").fetchone()
             (application,) = self._database.execute("PRAGMA application_id").fetchone()
             if application != APPLICATION and tables:
@@ -110,8 +110,8 @@ class VectorCache:
         return {name for _, name, *_ in self._database.execute("PRAGMA table_info(probes)")}
 
     def _journal(self) -> None:
-        # Two processes that make the file at once: SQLite does not wait for a lock on the journal's mode by itself.
-        deadline = time.monotonic() + _PATIENCE
+        # For two processes that create the file at once: SQLite does not wait for a lock on the journal mode by itself.
+        deadline = time.monotonic() + _BUSY_TIMEOUT
         while True:
             try:
                 self._database.execute("PRAGMA journal_mode=WAL")
@@ -123,7 +123,7 @@ class VectorCache:
                 return
 
     def get(self, keys: Collection[bytes], dimension: int) -> dict[bytes, NDArray[np.float32]]:
-        """Returns the vectors [D] of those ``keys`` that are known.
+        """Returns the cached vectors [D] among ``keys``.
 
         Raises:
             EncoderError: the file is damaged: a row is not ``dimension`` finite numbers.
@@ -131,21 +131,21 @@ class VectorCache:
         wanted = list(keys)
 
         def read() -> dict[bytes, NDArray[np.float32]]:
-            found: dict[bytes, NDArray[np.float32]] = {}
-            for start in range(0, len(wanted), _AT_ONCE):
-                some = wanted[start : start + _AT_ONCE]
-                marks = ",".join("?" * len(some))
-                query = f"SELECT key, vector FROM vectors WHERE key IN ({marks})"  # noqa: S608  question marks alone
-                rows = self._database.execute(query, some)
-                found.update((name, _unpack(vector, dimension)) for name, vector in rows)
-            return found
+            vectors: dict[bytes, NDArray[np.float32]] = {}
+            for start in range(0, len(wanted), _KEYS_PER_QUERY):
+                chunk = wanted[start : start + _KEYS_PER_QUERY]
+                marks = ",".join("?" * len(chunk))
+                query = f"SELECT key, vector FROM vectors WHERE key IN ({marks})"  # noqa: S608  only question marks
+                rows = self._database.execute(query, chunk)
+                vectors.update((name, _unpack(vector, dimension)) for name, vector in rows)
+            return vectors
 
         return self._guarded(read, {})
 
     def put(self, vectors: Mapping[bytes, NDArray[np.float32]]) -> None:
-        """Keeps vectors [D] under their keys, while a probe vouches for them (:meth:`vouch`).
+        """Stores vectors [D] under their keys, if the probe is confirmed (:meth:`confirm_probe`).
 
-        What cannot be written is dropped, with a warning the first time.
+        Vectors that cannot be written are dropped, with a warning the first time.
 
         Raises:
             EncoderError: the file is damaged.
@@ -158,8 +158,8 @@ class VectorCache:
         )
         self._guarded(lambda: self._transaction(lambda: self._database.executemany(statement, rows)), None)
 
-    def vouch(self, moment: float) -> None:
-        """Notes that the kept probe was the server's too at ``moment``, in seconds since 1970.
+    def confirm_probe(self, moment: float) -> None:
+        """Notes that the server gave the stored probe's vector at ``moment``, in seconds since 1970.
 
         Raises:
             EncoderError: the file is damaged.
@@ -168,8 +168,8 @@ class VectorCache:
         row = (moment, self._namespace)
         self._guarded(lambda: self._transaction(lambda: self._database.execute(statement, row)), None)
 
-    def disown(self) -> None:
-        """Forgets this encoder's vectors that any process wrote since its last good probe, and takes none till another.
+    def drop_unconfirmed(self) -> None:
+        """Deletes this encoder's vectors written since its last confirmed probe; stores none until the next one.
 
         Raises:
             EncoderError: the file is damaged.
@@ -177,25 +177,25 @@ class VectorCache:
 
         def work() -> None:
             good = "(SELECT good FROM probes WHERE namespace = ?)"
-            asked = (self._namespace, self._namespace)
-            query = f"DELETE FROM vectors WHERE namespace = ? AND written >= {good}"  # noqa: S608  it stands above
-            self._database.execute(query, asked)
-            self._database.execute("UPDATE probes SET good = NULL WHERE namespace = ?", asked[:1])
+            parameters = (self._namespace, self._namespace)
+            query = f"DELETE FROM vectors WHERE namespace = ? AND written >= {good}"  # noqa: S608  a constant
+            self._database.execute(query, parameters)
+            self._database.execute("UPDATE probes SET good = NULL WHERE namespace = ?", parameters[:1])
 
         self._guarded(lambda: self._transaction(work), None)
 
-    def known(self) -> NDArray[np.float32] | None:
-        """Returns the probe's vector [D] that this encoder's vectors belong to, where there is one.
+    def known_probe(self) -> NDArray[np.float32] | None:
+        """Returns the probe's vector [D] that this encoder's vectors belong to, if there is one.
 
         Raises:
             EncoderError: the file is damaged.
         """
-        asked = "SELECT vector FROM probes WHERE namespace = ?"
-        found = self._guarded(lambda: self._database.execute(asked, (self._namespace,)).fetchone(), None)
-        return None if found is None else self._guarded(lambda: _unpack(found[0]), None)
+        query = "SELECT vector FROM probes WHERE namespace = ?"
+        row = self._guarded(lambda: self._database.execute(query, (self._namespace,)).fetchone(), None)
+        return None if row is None else self._guarded(lambda: _unpack(row[0]), None)
 
-    def probe(self, vector: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Keeps a probe's vector [D] where there is none, and returns the one that is kept; vouches for nothing yet.
+    def store_probe(self, vector: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Stores a probe's vector [D] if there is none, and returns the stored one; does not confirm it.
 
         Raises:
             EncoderError: the file is damaged.
@@ -203,8 +203,8 @@ class VectorCache:
         statement = "INSERT OR IGNORE INTO probes (namespace, vector) VALUES (?, ?)"
         row = (self._namespace, _pack(vector))
         self._guarded(lambda: self._transaction(lambda: self._database.execute(statement, row)), None)
-        kept = self.known()
-        return vector if kept is None else kept
+        stored = self.known_probe()
+        return vector if stored is None else stored
 
     def close(self) -> None:
         """Closes the file."""
@@ -217,7 +217,7 @@ class VectorCache:
             work()
             self._database.execute("COMMIT")
         except BaseException:
-            # A full disk has rolled back by itself.
+            # After a full disk SQLite has already rolled back.
             if self._database.in_transaction:
                 self._database.execute("ROLLBACK")
             raise
@@ -233,7 +233,7 @@ class VectorCache:
             return otherwise
         except sqlite3.ProgrammingError:  # closed by another thread
             return otherwise
-        except (sqlite3.DatabaseError, ValueError, TypeError):  # the last two: a row that is no vector
+        except (sqlite3.DatabaseError, ValueError, TypeError):  # the last two: a row that is not a vector
             raise self._damaged() from None
 
     def _damaged(self) -> EncoderError:

@@ -1,4 +1,4 @@
-"""One process's line to a server of embeddings: requests, and the probe that guards them; imports sending and cache."""
+"""One process's connection to a server of embeddings: requests, cache, and the probe that guards both."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import ParamSpec, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from mrm_sdk.bundle.encoder_spec import PROBE_TOLERANCE
+from mrm_sdk.bundle.encoder_spec import PROBE_TOLERANCE, same_model
 from mrm_sdk.encoders.remote.cache import VectorCache
-from mrm_sdk.encoders.remote.limits import Asking
-from mrm_sdk.encoders.remote.protocols import Input, read
-from mrm_sdk.encoders.remote.transport import CLOSED, Sender, TooLargeError
+from mrm_sdk.encoders.remote.endpoint import Endpoint
+from mrm_sdk.encoders.remote.protocols import Input, parse_answer
+from mrm_sdk.encoders.remote.transport import CLOSED, RequestTooLargeError, RetryingClient
 from mrm_sdk.errors import BundleMismatchError, ConfigurationError, EncoderError
 
 Parameters = ParamSpec("Parameters")
@@ -24,44 +24,44 @@ Result = TypeVar("Result")
 
 
 class Connection:
-    """Sends inputs to a server that has shown, by its probe, that it runs the model it is expected to.
+    """Sends inputs to a server whose probe has shown that it runs the expected model.
 
-    Used by any thread of the process that made it; locks and sockets do not outlive a fork.
+    Threads of one process may share it; locks and sockets do not survive a fork.
 
     Args:
-        asking: the server, and how to ask it.
+        endpoint: the server.
         cache: of embeddings, closed with this connection.
-        known: the probe's vector [D], where somebody knows it.
+        known_probe: the probe's vector [D], if it is known.
 
     Raises:
-        BundleMismatchError: the cache belongs to another probe than ``known``.
-        ConfigurationError: the probe's vector in the cache has not the dimension that the host said.
+        BundleMismatchError: the cache belongs to another probe than ``known_probe``.
+        ConfigurationError: the probe's vector in the cache has another dimension than the host gave.
         EncoderError: the cache is damaged.
     """
 
-    def __init__(self, asking: Asking, cache: VectorCache | None, known: NDArray[np.float32] | None) -> None:
-        self.cache, self.known = cache, known
-        cached = cache.known() if cache else None
+    def __init__(self, endpoint: Endpoint, cache: VectorCache | None, known_probe: NDArray[np.float32] | None) -> None:
+        self.cache, self.known_probe = cache, known_probe
+        cached = cache.known_probe() if cache else None
         if cache and cached is not None:
-            if known is not None and not alike(cached, known):
+            if known_probe is not None and not same_model(cached, known_probe):
                 raise BundleMismatchError(
-                    f"The cache {cache.path} holds embeddings of another {asking.model} than the one expected here. "
+                    f"The cache {cache.path} holds embeddings of another {endpoint.model} than the one expected here. "
                     "Delete it, or name another file: vectors of two models must not meet."
                 )
-            if asking.dimension not in (None, len(cached)):
+            if endpoint.dimension not in (None, len(cached)):
                 raise ConfigurationError(
-                    f"The cache {cache.path} holds embeddings of {len(cached)} numbers, not of {asking.dimension}: "
+                    f"The cache {cache.path} holds embeddings of {len(cached)} numbers, not of {endpoint.dimension}: "
                     "give the right dimension, or another file."
                 )
-            self.known = cached if known is None else known
+            self.known_probe = cached if known_probe is None else known_probe
         self.refusals, self.reason = 0, ""
-        self.batch_size = asking.limits.batch_size
-        self._asking = asking
-        self._due = 0.0
-        self._probing = threading.Lock()
-        self._sender = Sender(asking)
-        # Every request runs on these threads, which is what holds the limit on concurrency.
-        self._pool = ThreadPoolExecutor(asking.limits.concurrency, thread_name_prefix="mrm-encoder")
+        self.batch_size = endpoint.limits.batch_size
+        self._endpoint = endpoint
+        self._probe_due = 0.0
+        self._probe_lock = threading.Lock()
+        self._client = RetryingClient(endpoint)
+        # Every request runs on these threads: their number is the limit on concurrency.
+        self._pool = ThreadPoolExecutor(endpoint.limits.concurrency, thread_name_prefix="mrm-encoder")
 
     def submit(
         self, work: Callable[Parameters, Result], *arguments: Parameters.args, **named: Parameters.kwargs
@@ -77,46 +77,48 @@ class Connection:
             raise EncoderError(CLOSED) from None
 
     def vectors(self, inputs: list[Input]) -> NDArray[np.float32]:
-        """Encodes n inputs -> [n, D], with the probe before them where it is due; for :meth:`submit`.
+        """Encodes n inputs -> [n, D], after the probe when that is due. For :meth:`submit`.
 
         Raises:
             EncoderError: the server does not answer, or not with vectors.
             ConfigurationError: address or key is wrong.
             BundleMismatchError: the server runs another model.
         """
-        return self._sent(inputs, len(self.verified()))
+        return self._request(inputs, len(self.verified_probe()))
 
-    def verified(self) -> NDArray[np.float32]:
-        """Returns the probe's vector [D], after asking the server for it where that is due; for :meth:`submit`.
+    def verified_probe(self) -> NDArray[np.float32]:
+        """Returns the probe's vector [D]; asks the server for it again when that is due. For :meth:`submit`.
 
         Raises:
-            EncoderError: the server does not answer, or with vectors of another length than the host said.
+            EncoderError: the server does not answer, or with vectors of another length than the host gave.
             ConfigurationError: address or key is wrong.
             BundleMismatchError: the server runs another model.
         """
-        with self._probing:
-            if self.known is not None and time.monotonic() < self._due:
-                return self.known
+        with self._probe_lock:
+            if self.known_probe is not None and time.monotonic() < self._probe_due:
+                return self.known_probe
             started = time.time()
-            (vector,) = self._sent([self._asking.probe], None)
-            if self.known is None and self._asking.dimension not in (None, len(vector)):
+            (vector,) = self._request([self._endpoint.probe], None)
+            if self.known_probe is None and self._endpoint.dimension not in (None, len(vector)):
                 raise EncoderError(
-                    f"{self._asking.host} returned vectors of {len(vector)} numbers where {self._asking.dimension} are "
-                    "expected. Check the model's name and the dimension."
+                    f"{self._endpoint.host} returned vectors of {len(vector)} numbers where {self._endpoint.dimension} "
+                    "are expected. Check the model's name and the dimension."
                 )
-            known = vector if self.known is None else self.known
-            # Another process may have been first to fill the cache: this one's vectors have to fit its.
-            kept = self.cache.probe(known) if self.cache else known
-            if not (alike(vector, known) and alike(vector, kept)):
+            known = vector if self.known_probe is None else self.known_probe
+            # Another process may have filled the cache first: this one's vectors must fit its probe.
+            kept = self.cache.store_probe(known) if self.cache else known
+            if not (same_model(vector, known) and same_model(vector, kept)):
                 self._refuse()
             if self.cache:
-                self.cache.vouch(started)
-            self.known = kept if self.known is None else known
-            self._due = time.monotonic() + self._asking.limits.probe_every
-            return self.known
+                self.cache.confirm_probe(started)
+            self.known_probe = kept if self.known_probe is None else known
+            self._probe_due = time.monotonic() + self._endpoint.limits.probe_every
+            return self.known_probe
 
-    def release(self, vectors: dict[bytes, NDArray[np.float32]], refusals: int) -> dict[bytes, NDArray[np.float32]]:
-        """Caches vectors [D] and lets them go, unless the server was refused while they were on their way.
+    def cache_vectors(
+        self, vectors: dict[bytes, NDArray[np.float32]], refusals: int
+    ) -> dict[bytes, NDArray[np.float32]]:
+        """Caches and returns vectors [D], unless the server was refused while they were on their way.
 
         Args:
             vectors: by their key in the cache.
@@ -126,7 +128,7 @@ class Connection:
             BundleMismatchError: the server was refused since.
             EncoderError: the cache is damaged.
         """
-        with self._probing:
+        with self._probe_lock:
             if self.refusals != refusals:
                 raise BundleMismatchError(self.reason)
             if self.cache:
@@ -134,47 +136,36 @@ class Connection:
             return vectors
 
     def close(self) -> None:
-        """Ends what is under way and closes connections and cache."""
-        self._sender.close()
+        """Ends requests under way and closes connections and cache."""
+        self._client.close()
         self._pool.shutdown()
         if self.cache:
             self.cache.close()
 
     def _refuse(self) -> None:
-        asking, cache = self._asking, self.cache
+        endpoint, cache = self._endpoint, self.cache
         delete = f" and delete the cache {cache.path}" if cache else ""
         self.reason = (
-            f"{asking.host} no longer serves the {asking.model} that earlier embeddings came from: its vector of a "
+            f"{endpoint.host} no longer serves the {endpoint.model} that earlier embeddings came from: its vector of a "
             f"fixed text differs by more than {PROBE_TOLERANCE:.0%}. Vectors of two models must not meet: serve the "
             f"old model again, or train a new bundle with this one{delete}."
         )
         self.refusals += 1
         if cache:
-            cache.disown()
+            cache.drop_unconfirmed()
         raise BundleMismatchError(self.reason)
 
-    def _sent(self, inputs: list[Input], dimension: int | None) -> NDArray[np.float32]:
-        """The vectors [n, D] of one request, or of its halves where the server refuses the whole."""
-        asking, half = self._asking, (len(inputs) + 1) // 2
+    def _request(self, inputs: list[Input], dimension: int | None) -> NDArray[np.float32]:
+        """The vectors [n, D] of one request, or of its halves if the server refuses the whole."""
+        endpoint, half = self._endpoint, (len(inputs) + 1) // 2
         if len(inputs) <= self.batch_size:
-            body = asking.protocol.body(asking.model, inputs, asking.dimension if asking.shorten else None)
+            body = endpoint.protocol.body(endpoint.model, inputs, endpoint.dimension if endpoint.shorten else None)
             try:
-                answer = self._sender.post(json.dumps(body).encode())
-                return read(asking.protocol, answer, len(inputs), dimension, asking.host)
-            except TooLargeError as error:
+                answer = self._client.post(json.dumps(body).encode())
+                return parse_answer(endpoint.protocol, answer, len(inputs), dimension, endpoint.host)
+            except RequestTooLargeError as error:
                 if len(inputs) == 1:
                     raise EncoderError(str(error)) from None
-                if error.by_count:  # later batches need not find out again
+                if error.by_count:  # so that later batches start with this size
                     self.batch_size = min(self.batch_size, half)
-        return np.concatenate([self._sent(part, dimension) for part in (inputs[:half], inputs[half:])])
-
-
-def alike(vector: NDArray[np.float32], known: NDArray[np.float32]) -> bool:
-    """Whether two vectors [D] of one text can come from one model.
-
-    Batches of other sizes move real servers' vectors by about 1e-3 of their length, far within the tolerance.
-    """
-    if vector.shape != known.shape:
-        return False
-    difference = np.linalg.norm(vector.astype(np.float64) - known)
-    return bool(difference <= PROBE_TOLERANCE * np.linalg.norm(known.astype(np.float64)))
+        return np.concatenate([self._request(part, dimension) for part in (inputs[:half], inputs[half:])])

@@ -1,4 +1,4 @@
-"""An encoder that a server runs, asked over HTTP; imports bundle's digests, schemas and, on first use, httpx."""
+"""An encoder on a server, over HTTP."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import SecretStr
 
 from mrm_sdk.bundle.encoder_spec import PROBE_TEXT, digest
-from mrm_sdk.encoders.remote.cache import VectorCache, key
-from mrm_sdk.encoders.remote.limits import Asking, Limits
+from mrm_sdk.encoders.remote.cache import VectorCache, cache_key
+from mrm_sdk.encoders.remote.endpoint import Endpoint
+from mrm_sdk.encoders.remote.limits import Limits
 from mrm_sdk.encoders.remote.protocols import PROTOCOLS, Input
 from mrm_sdk.encoders.tokenization import messages_of
 from mrm_sdk.errors import ConfigurationError, EncoderError, InvalidInputError
@@ -33,12 +34,12 @@ _BOS = ("<s>", "<bos>", "<|begin_of_text|>", "<|startoftext|>", "<｜begin▁of�
 
 
 class RemoteEncoder:
-    """Encodes with a server: OpenAI's embeddings and what speaks like them, vLLM, text-embeddings-inference, SGLang.
+    """Encodes with a server: OpenAI-compatible ones, vLLM, text-embeddings-inference, SGLang.
 
-    Opens nothing until it is first used, may be shared by threads, and starts anew in a forked process. Before the
-    first request, and again after ``limits.probe_every`` seconds, it embeds a fixed text: where that vector is not the
-    one known (from ``probe``, the cache, or the first time), the server has changed its model, and is refused until it
-    serves the old one again; what was cached since the last good probe is dropped.
+    Opens nothing until it is first used, may be shared by threads, and opens connections of its own in a forked
+    process. Before the first request, and again after ``limits.probe_every`` seconds, it embeds a fixed text. If that
+    vector is not the known one (from ``probe``, the cache, or the first time), the server has changed its model: it is
+    refused until it serves the old one again, and vectors cached since the last good probe are dropped.
 
     Args:
         url: the server's address, with or without ``/v1`` or the endpoint's path. Neither a password nor a query in
@@ -48,13 +49,13 @@ class RemoteEncoder:
         model: its name, as the server knows it.
         template: the text that is sent, made from ``{prompt}`` and ``{response}``; without a prompt the response
             alone. ``None`` sends chat messages, one conversation per request, for the server's own chat template
-            (``vllm`` only). An empty text is sent as one space, which servers take where they refuse nothing at all.
-        dimension: D; without it the first call to the server tells.
-        shorten: ask for vectors of ``dimension`` numbers where the model's own are longer (``openai`` only).
+            (``vllm`` only). An empty text is sent as one space, because servers refuse empty input.
+        dimension: D; if not given, it is learned from the first call to the server.
+        shorten: ask for vectors of ``dimension`` numbers if the model's own are longer (``openai`` only).
         api_key: sent as a bearer token; never shown.
         cache: file that keeps embeddings across calls and processes, by content. It holds no text, but is not emptied
             by ``forget``, and nothing limits its size.
-        probe: the vector [D] that ``PROBE_TEXT`` had for whoever trained with this encoder.
+        probe: the vector [D] of ``PROBE_TEXT`` when a bundle was trained with this encoder.
         limits: batches, concurrency, timeouts and retries.
 
     Raises:
@@ -77,9 +78,9 @@ class RemoteEncoder:
     ) -> None:
         if protocol not in PROTOCOLS:
             raise ConfigurationError(f"protocol must be one of {', '.join(PROTOCOLS)}, not {protocol!r}.")
-        endpoint, host = _endpoint(_text(url), PROTOCOLS[protocol].path)
+        address, host = _endpoint_url(_text(url), PROTOCOLS[protocol].path)
         bearer = None if api_key is None else SecretStr(_checked_key(api_key))
-        if bearer and "@" in urlsplit(endpoint).netloc:
+        if bearer and "@" in urlsplit(address).netloc:
             raise ConfigurationError("Give a password in the url, or an api_key: a request can carry one of them only.")
         _check_template(template, protocol)
         if not isinstance(model, str) or not model.strip():
@@ -90,9 +91,9 @@ class RemoteEncoder:
             raise ConfigurationError("shorten=True needs protocol='openai' and the dimension to ask for.")
         self._dimension, self._template, self._cache = dimension, template, cache
         self._probe = None if probe is None else _checked_probe(probe, dimension)
-        self._asking = Asking(
+        self._endpoint = Endpoint(
             protocol=PROTOCOLS[protocol],
-            url=SecretStr(endpoint),
+            url=SecretStr(address),
             host=host,
             key=bearer,
             model=model,
@@ -102,10 +103,10 @@ class RemoteEncoder:
             limits=limits or Limits(),
         )
         self._label = f"RemoteEncoder({host!r}, protocol={protocol!r}, model={model!r})"
-        #: Of what shapes the vectors, not of the address: the same model may be served elsewhere.
+        #: Of what determines the vectors, not of the address: the same model may be served elsewhere.
         self.fingerprint = digest(["remote", protocol, model, template, dimension if shorten else None])
-        # By process: after a fork the parent's connections stay here untouched, and the child makes its own.
-        self._lines: dict[int, Connection] = {}
+        # By process: after a fork the parent's connections stay untouched, and the child opens its own.
+        self._connections: dict[int, Connection] = {}
         self._closed = False
 
     def __repr__(self) -> str:
@@ -113,7 +114,7 @@ class RemoteEncoder:
 
     @property
     def dimension(self) -> int:
-        """D, the length of an embedding; asks the server where nobody has said it yet.
+        """D, the length of an embedding; asks the server if it is not known yet.
 
         Raises:
             EncoderError: the server does not answer.
@@ -122,14 +123,16 @@ class RemoteEncoder:
         return self._dimension if self._dimension is not None else len(self.probe_vector())
 
     def probe_vector(self) -> NDArray[np.float32]:
-        """The vector [D] of ``PROBE_TEXT``, for whoever wants to give it as ``probe`` later, as a bundle does.
+        """The vector [D] of ``PROBE_TEXT``, to be given as ``probe`` later; a bundle stores it.
 
         Raises:
             EncoderError: the server does not answer.
             BundleMismatchError: it runs another model.
         """
-        line = self._line()
-        known = line.submit(line.verified).result() if line.known is None else line.known
+        connection = self._connection()
+        known = connection.known_probe
+        if known is None:
+            known = connection.submit(connection.verified_probe).result()
         return known.copy()
 
     def encode(self, texts: Sequence[tuple[str | None, str]]) -> NDArray[np.float32]:
@@ -141,28 +144,28 @@ class RemoteEncoder:
             ConfigurationError: address, key or the cache's path is wrong.
             BundleMismatchError: the server runs another model than it did.
         """
-        line = self._line()
+        connection = self._connection()
         rows: dict[bytes, list[int]] = {}
         for index, (prompt, response) in enumerate(texts):
             try:
-                rows.setdefault(key(self.fingerprint, prompt, response), []).append(index)
+                rows.setdefault(cache_key(self.fingerprint, prompt, response), []).append(index)
             except UnicodeEncodeError:
                 raise InvalidInputError(f"Text {index} holds a lone surrogate: it is not valid Unicode.") from None
-        found = line.cache.get(rows, self.dimension) if line.cache else {}
-        missing = [name for name in rows if name not in found]
+        vectors = connection.cache.get(rows, self.dimension) if connection.cache else {}
+        missing = [name for name in rows if name not in vectors]
         inputs = [self._input(*texts[rows[name][0]]) for name in missing]
-        found.update(self._fetched(line, missing, inputs))
+        vectors.update(self._fetch(connection, missing, inputs))
         out = np.empty((len(texts), self.dimension), np.float32)
         for name, indices in rows.items():
-            out[indices] = found[name]
+            out[indices] = vectors[name]
         return out
 
     def close(self) -> None:
         """Closes connections and cache of this process; work under way in other threads ends with an error."""
         self._closed = True
-        line = self._lines.pop(os.getpid(), None)
-        if line is not None:
-            line.close()
+        connection = self._connections.pop(os.getpid(), None)
+        if connection is not None:
+            connection.close()
 
     def __enter__(self) -> RemoteEncoder:
         return self
@@ -178,74 +181,76 @@ class RemoteEncoder:
         values = {"prompt": prompt, "response": response}
         return _FIELD.sub(lambda field: values[field[1]], self._template) or " "
 
-    def _fetched(self, line: Connection, names: list[bytes], inputs: list[Input]) -> dict[bytes, NDArray[np.float32]]:
-        """The vectors [D] of inputs, by name; each batch is cached as it comes: a failure loses none before it.
+    def _fetch(
+        self, connection: Connection, names: list[bytes], inputs: list[Input]
+    ) -> dict[bytes, NDArray[np.float32]]:
+        """The vectors [D] of inputs, by name; each batch is cached on arrival, so that a failure loses none before it.
 
-        Few batches wait at a time, so that other threads' calls come in between those of a long one.
+        Few batches are queued at a time, so that other threads get their turn during a long call.
         """
-        size = 1 if self._template is None else line.batch_size
-        most, refusals = 2 * self._asking.limits.concurrency, line.refusals
-        found: dict[bytes, NDArray[np.float32]] = {}
+        size = 1 if self._template is None else connection.batch_size
+        most, refusals = 2 * self._endpoint.limits.concurrency, connection.refusals
+        vectors: dict[bytes, NDArray[np.float32]] = {}
         sent: deque[tuple[int, Future[NDArray[np.float32]]]] = deque()
-        ahead = iter(range(0, len(inputs), size))
+        starts = iter(range(0, len(inputs), size))
         try:
             while True:
-                for start in islice(ahead, most - len(sent)):
-                    sent.append((start, line.submit(line.vectors, inputs[start : start + size])))
+                for start in islice(starts, most - len(sent)):
+                    sent.append((start, connection.submit(connection.vectors, inputs[start : start + size])))
                 if not sent:
-                    return found
+                    return vectors
                 start, future = sent.popleft()
                 fresh = dict(zip(names[start : start + size], future.result(), strict=True))
-                found.update(line.release(fresh, refusals))
+                vectors.update(connection.cache_vectors(fresh, refusals))
         finally:
             for _, future in sent:
                 future.cancel()
 
-    def _line(self) -> Connection:
+    def _connection(self) -> Connection:
         from mrm_sdk.encoders.remote.connection import Connection
         from mrm_sdk.encoders.remote.transport import CLOSED
 
         if self._closed:
             raise EncoderError(CLOSED)
-        line = self._lines.get(os.getpid())
-        if line is None:
+        connection = self._connections.get(os.getpid())
+        if connection is None:
             cache = None if self._cache is None else VectorCache(self._cache, self.fingerprint)
             try:
-                fresh = Connection(self._asking, cache, self._probe)
+                fresh = Connection(self._endpoint, cache, self._probe)
             except BaseException:
                 if cache:
                     cache.close()
                 raise
-            # Two threads may both get here once. A lock instead could be left locked by a fork.
-            line = self._lines.setdefault(os.getpid(), fresh)
-            if line is not fresh:
+            # Two threads may both get here once. A lock instead could stay locked after a fork.
+            connection = self._connections.setdefault(os.getpid(), fresh)
+            if connection is not fresh:
                 fresh.close()
-        return line
+        return connection
 
 
-def _endpoint(url: str, path: str) -> tuple[str, str]:
+def _endpoint_url(url: str, path: str) -> tuple[str, str]:
     """The address of an endpoint, and its host for messages, from an address with or without ``path`` or ``/v1``."""
     import httpx
 
     try:
         parts = urlsplit(url.strip())
-        asked = httpx.URL(urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])))
-        # What would fail in the middle of a request: a host's name that httpx cannot decode, or sockets not encode.
-        valid = parts.scheme in ("http", "https") and bool(asked.host) and parts.port != 0
-        asked.raw_host.decode("ascii").encode("idna")
+        parsed = httpx.URL(urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])))
+        # Checked here, not in the middle of a request: a host name that httpx cannot decode or sockets cannot encode.
+        valid = parts.scheme in ("http", "https") and bool(parsed.host) and parts.port != 0
+        parsed.raw_host.decode("ascii").encode("idna")
     except (ValueError, httpx.InvalidURL):
         valid = False
     if not valid:  # not quoted: it may hold a password
         raise ConfigurationError("The server's url must look like http://host:8000 or https://host/v1.")
     base = parts.path.rstrip("/")
-    # An endpoint that lives elsewhere, as gateways have it, is given whole.
+    # An endpoint at another path, as behind a gateway, is given whole.
     if not base.endswith(path[path.rindex("/") :]):
         base = base.removesuffix("/v1") + path
     return urlunsplit(parts._replace(path=base, fragment="")), parts.netloc.rpartition("@")[2]
 
 
 def _text(value: str | SecretStr) -> str:
-    """What a secret holds; of what is neither text nor secret nothing, which no check lets pass."""
+    """The text of a secret; empty, which no check lets pass, if it is neither text nor secret."""
     text = value.get_secret_value() if isinstance(value, SecretStr) else value
     return text if isinstance(text, str) else ""
 

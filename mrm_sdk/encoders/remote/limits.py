@@ -1,28 +1,25 @@
-"""What every request to one server of embeddings has in common, and how hard it is asked; imports protocols only."""
+"""How much load an encoder puts on its server, and how long it waits for it."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 
-from pydantic import SecretStr
-
-from mrm_sdk.encoders.remote.protocols import Input, Protocol
 from mrm_sdk.errors import ConfigurationError
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How hard a server is asked.
+    """Limits of the requests to a server.
 
     Args:
-        batch_size: texts in one request, at most OpenAI's 2,048; a server that refuses as many gets half.
+        batch_size: texts in one request, at most OpenAI's 2,048; a server that refuses so many gets half.
         concurrency: requests under way at once from one process, over all threads that share the encoder.
         timeout: seconds to wait for a connection, and for each part of an answer.
         retries: further attempts after a connection error, a timeout, or status 408, 424, 429, 500, 502, 503 or 504.
         backoff: seconds; the wait before repetition n is drawn from 0 to ``backoff * 2 ** (n - 1)``, and added to what
             the server's ``Retry-After`` asks for.
-        longest_wait: seconds; no wait is longer, whatever the server asks for.
+        longest_wait: seconds; no wait is longer, also if the server asks for more.
         probe_every: seconds after which the probe is taken again, before the next request.
 
     Raises:
@@ -48,30 +45,3 @@ class Limits:
             if not number or not low <= value <= high:
                 kind = "whole number" if whole else "number"
                 raise ConfigurationError(f"Limits({name}={value!r}): give a {kind} from {low:g} to {high:g}.")
-
-
-@dataclass(frozen=True)
-class Asking:
-    """One server, and how to ask it.
-
-    Args:
-        protocol: its kind.
-        url: the endpoint, which may hold a password.
-        host: for messages.
-        key: the bearer token.
-        model: its name.
-        dimension: D, where the host said it.
-        shorten: ask the server for vectors of ``dimension`` numbers.
-        probe: the fixed text, as it is sent.
-        limits: how hard to ask.
-    """
-
-    protocol: Protocol
-    url: SecretStr
-    host: str
-    key: SecretStr | None
-    model: str
-    dimension: int | None
-    shorten: bool
-    probe: Input
-    limits: Limits

@@ -1,7 +1,7 @@
-"""What four kinds of servers want to be asked for embeddings, and what they answer; imports numpy and errors.
+"""The requests and answers of four kinds of embedding servers.
 
-Raw vectors are asked for wherever the server has the choice, and texts that are too long lose their beginning, not the
-end of the answer. Field names as read in the sources of vLLM, text-embeddings-inference and SGLang.
+Requests ask for raw vectors if the server has the choice, and truncate long texts at their beginning, not at the end of
+the answer. Field names are those in the sources of vLLM, text-embeddings-inference and SGLang.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Protocol(NamedTuple):
 
     Args:
         path: of its endpoint, below the server's address.
-        body: model, inputs and wanted dimensions (``None``: the model's own) -> the request.
+        body: model, inputs and requested dimensions (``None``: the model's own) -> the request.
         rows: the answer, decoded -> one row per input, in the order of the inputs.
     """
 
@@ -40,9 +40,9 @@ def _openai(model: str, inputs: Sequence[Input], dimensions: int | None) -> dict
 
 def _vllm(model: str, inputs: Sequence[Input], _dimensions: int | None) -> dict[str, Any]:
     # The server applies its chat template to messages, and adds no second BOS to them; it takes one conversation only.
-    asked = {"input": list(inputs)} if isinstance(inputs[0], str) else {"messages": inputs[0]}
+    content = {"input": list(inputs)} if isinstance(inputs[0], str) else {"messages": inputs[0]}
     truncation = {"truncate_prompt_tokens": -1, "truncation_side": "left"}
-    return {"model": model, **asked, "encoding_format": "float", "use_activation": False, **truncation}
+    return {"model": model, **content, "encoding_format": "float", "use_activation": False, **truncation}
 
 
 def _tei(_model: str, inputs: Sequence[Input], _dimensions: int | None) -> dict[str, Any]:
@@ -70,14 +70,16 @@ PROTOCOLS: Final = {
 }
 
 
-def read(protocol: Protocol, answer: bytes, count: int, dimension: int | None, host: str) -> NDArray[np.float32]:
+def parse_answer(
+    protocol: Protocol, answer: bytes, count: int, dimension: int | None, host: str
+) -> NDArray[np.float32]:
     """Returns the vectors [count, D] of an answer.
 
     Args:
         protocol: of the server.
         answer: its body.
-        count: of the inputs that were sent.
-        dimension: D, or ``None`` where it is not known yet.
+        count: of the inputs.
+        dimension: D, or ``None`` if it is not known yet.
         host: for messages.
 
     Raises:

@@ -1,7 +1,7 @@
-"""Requests that survive a server's bad moments: retries, waits and errors of ours; imports httpx and errors.
+"""HTTP requests with retries, waits and errors of ours.
 
-Neither the key nor any text reaches a message or a log: of a server's own error only its one-word code is told, since
-servers quote what they were sent.
+Neither the key nor any text reaches a message or a log: of a server's own error only its one-word code is shown,
+because servers quote what they were sent.
 """
 
 from __future__ import annotations
@@ -18,24 +18,25 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 import httpx
 
-from mrm_sdk.encoders.remote.limits import Asking, Limits
+from mrm_sdk.encoders.remote.endpoint import Endpoint
+from mrm_sdk.encoders.remote.limits import Limits
 from mrm_sdk.errors import ConfigurationError, EncoderError
 
 CLOSED: Final = "This encoder was closed; make a new one."
 
-# 424 is what text-embeddings-inference answers when its own backend failed.
+# 424: text-embeddings-inference, when its own backend failed.
 RETRIED: Final = frozenset({408, 424, 429, 500, 502, 503, 504})
 _CODE = re.compile(r"[A-Za-z_]{1,40}")
-# What servers of many kinds write into a 400, 413 or 422 when a request holds too many texts.
+# In a 400, 413 or 422 of various servers when a request has too many texts.
 _TOO_MANY = re.compile(rb"batch[ _]size|submitted batch|tokens per request|array too long", re.IGNORECASE)
 
 
-class TooLargeError(EncoderError):
-    """The server does not take a request of this size; a smaller one may pass.
+class RequestTooLargeError(EncoderError):
+    """The server refuses a request of this size; a smaller one may pass.
 
     Args:
-        message: what to do where the request cannot be made smaller.
-        by_count: it is the number of texts that is too large, not their length.
+        message: what to do if the request cannot be made smaller.
+        by_count: the number of texts is too large, not their length.
     """
 
     def __init__(self, message: str, *, by_count: bool) -> None:
@@ -43,8 +44,8 @@ class TooLargeError(EncoderError):
         self.by_count = by_count
 
 
-class _Address(httpx.URL):
-    """An address that is sent whole and shown without its query, where some gateways want a key."""
+class _MaskedUrl(httpx.URL):
+    """A URL that is sent whole and shown without its query, in which some gateways expect a key."""
 
     def __str__(self) -> str:
         return str(self.copy_with(query=None))
@@ -53,28 +54,28 @@ class _Address(httpx.URL):
         return repr(str(self))
 
 
-class Sender:
+class RetryingClient:
     """POSTs JSON to one address, from any thread of one process.
 
     Args:
-        asking: address, key, timeouts and retries; a user and a password in the address become basic authentication.
+        endpoint: address, key, timeouts and retries; user and password in the address become basic authentication.
     """
 
-    def __init__(self, asking: Asking) -> None:
-        parts = urlsplit(asking.url.get_secret_value())
-        # httpx logs addresses: the one it gets holds no password, and does not show its query.
-        self._url = _Address(urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])))
-        self._host, self._limits = asking.host, asking.limits
+    def __init__(self, endpoint: Endpoint) -> None:
+        parts = urlsplit(endpoint.url.get_secret_value())
+        # httpx logs URLs: this one holds no password, and hides its query.
+        self._url = _MaskedUrl(urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])))
+        self._host, self._limits = endpoint.host, endpoint.limits
         self._closing = threading.Event()
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
-        if asking.key is not None:
-            headers["Authorization"] = f"Bearer {asking.key.get_secret_value()}"
+        if endpoint.key is not None:
+            headers["Authorization"] = f"Bearer {endpoint.key.get_secret_value()}"
         self._client = httpx.Client(
             headers=headers,
             auth=(unquote(parts.username), unquote(parts.password or "")) if parts.username else None,
-            timeout=asking.limits.timeout,
-            limits=httpx.Limits(max_connections=asking.limits.concurrency),
-            # Followed, a redirect would carry users' texts to a server that nobody named.
+            timeout=endpoint.limits.timeout,
+            limits=httpx.Limits(max_connections=endpoint.limits.concurrency),
+            # A redirect would carry users' texts to a server that the host did not name.
             follow_redirects=False,
         )
 
@@ -82,18 +83,18 @@ class Sender:
         """Sends ``body`` and returns the answer's, after as many attempts as the limits allow.
 
         Raises:
-            TooLargeError: the request is too large.
+            RequestTooLargeError: the request is too large.
             ConfigurationError: the address or the key is wrong.
             EncoderError: the server cannot be reached, or refuses, or keeps failing.
         """
-        failure, asked = "", None
+        failure, requested_wait = "", None
         for attempt in range(self._limits.retries + 1):
-            if attempt and self._closing.wait(wait(attempt, asked, self._limits)):
+            if attempt and self._closing.wait(backoff(attempt, requested_wait, self._limits)):
                 break
-            asked = None
+            requested_wait = None
             try:
                 request = self._client.build_request("POST", self._url, content=body)
-                request.url = self._url  # httpx made a plain one of it
+                request.url = self._url  # build_request copies it into a plain URL
                 response = self._client.send(request)
             except httpx.TimeoutException:
                 failure = f"did not answer within {self._limits.timeout:g} s"
@@ -101,22 +102,22 @@ class Sender:
                 failure = f"cannot be reached ({error})"
             except httpx.TransportError as error:
                 failure = f"broke off ({type(error).__name__})"
-            except (httpx.HTTPError, UnicodeError) as error:  # UnicodeError: a redirect to what is no host
+            except (httpx.HTTPError, UnicodeError) as error:  # UnicodeError: a redirect to an invalid host
                 raise EncoderError(f"{self._host} sent an answer that cannot be read: {type(error).__name__}") from None
             except RuntimeError:  # the client was closed by another thread
                 break
             else:
                 if response.is_success:
                     return response.content
-                code = code_of(response.content)
+                code = error_code(response.content)
                 failure = f"answered {response.status_code}{f' ({code})' if code else ''}"
                 if response.status_code not in RETRIED or code == "insufficient_quota":
                     raise self._refusal(response, failure)
-                asked = retry_after(response.headers, datetime.now(UTC))
+                requested_wait = retry_after(response.headers, datetime.now(UTC))
         else:
             raise EncoderError(
                 f"{self._host} {failure}, in each of {self._limits.retries + 1} attempts. Check that the server runs "
-                "and is not overloaded; Limits(concurrency=…, timeout=…, retries=…) say how hard it is tried."
+                "and is not overloaded; Limits(concurrency=…, timeout=…, retries=…) set how hard it is tried."
             )
         raise EncoderError(CLOSED)
 
@@ -130,7 +131,7 @@ class Sender:
         many = bool(_TOO_MANY.search(response.content))
         if status == 413 or (status in (400, 422) and many):
             advice = "Shorten the texts, or raise the server's limit on a request."
-            return TooLargeError(f"{host} {failure}: the request is too large. {advice}", by_count=many)
+            return RequestTooLargeError(f"{host} {failure}: the request is too large. {advice}", by_count=many)
         if status in (401, 403, 407):
             return ConfigurationError(f"{host} {failure}: it refuses the key. Check api_key, and what the key may do.")
         if status in (404, 405):
@@ -145,31 +146,31 @@ class Sender:
         )
 
 
-def wait(attempt: int, asked: float | None, limits: Limits) -> float:
+def backoff(attempt: int, requested: float | None, limits: Limits) -> float:
     """Seconds to wait before an attempt (1 is the first repetition).
 
-    What the server asked for, else a random share of a span that doubles (full jitter), so that the many clients of a
-    server that fell over do not all come back at once. Never longer than ``limits.longest_wait``.
+    What the server asked for plus a random share of a span that doubles (full jitter), so that the clients of a server
+    that failed do not all return at once. Never longer than ``limits.longest_wait``.
     """
     span = min(limits.longest_wait, limits.backoff * 2.0 ** min(attempt - 1, 60))
-    jitter = random.uniform(0, span)  # noqa: S311  spreads load, guards nothing
-    return min(limits.longest_wait, jitter if asked is None else asked + jitter)
+    jitter = random.uniform(0, span)  # noqa: S311  spreads load, not a secret
+    return min(limits.longest_wait, jitter if requested is None else requested + jitter)
 
 
 def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
-    """Seconds that a ``Retry-After`` header asks for, as a number or an HTTP date; ``None``: nothing readable."""
+    """Seconds that a ``Retry-After`` header asks for, as a number or an HTTP date; ``None`` without a readable one."""
     value = headers.get("retry-after", "").strip()
     if value.isascii() and value.isdigit():
         return float(value)
     try:
         moment = email.utils.parsedate_to_datetime(value)
         return max(0.0, (moment.replace(tzinfo=moment.tzinfo or UTC) - now).total_seconds())
-    except (ValueError, OverflowError):  # OverflowError: a zone of more hours than Python counts
+    except (ValueError, OverflowError):  # OverflowError: a time zone out of range
         return None
 
 
-def code_of(body: bytes) -> str:
-    """The one-word code or type of a server's error, where it gives one; never its prose, which may quote a text."""
+def error_code(body: bytes) -> str:
+    """The one-word code or type of a server's error, if it gives one; never its message, which may quote a text."""
     try:
         answer = json.loads(body)
     except (ValueError, RecursionError):

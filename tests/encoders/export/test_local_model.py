@@ -11,8 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertForSequenceClassification, T5Config, T5EncoderModel, logging
 
-from mrm_sdk.encoders.export.local_model import load_local, tokenizer_files
+from mrm_sdk.encoders.export.local_model import load_local
 from mrm_sdk.encoders.export.minilm import minilm_folder
+from mrm_sdk.encoders.export.tokenizer_files import tokenizer_files
 from mrm_sdk.errors import ConfigurationError, NotFoundError
 from tests.encoders.export.tiny_models import LENGTH, words, write, write_model, write_transformer
 from tests.encoders.tiny_llama import write_tiny_llama

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mrm_sdk.encoders.remote.cache import VectorCache, key
+from mrm_sdk.encoders.remote.cache import VectorCache, cache_key
 from mrm_sdk.errors import ConfigurationError, EncoderError
 
 ONE, TWO = np.arange(3, dtype=np.float32), np.arange(3, 6).astype(np.float32)
@@ -28,17 +28,17 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture
 def cache(path: Path) -> Iterator[VectorCache]:
     cache = VectorCache(path, "encoder")
-    cache.probe(ONE)
-    cache.vouch(time.time())
+    cache.store_probe(ONE)
+    cache.confirm_probe(time.time())
     yield cache
     cache.close()
 
 
 def test_keys_tell_everything_apart_that_encodes_differently() -> None:
     texts = [("a", "b"), (None, "ab"), ("", "ab"), ("ab", ""), ("a", "1:b"), ("a1", "b"), (None, "-2:ab")]
-    keys = {key(namespace, *text) for namespace in ("one", "two") for text in texts}
+    keys = {cache_key(namespace, *text) for namespace in ("one", "two") for text in texts}
     assert len(keys) == 2 * len(texts)
-    assert key("one", "a", "b") == key("one", "a", "b")
+    assert cache_key("one", "a", "b") == cache_key("one", "a", "b")
 
 
 def test_what_was_put_is_found_by_another_that_opens_the_file(path: Path, cache: VectorCache) -> None:
@@ -60,8 +60,8 @@ def test_thousands_at_once(cache: VectorCache) -> None:
     assert found[b"2999"][0] == 2999
 
 
-def test_no_text_on_disk_and_nobody_else_may_read_it(path: Path, cache: VectorCache) -> None:
-    cache.put({key("encoder", "a secret question", "a secret answer"): ONE})
+def test_no_text_on_disk_and_only_the_owner_may_read_it(path: Path, cache: VectorCache) -> None:
+    cache.put({cache_key("encoder", "a secret question", "a secret answer"): ONE})
     written = b"".join(file.read_bytes() for file in path.parent.iterdir())
     assert ONE.tobytes() in written
     assert b"secret" not in written
@@ -71,12 +71,12 @@ def test_no_text_on_disk_and_nobody_else_may_read_it(path: Path, cache: VectorCa
 
 def test_the_first_probe_stays_and_is_one_encoders_own(path: Path) -> None:
     cache = VectorCache(path, "encoder")
-    assert cache.known() is None
-    np.testing.assert_array_equal(cache.probe(ONE), ONE)
-    np.testing.assert_array_equal(cache.probe(TWO), ONE)
-    np.testing.assert_array_equal(cache.known(), ONE)
+    assert cache.known_probe() is None
+    np.testing.assert_array_equal(cache.store_probe(ONE), ONE)
+    np.testing.assert_array_equal(cache.store_probe(TWO), ONE)
+    np.testing.assert_array_equal(cache.known_probe(), ONE)
     other = VectorCache(path, "another encoder")
-    assert other.known() is None
+    assert other.known_probe() is None
     other.close()
     cache.close()
 
@@ -84,10 +84,10 @@ def test_the_first_probe_stays_and_is_one_encoders_own(path: Path) -> None:
 def test_nothing_is_kept_that_no_probe_vouches_for(path: Path) -> None:
     cache = VectorCache(path, "encoder")
     cache.put({b"one": ONE})
-    cache.probe(ONE)
+    cache.store_probe(ONE)
     cache.put({b"two": ONE})
     assert cache.get([b"one", b"two"], 3) == {}
-    cache.vouch(time.time())
+    cache.confirm_probe(time.time())
     cache.put({b"one": ONE})
     assert cache.get([b"one"], 3).keys() == {b"one"}
     cache.close()
@@ -100,32 +100,32 @@ def test_a_file_from_before_probes_had_a_time(path: Path, cache: VectorCache) ->
         database.execute("ALTER TABLE probes DROP COLUMN good")
     database.close()
     cache = VectorCache(path, "encoder")
-    np.testing.assert_array_equal(cache.known(), ONE)
-    cache.disown()
-    cache.vouch(time.time())
+    np.testing.assert_array_equal(cache.known_probe(), ONE)
+    cache.drop_unconfirmed()
+    cache.confirm_probe(time.time())
     cache.put({b"two": TWO})
     assert cache.get([b"one", b"two"], 3).keys() == {b"one", b"two"}
     cache.close()
 
 
-def test_disowning_what_was_written_since_the_last_good_probe(path: Path, cache: VectorCache) -> None:
+def test_dropping_what_was_written_since_the_last_good_probe(path: Path, cache: VectorCache) -> None:
     other = VectorCache(path, "another encoder")
-    other.probe(ONE)
-    other.vouch(0)
+    other.store_probe(ONE)
+    other.confirm_probe(0)
     other.put({b"other": ONE})
     cache.put({b"old": ONE})
     moment = time.time()
     while time.time() == moment:
         pass
-    cache.vouch(time.time())
+    cache.confirm_probe(time.time())
     cache.put({b"new": TWO})
-    cache.disown()
-    cache.disown()  # by another process that is refused too
+    cache.drop_unconfirmed()
+    cache.drop_unconfirmed()  # by another process that is refused too
     assert cache.get([b"old", b"new"], 3).keys() == {b"old"}
-    cache.vouch(0)
-    cache.disown()
+    cache.confirm_probe(0)
+    cache.drop_unconfirmed()
     assert cache.get([b"old", b"other"], 3).keys() == {b"other"}
-    assert cache.known() is not None
+    assert cache.known_probe() is not None
     other.close()
 
 
@@ -136,8 +136,8 @@ from mrm_sdk.encoders.remote.cache import VectorCache
 
 first = int(sys.argv[2])
 cache = VectorCache(sys.argv[1], "encoder")
-cache.probe(np.ones(4, np.float32))
-cache.vouch(first)
+cache.store_probe(np.ones(4, np.float32))
+cache.confirm_probe(first)
 for n in range(first, first + 150):
     cache.put({b"%d" % n: np.full(4, n, np.float32)})
     assert cache.get([b"%d" % n], 4)
@@ -190,7 +190,7 @@ def test_a_probe_that_is_no_vector(path: Path, cache: VectorCache, value: object
         database.execute("UPDATE probes SET vector = ?", (value,))
     database.close()
     with pytest.raises(EncoderError, match="damaged"):
-        cache.known()
+        cache.known_probe()
 
 
 def test_another_programs_database_is_left_alone(path: Path) -> None:

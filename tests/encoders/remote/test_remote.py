@@ -293,7 +293,7 @@ def test_a_key_is_sent_and_shown_nowhere(server: EmbeddingServer) -> None:
     for key in ("hunter2", " hunter2\n", SecretStr("hunter2")):
         with remote(server, api_key=key) as encoder:
             assert encoder.encode([(None, "a")]).shape == (1, 8)
-            shown = repr(encoder), str(vars(encoder)), repr(encoder._line()._sender._client.headers)
+            shown = repr(encoder), str(vars(encoder)), repr(encoder._connection()._client._client.headers)
     assert "hunter2" not in str(shown)
     assert shown[0] == f"RemoteEncoder({server.url.removeprefix('http://')!r}, protocol='openai', model='tiny')"
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from mrm_sdk.encoders.remote.encoder import Limits, RemoteEncoder
-from mrm_sdk.encoders.remote.transport import code_of, retry_after, wait
+from mrm_sdk.encoders.remote.transport import backoff, error_code, retry_after
 from mrm_sdk.errors import ConfigurationError, EncoderError, MrmError
 from tests.encoders.remote.servers import EmbeddingServer, Reply, Request, vector
 
@@ -168,7 +168,7 @@ def test_a_key_in_the_query_is_sent_and_not_logged(server: EmbeddingServer, capl
         assert encoder.encode([(None, "a")]).shape == (1, 2)
         with pytest.raises(ConfigurationError, match="for /v1/embeddings: check address") as caught:
             encoder.encode([(None, "b")])
-        shown = f"{caught.value!r} {encoder!r} {vars(encoder)} {vars(encoder._line()._sender)} {caplog.text}"
+        shown = f"{caught.value!r} {encoder!r} {vars(encoder)} {vars(encoder._connection()._client)} {caplog.text}"
     assert {request.path for request in server.requests} == {f"/v1/embeddings?api-key={SECRET}&api-version=1"}
     assert f'HTTP Request: POST {server.url}/v1/embeddings "HTTP/1.1 200 OK"' in caplog.text
     assert SECRET not in shown
@@ -184,7 +184,7 @@ def test_a_short_call_comes_in_between_the_batches_of_a_long_one(server: Embeddi
 
     server.during = during
     with remote(server, limits=Limits(batch_size=1, concurrency=1, backoff=0)) as encoder:
-        line = encoder._line()
+        line = encoder._connection()
         submit = line.submit
 
         def submitted(work: Any, inputs: list[Any]) -> Any:
@@ -262,12 +262,12 @@ def test_closing_ends_what_waits_for_another_attempt(server: EmbeddingServer) ->
 def test_waits_double_are_random_and_never_too_long() -> None:
     limits = Limits(backoff=2, longest_wait=60)
     for attempt, most in ((1, 2), (2, 4), (3, 8), (10, 60), (10_000, 60)):
-        waits = [wait(attempt, None, limits) for _ in range(200)]
+        waits = [backoff(attempt, None, limits) for _ in range(200)]
         assert 0 <= min(waits) < most / 4
         assert most * 3 / 4 < max(waits) <= most
-    assert 5 <= wait(1, 5, limits) <= 7
-    assert wait(1, 1e9, limits) == 60
-    assert wait(3, 7, Limits(backoff=0)) == 7
+    assert 5 <= backoff(1, 5, limits) <= 7
+    assert backoff(1, 1e9, limits) == 60
+    assert backoff(3, 7, Limits(backoff=0)) == 7
 
 
 def test_retry_after_in_both_forms() -> None:
@@ -293,4 +293,4 @@ def test_codes_are_words_and_nothing_else() -> None:
         b'{"error": {"code": "two words"}}': "",
         b"[]": "", b"null": "", b"<html>": "", b"": "", b"\xff": "", b"[" * 100_000: "",
     }  # fmt: skip
-    assert {body: code_of(body) for body in read} == read
+    assert {body: error_code(body) for body in read} == read

@@ -166,7 +166,7 @@ def test_vectors_cached_since_the_last_good_probe_are_dropped(server: EmbeddingS
         encoder.encode(PAIRS[1:2])
         server.model = "another"
         encoder.encode(PAIRS[2:3])  # not due yet: nobody can know
-        encoder._line()._due = 0.0  # as time would make it
+        encoder._connection()._probe_due = 0.0  # as time would make it
         with pytest.raises(BundleMismatchError):
             encoder.encode(PAIRS[3:4])
         server.model = "tiny"
