@@ -10,7 +10,7 @@ import sys
 
 from mrm_sdk import AsyncClient, Comparison
 
-ANSWERS = ["Yes. Do it today.", "It may depend on several things; perhaps check with somebody first."]
+ANSWERS = ["Yes. Do it today.", "It may depend on several things; perhaps check with a colleague first."]
 
 
 async def request(client: AsyncClient, user: str, likes_bold: bool) -> None:

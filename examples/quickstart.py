@@ -1,4 +1,4 @@
-"""A host application in small: somebody new states a few preferences, and the ranking follows.
+"""A host application in small: a new user states a few preferences, and the ranking follows.
 
 Run it after ``make demo``::
 

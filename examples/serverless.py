@@ -39,7 +39,7 @@ def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    answers = ["Yes. Do it today.", "It may depend on several things; perhaps check with somebody first."]
+    answers = ["Yes. Do it today.", "It may depend on several things; perhaps check with a colleague first."]
     question = {"user_id": "ada", "prompt": "Should I update my router?", "responses": answers}
     for number, chosen in enumerate(answers):
         feedback = {"event_id": f"e{number}", "chosen": chosen, "rejected": answers[1 - number]}

@@ -1,7 +1,7 @@
 """Recipe: a bundle for answers of language models from few people's comparisons, encoded with all-MiniLM-L6-v2.
 
-With so few people nobody can be spared for judging: each is judged by a fit to those of the other folds, and the
-bundle is then trained on everybody. Needs the extras ``[cpu,train,minilm]`` and a folder with a ``train`` data set, as
+There are too few people to set some aside for judging: each is judged by a fit to those of the other folds, and the
+bundle is then trained on all of them. Needs the extras ``[cpu,train,minilm]`` and a folder with a ``train`` set, as
 LLMFAO's (docs/how.md)::
 
     python export/minilm_llmfao.py path/to/llmfao models/llmfao

@@ -63,7 +63,7 @@ def run(
         dataset: with phases.
         licence: of data and model, for the manifest.
         seen_pairs: most comparisons per phase of a user to learn from.
-        unseen_pairs: likewise of a user to judge.
+        unseen_pairs: most comparisons per phase of a user to judge.
         shots: see ``evaluate``.
     """
     print(f"{dataset.reading}\n{dataset.describe()}")
@@ -97,7 +97,7 @@ def split(
     rng = np.random.default_rng(seed)
     able = np.intersect1d(dataset.user[dataset.phase == SUPPORT], dataset.user[dataset.phase == QUERY])
     users = rng.permutation(able)
-    # Drawn for all users alike, so that who is seen does not depend on how much anybody said.
+    # Drawn for all users together, so that the split does not depend on how many comparisons a user has.
     order = rng.permutation(len(dataset))
     parts = []
     for half, most in ((users[: len(users) // 2], seen_pairs), (users[len(users) // 2 :], unseen_pairs)):

@@ -1,4 +1,4 @@
-"""The whole tree of errors: one class per thing a caller can do something about; imports nothing.
+"""The whole tree of errors: one class per thing a caller can do something about.
 
 ::
 

@@ -1,4 +1,4 @@
-"""Spans around calls, through opentelemetry-api where it is installed, and nothing otherwise; imports the version.
+"""Spans around calls, through opentelemetry-api where it is installed, and nothing otherwise.
 
 A span carries a name, counts, the bundle's fingerprint and the kind of database; never text, a user's, an event's or
 a tenant's name, or a message of an error.
@@ -72,7 +72,7 @@ def span(name: str, **counts: int) -> AbstractContextManager[object]:
 class _Opened:
     """One span, current while its block runs.
 
-    The interface's own ``start_as_current_span`` costs twice as much where nobody listens, and writes the messages of
+    The interface's own ``start_as_current_span`` costs twice as much if no exporter listens, and writes the messages of
     errors into the span.
     """
 
@@ -126,10 +126,10 @@ def _tracer() -> Tracer | None:
 def _counts(result: Any) -> dict[str, int]:
     if isinstance(result, dict):  # everything of a user
         return {"rows": sum(result.get("counts", {}).values())}
-    found = {name: getattr(result, name) for name in _COUNTED if hasattr(result, name)}
-    if not found and hasattr(result, "__len__"):
+    counted = {name: getattr(result, name) for name in _COUNTED if hasattr(result, name)}
+    if not counted and hasattr(result, "__len__"):
         return {"responses": len(result)}
-    return {name: _size(value) for name, value in found.items()}
+    return {name: _size(value) for name, value in counted.items()}
 
 
 def _size(value: Any) -> int:

@@ -1,4 +1,4 @@
-"""A host application that uses its client before it forks; imports mrm_sdk.
+"""A host application that uses its client before it forks.
 
 For gunicorn, ``loaded()`` makes the WSGI app. As a program (``python -m tests.hosted METHOD``) it maps
 work over a pool of processes and prints what they answered.

@@ -22,7 +22,7 @@ from tests.conftest import ROOT, mrm
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc, and takes rights from root")
 
-ANSWERS = ["Yes. Do it today.", "It may depend on several things; perhaps check with somebody first."]
+ANSWERS = ["Yes. Do it today.", "It may depend on several things; perhaps check with a colleague first."]
 
 # Root writes where no mode lets it, unless that right (CAP_DAC_OVERRIDE) is taken for good from what it starts.
 CONFINE = """

@@ -23,6 +23,7 @@ from mrm_sdk.core.ratings import rated_pairs
 from mrm_sdk.data.datasets import QUERY, SUPPORT, Dataset, read_dataset
 from mrm_sdk.data.vectors import embed_items
 from mrm_sdk.evaluation.metrics import accuracy
+from mrm_sdk.progress import no_progress
 from mrm_sdk.settings import Settings
 from mrm_sdk.training.config import TrainingConfig
 from mrm_sdk.training.encoding import prepare_encoder
@@ -30,10 +31,6 @@ from mrm_sdk.training.episodes import pack
 from mrm_sdk.training.fitting import fit
 
 ALL = 10_000
-
-
-def quiet(stage: str, done: int, total: int) -> None:
-    """Progress that nobody watches."""
 
 
 class Judged(NamedTuple):
@@ -60,7 +57,7 @@ def train(data: Dataset, embeddings: Tensor, seed: int, iterations: int) -> Judg
     config, rng = TrainingConfig(seed=seed, iterations=iterations), np.random.default_rng(seed)
     people = rng.permutation(np.unique(data.user[data.phase == QUERY]))
     aside, others = (np.sort(part) for part in np.split(people, [len(people) * 20 // 100]))
-    trained = fit(data, others, embeddings.numpy(), config, quiet)
+    trained = fit(data, others, embeddings.numpy(), config, no_progress)
     prior, base_rewards = trained.prior, trained.module(embeddings).detach().double()
 
     met = np.zeros((2, len(data.user_ids), len(data.items)), bool)
@@ -218,8 +215,8 @@ def main() -> None:
     torch.set_num_threads(1)
 
     data = read_dataset(options.data, ratings=True)
-    encoder = prepare_encoder("minilm", data, Settings(), quiet).encoder
-    embeddings = torch.from_numpy(embed_items(encoder, data, quiet))
+    encoder = prepare_encoder("minilm", data, Settings(), no_progress).encoder
+    embeddings = torch.from_numpy(embed_items(encoder, data, no_progress))
     judged = [train(data, embeddings, seed, options.iterations) for seed in range(options.seeds)]
 
     def after(shots: int) -> Measure:

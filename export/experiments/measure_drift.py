@@ -25,6 +25,7 @@ from mrm_sdk.core.inner_loop import Prior, newton_serving
 from mrm_sdk.data.datasets import QUERY, SUPPORT, Dataset
 from mrm_sdk.data.vectors import embed_items
 from mrm_sdk.evaluation.metrics import accuracy
+from mrm_sdk.progress import no_progress
 from mrm_sdk.settings import Settings
 from mrm_sdk.simulation.corpus import Question, load_corpus
 from mrm_sdk.simulation.users import SyntheticUsers, draw_users, judge
@@ -49,18 +50,14 @@ class People(NamedTuple):
     prior: Prior
 
 
-def quiet(stage: str, done: int, total: int) -> None:
-    """Progress that nobody watches."""
-
-
 def simulate(
     questions: Sequence[Question], embeddings: NDArray[np.float32], config: TrainingConfig, size: int
 ) -> tuple[People, People]:
     """Trains on other people, and returns those whose tastes change and, with the same start, those who keep theirs."""
     seed = 10 * config.seed
-    everybody = draw_users(1000 if size > 100 else 100, seed=seed, prefix="trained")
-    data = judge(everybody, questions, support=TRAINED, query=TRAINED, support_pairs=30, query_pairs=30, seed=seed)
-    trained = fit(data, np.arange(len(everybody.user_ids)), embeddings, config, quiet)
+    users = draw_users(1000 if size > 100 else 100, seed=seed, prefix="trained")
+    data = judge(users, questions, support=TRAINED, query=TRAINED, support_pairs=30, query_pairs=30, seed=seed)
+    trained = fit(data, np.arange(len(users.user_ids)), embeddings, config, no_progress)
     with torch.no_grad():
         base_rewards = trained.module(torch.from_numpy(embeddings)).double()
 
@@ -115,7 +112,9 @@ def main() -> None:
     once = judge(
         draw_users(1, seed=0), questions, support=TRAINED, query=JUDGED, support_pairs=1, query_pairs=1, seed=0
     )  # holds all texts, as every other draw does
-    embeddings = np.array(embed_items(prepare_encoder("minilm", once, Settings(), quiet).encoder, once, quiet))
+    embeddings = np.array(
+        embed_items(prepare_encoder("minilm", once, Settings(), no_progress).encoder, once, no_progress)
+    )
     seeds = range(1 if options.quick else options.seeds)
     settings = {"iterations": 2} if options.quick else {}
     size = 20 if options.quick else 300

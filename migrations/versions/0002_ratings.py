@@ -35,7 +35,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    # Weights that have seen ratings are out of date without them, and texts that were only rated belong to nobody.
+    # Weights adapted to ratings are out of date without them, and texts that were only rated have no event any more.
     op.execute(
         "UPDATE mrm_users SET feedback = feedback + 1 WHERE EXISTS (SELECT 1 FROM mrm_ratings AS r "
         "WHERE r.tenant = mrm_users.tenant AND r.user_id = mrm_users.user_id)"

@@ -1,4 +1,4 @@
-"""A bundle on disk, opened and verified; imports core, and safetensors for the prior."""
+"""A bundle on disk, opened and verified."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ class Bundle:
         settings: execution providers and threads.
 
     Raises:
-        ConfigurationError: ``path`` is no path.
+        ConfigurationError: ``path`` is not a path.
         NotFoundError: there is no such folder.
-        BundleMismatchError: it is no bundle, or one of another format.
+        BundleMismatchError: it is not a bundle, or has another format.
         BundleDamagedError: a file is missing or its bytes are not those that were shipped.
     """
 
@@ -57,10 +57,10 @@ class Bundle:
             raise ConfigurationError(f"A bundle is a folder's path, not a {type(path).__name__}.") from None
         self.settings = settings or Settings()
         try:
-            found = self.path.exists()
+            exists = self.path.exists()
         except OSError as error:
             raise NotFoundError(f"{self.path} cannot be opened: {error.strerror}. Check the path.") from None
-        if not found:
+        if not exists:
             raise NotFoundError(f"There is no bundle at {self.path}. Make one with 'mrm train', or check the path.")
         self.manifest = Manifest.read(self.path)
         self._check_files()
@@ -140,8 +140,8 @@ class Bundle:
             return torch.from_numpy(host).to(embeddings.device, embeddings.dtype)
         half = _HALF.get(embeddings.dtype)
         name = half if half in self._sessions else BASE_REWARDS
-        given = embeddings if half in self._sessions else embeddings.float()
-        return self._sessions[name].run_tensor(EMBEDDING, given, REWARDS).to(embeddings.dtype)
+        converted = embeddings if half in self._sessions else embeddings.float()
+        return self._sessions[name].run_tensor(EMBEDDING, converted, REWARDS).to(embeddings.dtype)
 
     def adapt(self, pairs: Pairs) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Adapts users with the inner loop the bundle was trained for.

@@ -136,7 +136,7 @@ class EncoderSpec(Frozen):
         graph: SHA-256 of the encoder's own graph, before base rewards were joined to it.
         handcrafted: features beside the graph's vector.
         remote: of kind ``remote``.
-        vocabulary: how many tokens the graph knows; 0 where nobody counted.
+        vocabulary: how many tokens the graph knows; 0 if that is not known.
         probe: what vector a known text has.
         model_fingerprint: identifies the model and what it is fed: equal ones give equal vectors.
     """

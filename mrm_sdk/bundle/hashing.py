@@ -1,4 +1,4 @@
-"""The files of a bundle or an encoder: hashed, verified, and too large for memory at times; imports errors only."""
+"""The files of a bundle or an encoder: hashed, verified, and too large for memory at times."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ def verify(path: Path, expected: str | None) -> None:
         BundleDamagedError: as for :func:`read_verified`.
     """
     try:
-        found = sha256_of(path)
+        actual = sha256_of(path)
     except OSError as error:
         raise BundleDamagedError(f"{path} cannot be read: {error.strerror}") from None
-    if found != expected:
+    if actual != expected:
         raise _damaged(path)
 
 

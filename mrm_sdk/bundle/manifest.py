@@ -1,4 +1,4 @@
-"""The manifest of a bundle: what is in it, and the two hashes that identify it; imports schemas and pydantic only."""
+"""The manifest of a bundle: its contents, and the two hashes that identify it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writes a bundle so that a reader sees the whole of it or nothing; imports the manifest and safetensors."""
+"""Writes a bundle so that a reader sees the whole of it or nothing."""
 
 from __future__ import annotations
 
@@ -90,12 +90,12 @@ def write_bundle(
         files: base rewards and, where it travels along, the encoder; large ones as paths, which are linked or copied.
         prior: of the inner loop, as are ``adaptation``'s settings.
         name: as the other arguments, see :class:`Manifest`.
-        sdk_version: likewise.
-        licence: likewise.
-        encoder: likewise.
-        adaptation: likewise.
-        training: likewise.
-        metrics: likewise.
+        sdk_version: that trained it.
+        licence: of the training data.
+        encoder: specification of the encoder.
+        adaptation: the inner loop.
+        training: settings and data of the training.
+        metrics: what was measured.
 
     Raises:
         OutputError: the disk refused; what stood at ``path`` still stands.

@@ -1,4 +1,4 @@
-"""Progress bars on stderr, on a terminal only; imports rich where there is one."""
+"""Progress bars on stderr, on a terminal only."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def progress() -> Iterator[Progress]:
     """Yields a function that shows how far each stage is, how fast it goes on, and how long it will take.
 
-    Where nobody watches, the function does nothing.
+    Without a terminal the function does nothing.
     """
     if not sys.stderr.isatty():
         yield no_progress

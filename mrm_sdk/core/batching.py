@@ -1,4 +1,4 @@
-"""Comparisons of many users as one padded batch; imports torch only."""
+"""Comparisons of many users as one padded batch."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Tastes change: how much an old judgement still counts; imports numpy only.
+"""Tastes change: how much an old judgement still counts.
 
 Age is measured back from the user's newest judgement, not from the clock: weights stay a function of the events alone,
-so they are the same in every replica and nothing has to be adapted anew because time has passed.
+so they are the same in every replica and nothing has to be adapted again because time has passed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The Bradley–Terry likelihood of comparisons, with ties and strengths; imports torch only."""
+"""The Bradley–Terry likelihood of comparisons, with ties and strengths."""
 
 from __future__ import annotations
 

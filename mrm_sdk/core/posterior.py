@@ -1,4 +1,4 @@
-"""How sure the adapted weights are: the Laplace posterior; imports torch and this folder only."""
+"""How sure the adapted weights are: the Laplace posterior."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which comparisons a model ranks as the user did; imports torch and this folder only."""
+"""Which comparisons a model ranks as the user did."""
 
 from __future__ import annotations
 

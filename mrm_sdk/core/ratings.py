@@ -1,4 +1,4 @@
-"""Ratings of one user as weighted comparisons; imports numpy, torch and this folder only.
+"""Ratings of one user as weighted comparisons.
 
 Two ratings of one prompt say which response is better, and by how much on the user's own scale. All pairs of n ratings
 would count each rating n − 1 times; weighing each pair 2/n, they count as much as n − 1 comparisons together.
@@ -46,7 +46,7 @@ def rated_pairs(
     on which a user rates does not matter. ``export/experiments/choose_ratings.py`` measures the rule against others.
 
     Where a prompt has more than ``most_distances + 1`` ratings, each meets only those that lie certain numbers of
-    ranks away, ``most_distances`` of them and evenly spaced; a pair then counts ``(n − 1) / pairs`` in place of
+    ranks away, ``most_distances`` of them and evenly spaced; a pair then counts ``(n − 1) / pairs`` in position of
     ``2/n``, which is the same where all pairs are there. So n ratings make at most ``most_distances · n`` pairs.
 
     Args:
@@ -69,13 +69,13 @@ def rated_pairs(
     last = (np.cumsum(count) - 1)[label]  # where each rating's prompt ends
     gaps = (count - 1)[label]
     distances = np.minimum(gaps, most_distances)
-    place = np.arange(len(order))
-    lower, upper = [place[:0]], [place[:0]]
+    position = np.arange(len(order))
+    lower, upper = [position[:0]], [position[:0]]
     for number in range(int(distances.max())):
         step = (2 * number + 1) * gaps // (2 * np.maximum(distances, 1)) + 1
-        meets = (number < distances) & (place + step <= last)
-        lower.append(place[meets])
-        upper.append((place + step)[meets])
+        meets = (number < distances) & (position + step <= last)
+        lower.append(position[meets])
+        upper.append((position + step)[meets])
     low, high = np.concatenate(lower), np.concatenate(upper)
     share = (count - 1) / np.maximum(np.bincount(label[low], minlength=len(count)), 1)
     worse, better = order[low], order[high]

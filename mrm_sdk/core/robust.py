@@ -1,4 +1,4 @@
-"""The robust personalization objective (RPO): an outer loss that leans on hard-to-learn users; imports torch only."""
+"""The robust personalization objective (RPO): an outer loss that leans on hard-to-learn users."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def robust_weights(losses: Tensor, *, ratio: float, gamma: float) -> Tensor:
     Args:
         losses: query loss of each user, [users].
         ratio: share of users that count as hard, in (0, 1].
-        gamma: softness of the border, in nats; infinite: everybody counts alike.
+        gamma: softness of the border, in nats; infinite: all users count the same.
 
     Returns:
-        [users]; all 1 where nobody is above the threshold.
+        [users]; all 1 if no user is above the threshold.
     """
     threshold = torch.quantile(losses, 1 - ratio)
     weights = torch.sigmoid((losses - threshold) / gamma) if gamma > 0 else (losses > threshold).to(losses)

@@ -1,4 +1,4 @@
-"""From rows to columns: every row is checked, items and users become numbers; imports schemas, items and ratings."""
+"""From rows to columns: every row is checked, items and users become numbers."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ _REMEMBERED = 4096
 
 
 class EventIds(Sequence[str]):
-    """Unique ids of events, n of them: as given, else made when asked for from what was judged and how.
+    """Unique ids of events, n of them: as stated, else made when asked for from what was judged and how.
 
     A row that repeats an earlier one's content is another event: ids end in the number of the repetition.
 
     Args:
-        given: the file's ids by row.
+        stated: the file's ids by row.
         contents: what derived ids are made from.
     """
 
-    def __init__(self, given: Mapping[int, str], contents: Contents) -> None:
-        self._given, self._contents = given, contents
+    def __init__(self, stated: Mapping[int, str], contents: Contents) -> None:
+        self._stated, self._contents = stated, contents
         columns = (contents.user, contents.chosen, contents.rejected, contents.tie, contents.strength)
-        self._repeats = _repeats(columns, np.fromiter(given, np.int64, len(given)))
+        self._repeats = _repeats(columns, np.fromiter(stated, np.int64, len(stated)))
 
     def __len__(self) -> int:
         return len(self._contents.user)
@@ -50,8 +50,8 @@ class EventIds(Sequence[str]):
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         index = range(len(self))[index]
-        given = self._given.get(index)
-        return f"{self._contents.hash(index)}-{self._repeats[index]}" if given is None else given
+        stated = self._stated.get(index)
+        return f"{self._contents.hash(index)}-{self._repeats[index]}" if stated is None else stated
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Sequence) or len(self) != len(other):
@@ -62,7 +62,7 @@ class EventIds(Sequence[str]):
 
     def repeated(self, others: Collection[str]) -> str | None:
         """An id that two rows have, or that appears among others too, if there is one; derived ones are unique."""
-        if not self._given and not others:
+        if not self._stated and not others:
             return None
         seen: set[str] = set()
         return next((name for name in chain(self, others) if name in seen or seen.add(name)), None)  # type: ignore[func-returns-value]
@@ -103,7 +103,7 @@ class Columns:
         self._items: list[Item] = []
         self._by_content: dict[bytes, int] = {}
         self._numbers = array("q", [-1]) * len(catalogue.index)
-        self._given: dict[int, str] = {}
+        self._stated: dict[int, str] = {}
         self._user, self._chosen, self._rejected, self._phase = (array("q") for _ in range(4))
         self._tie, self._strength, self._group = array("b"), array("d"), array("Q")
         self._remembered: dict[tuple[object, ...], tuple[bool, float]] = {}
@@ -152,7 +152,7 @@ class Columns:
         user_id = identifier("user_id", str(row["user_id"]) if row.get("user_id") is not None else None)
         field = "item_id" if self._catalogue.index else "response"
         if field not in row:
-            raise InvalidInputError(f"{field!r} missing; found: {_found(row)}")
+            raise InvalidInputError(f"{field!r} missing; found: {_column_names(row)}")
         if self._catalogue.index:
             item = self._named(row, field)
         else:
@@ -168,7 +168,7 @@ class Columns:
         self.ratings.add(user, item, value, strength, _phase(row), event_id, when)
 
     def contents(self) -> Contents:
-        """All rows so far; phases that were not given are −1, groups that were not are 0."""
+        """All rows so far; phases that were not stated are −1, groups that were not are 0."""
         return Contents(
             list(self.users),
             self.keys,
@@ -183,12 +183,12 @@ class Columns:
 
     def event_ids(self, contents: Contents) -> EventIds:
         """The rows' ids."""
-        return EventIds(self._given, contents)
+        return EventIds(self._stated, contents)
 
     def _add_comparison(self, row: Mapping[str, Any]) -> None:
         missing = {"user_id", "chosen", "rejected"} - row.keys()
         if missing:
-            raise InvalidInputError(f"{', '.join(map(repr, sorted(missing)))} missing; found: {_found(row)}")
+            raise InvalidInputError(f"{', '.join(map(repr, sorted(missing)))} missing; found: {_column_names(row)}")
         phase = _phase(row)
         ids = {key: str(row[key]) for key in ("user_id", "event_id") if row.get(key) is not None}
         user_id, event_id, when = ids.get("user_id"), ids.get("event_id"), None
@@ -216,7 +216,7 @@ class Columns:
             pair = self._number(_item(prompt, chosen)), self._number(_item(prompt, rejected))
         number = len(self)
         if event_id is not None:
-            self._given[number] = event_id
+            self._stated[number] = event_id
         if when is not None:
             self.created_at[number] = when
         self._user.append(self.users.setdefault(str(user_id), len(self.users)))
@@ -238,14 +238,14 @@ class Columns:
             self._remembered[extras] = checked
 
     def _named(self, row: Mapping[str, Any], field: str) -> int:
-        place = self._catalogue.index.get(str(row[field]))
-        if place is None:
+        index = self._catalogue.index.get(str(row[field]))
+        if index is None:
             raise InvalidInputError(f"{field}: unknown item id {str(row[field])[:40]!r}, which the items file lacks")
         if self._catalogue.embeddings is not None:
-            return place
-        if self._numbers[place] < 0:
-            self._numbers[place] = self._number(self._catalogue.items[place])
-        return self._numbers[place]
+            return index
+        if self._numbers[index] < 0:
+            self._numbers[index] = self._number(self._catalogue.items[index])
+        return self._numbers[index]
 
     def _number(self, item: Item) -> int:
         number = self._by_content.setdefault(item.key, len(self._items))
@@ -309,10 +309,10 @@ def _pairs(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         yield {**common, **named, "chosen": better, "rejected": worse}
 
 
-def _repeats(columns: tuple[NDArray[Any], ...], given: NDArray[np.int64]) -> NDArray[np.int32]:
+def _repeats(columns: tuple[NDArray[Any], ...], stated: NDArray[np.int64]) -> NDArray[np.int32]:
     """How often each row's content has come so far, itself included; rows with an id of their own are left out."""
     out = np.zeros(len(columns[0]), np.int32)
-    rows = np.setdiff1d(np.arange(len(out)), given, assume_unique=True) if len(given) else np.arange(len(out))
+    rows = np.setdiff1d(np.arange(len(out)), stated, assume_unique=True) if len(stated) else np.arange(len(out))
     if not len(rows):
         return out
     sorted_ = [column[rows] for column in columns]
@@ -350,5 +350,5 @@ def _phase(row: Mapping[str, Any]) -> int:
     return _PHASES[phase]
 
 
-def _found(row: Mapping[str, Any]) -> str:
+def _column_names(row: Mapping[str, Any]) -> str:
     return ", ".join(str(key)[:40] for key in list(row)[:8])

@@ -1,4 +1,4 @@
-"""A data set: who judged which items how, as columns; imports schemas and the readers of rows."""
+"""A data set: who judged which items how, as columns."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ class Dataset:
     def subset(self, rows: NDArray[np.int64]) -> Dataset:
         """Some of the comparisons, in this order, with the users who made them; there are no ratings in it.
 
-        Items that nobody compares any more are left out, except where rows of mapped embeddings belong to them.
+        Items that are in no comparison any more are left out, unless rows of mapped embeddings belong to them.
         """
         users, user = np.unique(self.user[rows], return_inverse=True)
         columns = {name: getattr(self, name)[rows] for name in ("chosen", "rejected", "tie", "strength", "phase")}
@@ -215,11 +215,11 @@ def _read_own(path: Path, with_ratings: bool) -> Dataset:
 
 
 def _only(folder: Path, kind: str) -> Path | None:
-    found = [path for suffix in SUFFIXES if (path := folder / f"{kind}{suffix}").is_file()]
-    if len(found) > 1:
+    files = [path for suffix in SUFFIXES if (path := folder / f"{kind}{suffix}").is_file()]
+    if len(files) > 1:
         names = ", ".join(f"{kind}{suffix}" for suffix in SUFFIXES)
-        raise DatasetError(f"{folder} must hold one of {names}; it holds {len(found)} of them.")
-    return found[0] if found else None
+        raise DatasetError(f"{folder} must hold one of {names}; it holds {len(files)} of them.")
+    return files[0] if files else None
 
 
 def _build(columns: Columns, comparisons: Path | None, rated: Path | None) -> Dataset:
@@ -232,18 +232,18 @@ def _build(columns: Columns, comparisons: Path | None, rated: Path | None) -> Da
 
 
 def _add_all(path: Path, add: Callable[[dict[str, Any]], None]) -> None:
-    for place, row in read_rows(path):
+    for location, row in read_rows(path):
         try:
             add(row)
         except InvalidInputError as error:
-            raise DatasetError(f"{place}: {error}") from None
+            raise DatasetError(f"{location}: {error}") from None
 
 
 def _read_foreign(source: Source, reader: Reader) -> Dataset:
     columns = Columns(Catalogue({}, [], [], None))
     skipped: Counter[str] = Counter()
     used = 0
-    for place, outcome in reader(source):
+    for location, outcome in reader(source):
         if isinstance(outcome, str):
             skipped[outcome] += 1
             continue
@@ -252,7 +252,7 @@ def _read_foreign(source: Source, reader: Reader) -> Dataset:
             for row in outcome:
                 columns.add(row)
         except InvalidInputError as error:
-            raise DatasetError(f"{place}: {error}") from None
+            raise DatasetError(f"{location}: {error}") from None
     reading = Reading(used + skipped.total(), used, dict(skipped.most_common()))
     if not len(columns) and not len(columns.ratings):
         raise DatasetError(f"{source.name} gives no comparisons. {reading}")

@@ -1,4 +1,4 @@
-"""Items of a data set, and embeddings beside them that are mapped, not read; imports schemas and rows."""
+"""Items of a data set, and embeddings beside them that are mapped, not read."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Catalogue:
     """Items that rows name by id.
 
     Args:
-        index: item id -> place in ``items``.
+        index: item id -> location in ``items``.
         items: in the order of the file.
         keys: what tells items apart, 32 bytes each: content; with mapped embeddings, id and text.
         embeddings: mapped from a file, [items, D]; ``None`` where items bring their own, or have none.
@@ -96,12 +96,12 @@ def read_items(path: Path) -> Catalogue:
     keys: list[bytes] = []
     shared: dict[str, str] = {}  # prompts are long and come once per response
     with_file = mapped.is_file()
-    for place, row in read_rows(path):
+    for location, row in read_rows(path):
         if "item_id" not in row:
-            raise DatasetError(f"{place}: 'item_id' is missing")
+            raise DatasetError(f"{location}: 'item_id' is missing")
         name = str(row["item_id"])
         if name in index:
-            raise DatasetError(f"{place}: item id {name!r} appears twice")
+            raise DatasetError(f"{location}: item id {name!r} appears twice")
         index[name] = len(index)
         try:
             if not with_file:
@@ -112,7 +112,7 @@ def read_items(path: Path) -> Catalogue:
                 raise InvalidInputError(f"an 'embedding' here and {EMBEDDINGS} beside the file; keep one of the two")
             prompt, text = _texts(row)
         except InvalidInputError as error:
-            raise DatasetError(f"{place}: {error}") from None
+            raise DatasetError(f"{location}: {error}") from None
         prompts.append(prompt if prompt is None else shared.setdefault(prompt, prompt))
         texts.append(text)
         keys.append(hashlib.sha256(json.dumps([name, prompt, text]).encode()).digest())

@@ -1,8 +1,9 @@
-"""Ratings of a data set as comparisons, by the rule that a client's store follows; imports core and data sets."""
+"""Ratings of a data set as comparisons, by the rule that a client's store follows."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,16 +16,15 @@ from mrm_sdk.errors import DatasetError
 
 
 def from_ratings(dataset: Dataset, *, limit: int | None = None, seed: int = 0) -> Dataset:
-    """Lets users' ratings take the place of their support comparisons.
+    """Replaces users' support comparisons by those that their ratings make.
 
-    Query comparisons stay, so that both kinds of feedback are judged alike; where the data set has none at all, the
-    ratings give them too. A rating whose phase is not stated is support if its item is in none of the user's query
-    comparisons; so items that the user never compared are support, too. The latest rating of an item counts; of those
-    without a time, the last.
+    Query comparisons stay, so that both kinds of feedback are judged the same way; if the data set has no comparisons,
+    the ratings give query comparisons too. A rating without a phase is support if its item is in none of the user's
+    query comparisons. Only the newest rating of an item counts; of those without a time, the last.
 
     Args:
         dataset: read with ``ratings=True``.
-        limit: most comparisons per user and phase; a sample then weighs as much as all of them would.
+        limit: most comparisons per user and phase; a sample of them has the same total weight.
         seed: of that sample.
 
     Returns:
@@ -37,70 +37,93 @@ def from_ratings(dataset: Dataset, *, limit: int | None = None, seed: int = 0) -
     ratings = dataset.ratings
     if ratings is None or not len(ratings):
         raise DatasetError("This data set has no ratings; it needs a ratings.csv, or rows with rating or thumb.")
-    prompts: dict[str | None, int] = {}
-    seen = np.unique(ratings.item)
-    prompt = np.zeros(len(dataset.items), np.int64)
-    prompt[seen] = [prompts.setdefault(dataset.items[int(i)].prompt, len(prompts)) for i in seen]
     phase = _phases(dataset, ratings)
-    wanted = (SUPPORT, QUERY) if not len(dataset) else (SUPPORT,)
-    rng = np.random.default_rng(seed)
-
-    # The latest rating of each user and item; rows then lie user by user and phase by phase.
-    when = np.full(len(ratings), np.inf)  # a client records what has no time as said now
-    for row, moment in ratings.created_at.items():
-        when[row] = moment.timestamp()
-    order = np.lexsort((np.arange(len(ratings)), when, ratings.item, phase, ratings.user))
-    key = np.stack([ratings.user, phase, ratings.item])[:, order]
-    last = np.append((np.diff(key) != 0).any(0), True)
-    order = order[last]
-    group = ratings.user[order] * 3 + phase[order] + 1
-    starts = np.flatnonzero(np.append(True, np.diff(group) != 0))
-    columns: list[tuple[NDArray[np.int64], ...]] = []
-    strengths = []
-    for rows in np.split(order, starts[1:]):
-        if phase[rows[0]] not in wanted:
-            continue
-        items = ratings.item[rows]
-        better, worse, strength = rated_pairs(ratings.value[rows], prompt[items], ratings.strength[rows])
-        if limit is not None and len(strength) > limit:
-            kept = np.sort(rng.choice(len(strength), limit, replace=False))
-            whole = strength.sum()
-            better, worse, strength = better[kept], worse[kept], strength[kept]
-            strength = strength * whole / strength.sum()
-        same = np.ones(len(strength), np.int64)
-        columns.append((same * ratings.user[rows[0]], items[better], items[worse], same * phase[rows[0]]))
-        strengths.append(strength)
-    if not any((given == SUPPORT).any() for *_, given in columns):
+    used_phases = (SUPPORT, QUERY) if not len(dataset) else (SUPPORT,)
+    prompt, rng = _prompts(dataset, ratings), np.random.default_rng(seed)
+    parts = [
+        _compare(ratings, rows, prompt, limit, rng, phase=int(phase[rows[0]]))
+        for rows in _newest_by_user_and_phase(ratings, phase)
+        if phase[rows[0]] in used_phases
+    ]
+    if not any((part.phase == SUPPORT).any() for part in parts):
         raise DatasetError(
             "These ratings give no support comparison: a user must have rated two responses to one prompt differently, "
             "neither of them stated as query nor in a query comparison of the user. Add ratings, or check their phases."
         )
-    kept = np.flatnonzero(dataset.phase == QUERY)
-    user, chosen, rejected, phases = (
-        np.concatenate([given[kept], *new])
-        for given, new in zip(
-            (dataset.user, dataset.chosen, dataset.rejected, dataset.phase),
-            zip(*columns, strict=True) if columns else [()] * 4,
-            strict=True,
-        )
-    )
-    added = len(user) - len(kept)
+    query = np.flatnonzero(dataset.phase == QUERY)
+
+    def column(name: str) -> NDArray[Any]:
+        return np.concatenate([getattr(dataset, name)[query], *(getattr(part, name) for part in parts)])
+
+    user = column("user")
     return replace(
         dataset,
         user=user,
-        chosen=chosen,
-        rejected=rejected,
-        phase=phases,
-        tie=np.append(dataset.tie[kept], np.zeros(added, bool)),
-        strength=np.concatenate([dataset.strength[kept], *strengths]),
+        chosen=column("chosen"),
+        rejected=column("rejected"),
+        phase=column("phase"),
+        tie=np.append(dataset.tie[query], np.zeros(len(user) - len(query), bool)),
+        strength=column("strength"),
         event_ids=[f"rated-{row}" for row in range(len(user))],
         created_at=[None] * len(user),
         ratings=None,
     )
 
 
+class _Comparisons(NamedTuple):
+    """Comparisons that ratings of one user and phase make, one column per field."""
+
+    user: NDArray[np.int64]
+    chosen: NDArray[np.int64]
+    rejected: NDArray[np.int64]
+    phase: NDArray[np.int64]
+    strength: NDArray[np.float64]
+
+
+def _prompts(dataset: Dataset, ratings: Ratings) -> NDArray[np.int64]:
+    """A number for the prompt of each rated item, equal if the prompts are, [items]."""
+    numbers: dict[str | None, int] = {}
+    rated = np.unique(ratings.item)
+    prompt = np.zeros(len(dataset.items), np.int64)
+    prompt[rated] = [numbers.setdefault(dataset.items[int(i)].prompt, len(numbers)) for i in rated]
+    return prompt
+
+
+def _newest_by_user_and_phase(ratings: Ratings, phase: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """Rows of the newest rating of each user, phase and item, in groups of one user and phase."""
+    when = np.full(len(ratings), np.inf)  # a client records a rating without a time as made now
+    for row, moment in ratings.created_at.items():
+        when[row] = moment.timestamp()
+    order = np.lexsort((np.arange(len(ratings)), when, ratings.item, phase, ratings.user))
+    key = np.stack([ratings.user, phase, ratings.item])[:, order]
+    order = order[np.append((np.diff(key) != 0).any(0), True)]
+    group = ratings.user[order] * 3 + phase[order] + 1
+    return np.split(order, np.flatnonzero(np.diff(group) != 0) + 1)
+
+
+def _compare(
+    ratings: Ratings,
+    rows: NDArray[np.int64],
+    prompt: NDArray[np.int64],
+    limit: int | None,
+    rng: np.random.Generator,
+    *,
+    phase: int,
+) -> _Comparisons:
+    """The comparisons of one user's ratings in one phase; of more than ``limit`` a sample of the same total weight."""
+    items = ratings.item[rows]
+    better, worse, strength = rated_pairs(ratings.value[rows], prompt[items], ratings.strength[rows])
+    if limit is not None and len(strength) > limit:
+        sample = np.sort(rng.choice(len(strength), limit, replace=False))
+        total = strength.sum()
+        better, worse, strength = better[sample], worse[sample], strength[sample]
+        strength = strength * total / strength.sum()
+    same = np.ones(len(strength), np.int64)
+    return _Comparisons(same * ratings.user[rows[0]], items[better], items[worse], same * phase, strength)
+
+
 def _phases(dataset: Dataset, ratings: Ratings) -> NDArray[np.int64]:
-    """The phase of each rating: as stated, or by the user's comparisons of the item; −1 where both phases have it."""
+    """The phase of each rating: the stated one, or by the user's comparisons of the item; −1 if both phases have it."""
     size = len(dataset.items)
     halves = []
     for phase in (SUPPORT, QUERY):
@@ -109,6 +132,6 @@ def _phases(dataset: Dataset, ratings: Ratings) -> NDArray[np.int64]:
         pairs = np.concatenate([user * size + dataset.chosen[rows], user * size + dataset.rejected[rows]])
         halves.append(np.isin(ratings.user * size + ratings.item, pairs))
     support, query = halves
-    # What no query comparison holds cannot leak into the query, whether it was compared or not.
+    # An item in no query comparison cannot leak into the query, whether it was compared or not.
     derived = np.where(~query, SUPPORT, np.where(~support, QUERY, -1))
     return np.where(ratings.phase >= 0, ratings.phase, derived)

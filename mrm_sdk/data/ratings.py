@@ -1,4 +1,4 @@
-"""Ratings and thumbs: how much one user liked one item, as columns; imports errors and numpy only."""
+"""Ratings and thumbs: how much one user liked one item, as columns."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Ratings:
         item: index into ``items``, [m].
         value: on the users' own scale; a thumb is +1 or −1, [m] float64.
         phase: support (0) or query (1), as given, or split so that they share no item of a user; −1: not known, [m].
-        event_ids: those that were given, by row.
-        created_at: likewise.
+        event_ids: those in the file, by row.
+        created_at: those in the file, by row.
         strength: how much each counts, above 0 and up to 100; 1 by default, [m] float64.
     """
 

@@ -1,4 +1,4 @@
-"""Rows of JSON Lines, CSV and Parquet files, each with the place it came from; imports errors only."""
+"""Rows of JSON Lines, CSV and Parquet files, each with the location it came from."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FOREIGN = (*SUFFIXES, ".json", ".json.gz")
 
 
 def read_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yields ``(place, row)`` for each row of a file; the place names file and line, for messages.
+    """Yields ``(location, row)`` for each row of a file; the location names file and line, for messages.
 
     Raises:
         DatasetError: the file cannot be read or parsed; the message names the line.

@@ -1,4 +1,4 @@
-"""Which texts share a run of the encoder: those of like length, as many as a budget of tokens holds; imports numpy."""
+"""Which texts share a run of the encoder: those of like length, as many as a budget of tokens holds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An exported encoder on disk, opened and verified, or written; imports bundle's files, writing and specification."""
+"""An exported encoder on disk, opened and verified, or written."""
 
 from __future__ import annotations
 

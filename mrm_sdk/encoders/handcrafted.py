@@ -1,4 +1,4 @@
-"""What can be counted in an answer, as numbers beside its embedding; imports errors, numpy and the standard library.
+"""What can be counted in an answer, as numbers beside its embedding.
 
 An embedding says what a text is about, and hardly how long it is or how it is laid out; people's tastes differ in both.
 Word lists and reading ease are English: of other languages they see nothing, and the rest is counted all the same.
@@ -167,7 +167,7 @@ _LISTS = {
 
 
 def measure(texts: Sequence[tuple[str | None, str]]) -> NDArray[np.float32]:
-    """Measures answers, each in the light of its prompt or of none; in time linear in their length.
+    """Measures answers, each with its prompt or without one; in time linear in their length.
 
     Args:
         texts: (prompt or ``None``, response) pairs, n of them; any string will do.
@@ -177,11 +177,11 @@ def measure(texts: Sequence[tuple[str | None, str]]) -> NDArray[np.float32]:
     """
     out = np.zeros((len(texts), len(NAMES)), np.float32)
     # Answers to one prompt mostly follow each other.
-    last, asked = None, _Asked.of(None)
+    last, prompt_words = None, _PromptWords.of(None)
     for row, (prompt, response) in enumerate(texts):
         if prompt != last:
-            last, asked = prompt, _Asked.of(prompt)
-        out[row] = _features(response, asked)
+            last, prompt_words = prompt, _PromptWords.of(prompt)
+        out[row] = _features(response, prompt_words)
     return out
 
 
@@ -229,7 +229,7 @@ class Statistics(NamedTuple):
         return coordinates
 
 
-class _Asked(NamedTuple):
+class _PromptWords(NamedTuple):
     """What is compared with an answer: the prompt's length, and its long words."""
 
     characters: int
@@ -240,10 +240,10 @@ class _Asked(NamedTuple):
         return cls(len(prompt or ""), _long(_words(prompt or "")))
 
 
-def _features(text: str, asked: _Asked) -> Features:
+def _features(text: str, prompt_words: _PromptWords) -> Features:
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     body = text.strip()
-    # Everything that is asked of single characters is asked once of each distinct one.
+    # Everything that is prompt_words of single characters is prompt_words once of each distinct one.
     characters = Counter(text)
     letters = _total(characters, str.isalpha)
     words = _words(text)
@@ -282,9 +282,9 @@ def _features(text: str, asked: _Asked) -> Features:
         affirms=float(_AFFIRMS.match(start) is not None),
         declines=float(_DECLINES.match(start) is not None),
         unfinished=float(bool(body) and body[-1] not in _FINISHED),
-        prompt_length=math.log1p(len(text)) - math.log1p(asked.characters) if asked.characters else 0.0,
-        prompt_covered=len(long & asked.words) / max(1, len(asked.words)),
-        prompt_repeated=len(long & asked.words) / max(1, len(long)),
+        prompt_length=math.log1p(len(text)) - math.log1p(prompt_words.characters) if prompt_words.characters else 0.0,
+        prompt_covered=len(long & prompt_words.words) / max(1, len(prompt_words.words)),
+        prompt_repeated=len(long & prompt_words.words) / max(1, len(long)),
         **{name: sum(counts[word] for word in listed) / max(1, len(words)) for name, listed in _LISTS.items()},
     )
 

@@ -1,4 +1,4 @@
-"""A language model's last hidden state as embedding, as reward models use it; imports bundle's digests, local, tokens.
+"""A language model's last hidden state as embedding, as reward models use it.
 
 Needs the extra ``[minilm]``, which brings transformers. For models that fill a GPU and are to run in torch, as in
 recipes that encode a data set once; ``mrm encoder export`` makes one that bundles carry.

@@ -1,4 +1,4 @@
-"""The encoder that travels in a bundle: tokens -> pooled vector or base rewards; imports bundle and tokens."""
+"""The encoder that travels in a bundle: tokens -> pooled vector or base rewards."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""From a prompt and a response to token ids: as a pair of segments, or as a chat in the model's own template.
-
-Imports bundle's specification, tokenizers and jinja2.
-"""
+"""From a prompt and a response to token ids: as a pair of segments, or as a chat in the model's own template."""
 
 from __future__ import annotations
 
@@ -88,11 +85,11 @@ class Segments:
         most = [room - shorter] * len(rows)
         if pair and sum(lengths) > room:
             most[lengths[0] > lengths[1]] = shorter
-        kept = [self._cut(row, allowed) for (_, row), allowed in zip(rows, most, strict=True)]
+        truncated = [self._cut(row, allowed) for (_, row), allowed in zip(rows, most, strict=True)]
         ids: list[int] = []
         segments: list[int] = []
         for sequence, token, segment in self._frames[pair]:
-            inserted = [token] if sequence is None else kept[sequence]
+            inserted = [token] if sequence is None else truncated[sequence]
             ids += inserted
             segments += [segment] * len(inserted)
         return Tokens(ids, segments)
@@ -143,9 +140,9 @@ class Chat:
     def __init__(self, tokenizer: bytes, template: bytes, max_tokens: int) -> None:
         self.tokenizer, self._max_tokens = read_tokenizer(tokenizer)[0], max_tokens
         try:
-            given = json.loads(template)
-            self._special = {str(name): str(token) for name, token in given["tokens"].items()}
-            self._template = _compiled(given["template"])
+            parsed = json.loads(template)
+            self._special = {str(name): str(token) for name, token in parsed["tokens"].items()}
+            self._template = _compiled(parsed["template"])
         except Exception as error:  # noqa: BLE001  templates are programs, whose compiler raises what it likes
             raise BundleMismatchError(f"{CHAT_TEMPLATE} cannot be read: {str(error)[:200]}") from None
 
@@ -166,8 +163,8 @@ class Chat:
         messages = [*messages_of(prompt), {"role": "assistant", "content": response}]
         try:
             # Templates tell "none" from "not defined": what transformers defines is defined here.
-            given = {"messages": messages, "tools": None, "documents": None, "add_generation_prompt": False}
-            return self._template.render(given, **self._special)
+            variables = {"messages": messages, "tools": None, "documents": None, "add_generation_prompt": False}
+            return self._template.render(variables, **self._special)
         except Exception as error:  # as above
             raise EncoderError(f"The chat template refuses a conversation: {str(error)[:200]}") from error
 
@@ -246,7 +243,7 @@ def messages_of(prompt: str | None) -> list[dict[str, str]]:
 
 
 def _compiled(source: str) -> Template:
-    """A template as the authors of chat templates expect it, in a sandbox: it comes with a model, from anybody."""
+    """Compiles a chat template as its authors expect, in a sandbox, because it comes with an untrusted model."""
     from jinja2.exceptions import TemplateError
     from jinja2.ext import Extension, loopcontrols
     from jinja2.sandbox import ImmutableSandboxedEnvironment

@@ -1,7 +1,7 @@
-"""What this machine can really run graphs on, tried out in a child process; imports providers and settings.
+"""Which execution providers really work on this machine, tried in a child process.
 
-Loading a driver and its libraries can hang, crash, or write to the terminal from C++. All of it happens in a child:
-what it writes is kept as the reason of a failure, and what kills it is left out when the rest is tried again.
+Loading a driver and its libraries can hang, crash, or write to the terminal from C++. All of it happens in a child
+process: its output becomes the reason of a failure, and a question that kills it is skipped when the rest is retried.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import numpy as np
 from mrm_sdk.runtime.providers import CPU, onnxruntime, preload, with_options
 from mrm_sdk.settings import Settings
 
-# x [n, 2] float32 -> y = x [[1, 2], [3, 4]]: a matrix product, the operation that all else here is made of.
+# x [n, 2] float32 -> y = x [[1, 2], [3, 4]]: a matrix product, the operation that our graphs consist of.
 GRAPH: Final = base64.b64decode(
     "CAg6YwoRCgF4CgF3EgF5IgZNYXRNdWwSBXByb2JlKhsIAggCEAEiEAAAgD8AAABAAABAQAAAgEBCAXdaFAoBeBIPCg0IARIJCgMSAW4KAggCYhQK"
     "AXkSDwoNCAESCQoDEgFuCgIIAkIECgAQEQ=="
@@ -33,9 +33,9 @@ GRAPH: Final = base64.b64decode(
 _INPUT: Final = ((1.0, 0.0), (0.0, 1.0), (2.0, 3.0))
 _OUTPUT: Final = ((1.0, 2.0), (3.0, 4.0), (11.0, 16.0))
 
-_PATIENCE: Final = 90.0
-_CHILD: Final = "from mrm_sdk.runtime.accelerators import answer; answer()"
-# Begins every line that is the child's own and not a library's.
+_TIMEOUT: Final = 90.0
+_CHILD: Final = "from mrm_sdk.runtime.accelerators import answer_questions; answer_questions()"
+# Marks the lines that the child itself writes, as opposed to a library.
 _MARK: Final = "\x1emrm "
 _PASSED_ON: Final = {"providers", "device_id", "gpu_mem_limit", "arena_extend_strategy"}
 _COLOUR: Final = re.compile(r"\x1b?\[[0-9;]*m")
@@ -55,35 +55,35 @@ class Trial:
 
 @dataclass(frozen=True)
 class Nvidia:
-    """What there is of NVIDIA.
+    """NVIDIA's driver, GPUs and libraries on this machine.
 
     Args:
-        card: whether the machine has a GPU of NVIDIA's, usable or not.
-        gpus: the names of those that the driver gives to this process.
-        driver: the newest CUDA that the driver runs, as ``13.0``; empty without a driver.
+        card: whether the machine has an NVIDIA GPU, usable or not.
+        gpus: the names of those that this process may use.
+        driver: the newest CUDA version that the driver runs, as ``13.0``; empty without a driver.
         why: the driver's reason for giving no GPU.
-        found: versions of CUDA's runtime and of cuDNN, where they can be loaded.
-        missing: libraries that the installed ONNX Runtime wants and that cannot be loaded, on Linux.
+        libraries: versions of the CUDA runtime and of cuDNN, if they can be loaded.
+        missing: libraries that the installed ONNX Runtime needs and that cannot be loaded, on Linux.
     """
 
     card: bool = False
     gpus: tuple[str, ...] = ()
     driver: str = ""
     why: str = ""
-    found: tuple[str, ...] = ()
+    libraries: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Survey:
-    """What was found out.
+    """What works on this machine.
 
     Args:
-        trials: every provider that ONNX Runtime says it has, tried.
+        trials: of every provider that ONNX Runtime lists.
         cuda: the version of CUDA that ONNX Runtime was built for; empty for a build without it.
         nvidia: driver, GPUs and libraries.
-        torch: what torch says of CUDA.
-        error: why ONNX Runtime could not even be asked.
+        torch: what torch says about CUDA.
+        error: why ONNX Runtime could not be loaded.
     """
 
     trials: tuple[Trial, ...]
@@ -94,7 +94,7 @@ class Survey:
 
     @property
     def listed(self) -> list[str]:
-        """The providers that ONNX Runtime says it has."""
+        """The providers that ONNX Runtime lists."""
         return [trial.provider for trial in self.trials]
 
     @property
@@ -103,17 +103,17 @@ class Survey:
         return frozenset(trial.provider for trial in self.trials if trial.started)
 
 
-def survey(settings: Settings, patience: float = _PATIENCE) -> Survey:
+def survey(settings: Settings, timeout: float = _TIMEOUT) -> Survey:
     """Tries every provider that ONNX Runtime lists, and looks for NVIDIA's driver and libraries.
 
     Takes a few seconds; nothing reaches the terminal and nothing is left loaded in this process.
 
     Args:
         settings: which device, and how much of its memory.
-        patience: seconds until a child that says nothing more is given up.
+        timeout: seconds of silence after which the child is stopped.
     """
     answers: dict[str, dict[str, Any]] = {}
-    while (unanswered := _ask(settings, answers, patience)) is not None:
+    while (unanswered := _run_child(settings, answers, timeout)) is not None:
         name, reason = unanswered
         answers[name] = {"error": reason}
     runtime, nvidia, torch = (answers.get(name, {}) for name in ("runtime", "nvidia", "torch"))
@@ -122,11 +122,11 @@ def survey(settings: Settings, patience: float = _PATIENCE) -> Survey:
         trials=tuple(Trial(name, error is None, error or "") for name, error in errors.items()),
         cuda=runtime.get("cuda", ""),
         nvidia=Nvidia(
-            card=has_card() or "error" in nvidia,  # a driver that breaks is there for something
+            card=has_card() or "error" in nvidia,  # a driver that fails belongs to a GPU
             gpus=tuple(nvidia.get("gpus", ())),
             driver=nvidia.get("driver", ""),
             why=nvidia.get("error", nvidia.get("why", "")),
-            found=tuple(nvidia.get("found", ())),
+            libraries=tuple(nvidia.get("libraries", ())),
             missing=tuple(nvidia.get("missing", ())),
         ),
         torch=torch.get("error", torch.get("says", "")),
@@ -134,25 +134,25 @@ def survey(settings: Settings, patience: float = _PATIENCE) -> Survey:
     )
 
 
-def _ask(settings: Settings, answers: dict[str, dict[str, Any]], patience: float) -> tuple[str, str] | None:
-    """Has a child answer what is open, into ``answers``; returns the question that it died of, and how."""
-    asked = json.dumps({"settings": settings.model_dump(include=_PASSED_ON), "answers": answers})
+def _run_child(settings: Settings, answers: dict[str, dict[str, Any]], timeout: float) -> tuple[str, str] | None:
+    """Lets a child process answer open questions, into ``answers``; returns the question it died of, and the reason."""
+    request = json.dumps({"settings": settings.model_dump(include=_PASSED_ON), "answers": answers})
     # The child's settings are those given, not those of an environment in which another may be invalid.
     environment = {name: value for name, value in os.environ.items() if not name.upper().startswith("MRM_")}
     environment["ORT_DISABLE_TELEMETRY"] = "1"  # from 1.29 on, importing it would leave files in the home folder
     try:
         done = subprocess.run(  # noqa: S603  our own interpreter, our own code
             [sys.executable, "-P", "-c", _CHILD],
-            input=asked.encode(),
+            input=request.encode(),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env=environment,
-            timeout=patience,
+            timeout=timeout,
             check=False,
         )
         written, ending = done.stdout, _ending(done.returncode)
     except subprocess.TimeoutExpired as late:
-        written, ending = late.stdout or b"", f"no answer within {patience:.0f} s"
+        written, ending = late.stdout or b"", f"no answer within {timeout:.0f} s"
     except OSError as error:
         written, ending = b"", f"{sys.executable} cannot be started: {error.strerror}"
     question, noise = "", []
@@ -185,11 +185,11 @@ def _reason(noise: list[str], error: str) -> str:
     return f"{absent[1]} cannot be loaded" if absent else error or "".join(text[-1:])[-300:] or "it gave no reason"
 
 
-def answer() -> None:
+def answer_questions() -> None:
     """The child's side: settings and what is known on standard input, questions and answers on standard output."""
-    given = json.load(sys.stdin)
-    answers: dict[str, dict[str, Any]] = given["answers"]
-    for name, question in _questions(Settings(**given["settings"]), answers):
+    request = json.load(sys.stdin)
+    answers: dict[str, dict[str, Any]] = request["answers"]
+    for name, question in _questions(Settings(**request["settings"]), answers):
         if name in answers:
             continue
         _tell({"question": name})
@@ -230,8 +230,8 @@ def _try(provider: str, settings: Settings) -> dict[str, Any]:
     options = runtime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    asked = [with_options(name, settings) for name in dict.fromkeys((provider, CPU))]
-    session = runtime.InferenceSession(GRAPH, options, providers=asked, enable_fallback=0)
+    with_cpu = [with_options(name, settings) for name in dict.fromkeys((provider, CPU))]
+    session = runtime.InferenceSession(GRAPH, options, providers=with_cpu, enable_fallback=0)
     if provider not in session.get_providers():
         return {"error": ""}  # the reason is in what it wrote
     (result,) = session.run(None, {"x": np.array(_INPUT, np.float32)})
@@ -248,7 +248,7 @@ def _torch() -> dict[str, Any]:
 
 
 def _nvidia(cuda: str) -> dict[str, Any]:
-    found: list[str] = []
+    versions: list[str] = []
     missing: list[str] = []
     if cuda and sys.platform == "linux":
         preload(onnxruntime())
@@ -259,10 +259,10 @@ def _nvidia(cuda: str) -> dict[str, Any]:
                 missing.append(name)
                 continue
             if name.startswith("libcudart"):
-                found.append(f"CUDA runtime {_dotted(_number(library.cudaRuntimeGetVersion))}")
+                versions.append(f"CUDA runtime {_dotted(_number(library.cudaRuntimeGetVersion))}")
             if name.startswith("libcudnn"):
-                found.append(f"cuDNN {_dotted(library.cudnnGetVersion() // 10)}")
-    return {"found": found, "missing": missing, **_driver()}
+                versions.append(f"cuDNN {_dotted(library.cudnnGetVersion() // 10)}")
+    return {"libraries": versions, "missing": missing, **_driver()}
 
 
 def libraries(cuda: str) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Runs a session on buffers that already lie on its device; imports nothing of ours but errors, and torch when asked.
+"""Runs a session on buffers that already lie on its device.
 
 A session's plain ``run`` allocates on the device for inputs and outputs on every call. Here inputs are written into
 buffers that stay, results come out of one that stays, and a torch tensor is read where it lies.

@@ -1,4 +1,4 @@
-"""How many CPUs this process may really use; imports the standard library only."""
+"""How many CPUs this process may really use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which execution providers ONNX Runtime is asked for, and with which options; imports settings and errors."""
+"""Which execution providers ONNX Runtime is asked for, and with which options."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def with_options(provider: str, settings: Settings) -> tuple[str, dict[str, str]
         options = {
             "device_id": str(settings.device_id),
             "arena_extend_strategy": _ARENA[settings.arena_extend_strategy],
-            # TensorFloat-32 rounds to 10 bits: whoever asks for float32 gets float32, and float16 is faster still.
+            # TensorFloat-32 rounds to 10 bits: float32 means float32 here, and float16 is faster still.
             "use_tf32": "0",
         }
         if settings.gpu_mem_limit:

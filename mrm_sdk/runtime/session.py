@@ -1,4 +1,4 @@
-"""ONNX Runtime sessions: opened late, checked for the provider that really started; imports providers and binding."""
+"""ONNX Runtime sessions: opened late, checked for the provider that really started."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ class GraphSession:
             BundleMismatchError: the graph is not one of ours.
             EncoderError: the runtime refused the inputs.
             OutOfMemoryError: they do not fit into memory.
-            ProviderError: under ``strict_providers``, the provider asked for did not start.
+            ProviderError: under ``strict_providers``, the provider providers_to_try for did not start.
             MissingDependencyError: there is no ONNX Runtime.
         """
         opened = self._open()
@@ -172,7 +172,7 @@ class GraphSession:
     ) -> None:
         """Runs batches and writes each one's output to its rows of ``out`` [n, width].
 
-        A batch that does not fit into memory is run in two halves, and these likewise, with a warning once.
+        A batch that does not fit into memory is run in two halves, and these in halves again, with a warning once.
 
         Args:
             out: is written.
@@ -194,16 +194,16 @@ class GraphSession:
                 for half in np.array_split(rows, 2):
                     work(half)
 
-        pool, given = self._open().pool, iter(batches)
-        beginning = list(islice(given, 2))
+        pool, remaining = self._open().pool, iter(batches)
+        beginning = list(islice(remaining, 2))
         if pool is None or len(beginning) < 2:
-            for rows in chain(beginning, given):
+            for rows in chain(beginning, remaining):
                 work(rows)
             return
-        # Few at a time: whoever asks for one text waits for a few batches of another's long list, not for all of them.
+        # Few at a time: a call with one text waits for a few batches of another call's long list, not for all of them.
         under_way: deque[Future[None]] = deque()
         try:
-            for rows in chain(beginning, given):
+            for rows in chain(beginning, remaining):
                 if len(under_way) == 2 * self.threads:
                     under_way.popleft().result()
                 under_way.append(pool.submit(work, rows))
@@ -254,12 +254,12 @@ class GraphSession:
         pool = ThreadPoolExecutor(workers, "mrm_sdk") if workers > 1 else None
         return _Opened(os.getpid(), session, providers, bound, workers, pool)
 
-    def _session(self, runtime: Any, asked: list[str]) -> tuple[Any, str]:
-        """An open session, and why it is on the CPU where that was not asked for."""
+    def _session(self, runtime: Any, providers_to_try: list[str]) -> tuple[Any, str]:
+        """An open session, and why it is on the CPU where that was not providers_to_try for."""
         options = runtime.SessionOptions()
         # A plan of memory is kept for every shape there ever was. On a GPU, whose batches are of any size, these
         # would grow without end, and each plan's one large block would fit no hole that another one left.
-        options.enable_mem_pattern = asked == [CPU]
+        options.enable_mem_pattern = providers_to_try == [CPU]
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
@@ -269,10 +269,10 @@ class GraphSession:
         graph, why = self._read(), ""
         try:
             try:
-                session = self._start_on(runtime, graph, options, asked)
+                session = self._start_on(runtime, graph, options, providers_to_try)
             except Exception as error:
                 # Where it is the accelerator's fault the CPU can still do it, and where it is the graph's it cannot.
-                if asked == [CPU]:
+                if providers_to_try == [CPU]:
                     raise
                 why = " ".join(str(error).split())[:200]
                 session = self._start_on(runtime, graph, options, [CPU])
@@ -285,9 +285,9 @@ class GraphSession:
         return session, why
 
     def _start_on(self, runtime: Any, graph: bytes, options: Any, providers: list[str]) -> Any:
-        asked = [with_options(provider, self._settings) for provider in providers]
+        providers_to_try = [with_options(provider, self._settings) for provider in providers]
         # Its own fallback prints to standard output.
-        return runtime.InferenceSession(graph, options, providers=asked, enable_fallback=0)
+        return runtime.InferenceSession(graph, options, providers=providers_to_try, enable_fallback=0)
 
     def _check(self, session: Any) -> None:
         inputs = {graph_input.name for graph_input in session.get_inputs()}

@@ -99,13 +99,13 @@ class Thumb(_Judgement):
     """A thumb up or down: a :class:`Rating` of 1 or −1, with the same arguments, results and errors.
 
     Args:
-        user_id: see :class:`Rating`, as for the rest.
-        prompt: see there.
-        response: what was judged.
+        user_id: the host's own id of the user, at most 255 characters.
+        prompt: ``None``, a text, or chat messages ``[{"role", "content"}]``.
+        response: the judged response, a text or a :class:`~mrm_sdk.Response`.
         up: whether the user liked it.
-        strength: see there.
-        event_id: see there.
-        created_at: see there.
+        strength: how much this judgement counts, 1 for an ordinary one, in (0, 100].
+        event_id: makes recording idempotent; a new UUIDv7 by default.
+        created_at: when the user judged, with a time zone, at most a day ahead of this clock; now by default.
     """
 
     response: Side
@@ -153,10 +153,10 @@ class Ranking(_Judgement):
     @classmethod
     def _different(cls, responses: tuple[str | Response, ...]) -> tuple[str | Response, ...]:
         first: dict[bytes, int] = {}
-        for place, response in enumerate(responses):
-            before = first.setdefault(Item.of(None, response).key, place)
-            if before != place:
-                raise ValueError(f"each response may appear once; those at {before} and {place} are the same")
+        for index, response in enumerate(responses):
+            before = first.setdefault(Item.of(None, response).key, index)
+            if before != index:
+                raise ValueError(f"each response may appear once; those at {before} and {index} are the same")
         return responses
 
     @field_validator("event_id")

@@ -1,4 +1,4 @@
-"""What every schema rests on: a frozen pydantic base, arrays that cannot be written to, checked text and ids."""
+"""The base of all schemas: a frozen pydantic model, read-only arrays, checked text and ids."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Frozen(BaseModel):
     def __hash__(self) -> int:
         return hash(self._content())
 
-    # A copy from another process or from deepcopy is made anew, and so is frozen too.
+    # A copy from another process is constructed again, and so is frozen too.
     def __reduce__(self) -> tuple[Any, ...]:
         values = {name: getattr(self, name) for name in type(self).model_fields}
         return _make, (type(self), {k: dict(v) if isinstance(v, MappingProxyType) else v for k, v in values.items()})

@@ -1,4 +1,4 @@
-"""What is judged and encoded: prompts, responses, and items, a response in the light of its prompt."""
+"""What is judged and encoded: prompts, responses, and items, which are a response to a prompt."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ PromptField = Annotated[str | tuple[Message, ...] | None, BeforeValidator(_promp
 
 @dataclass(frozen=True, eq=False)
 class Item:
-    """What is encoded: a response in the light of its prompt."""
+    """What is encoded: a response to its prompt."""
 
     prompt: str | None
     text: str | None
@@ -138,7 +138,7 @@ class Item:
 
     @cached_property
     def key(self) -> bytes:
-        """SHA-256 over the content: equal items are the same item, whoever judged them."""
+        """SHA-256 over the content: equal items are one item for all users."""
         digest = hashlib.sha256(json.dumps([self.prompt, self.text]).encode())
         if self.embedding is not None:
             digest.update(self.embedding.tobytes())

@@ -17,19 +17,19 @@ Array = Annotated[NDArray[np.float64], BeforeValidator(lambda v: v if v is None 
 
 
 class Refusal(NamedTuple):
-    """Feedback that was not stored: its position in what was handed in, and why."""
+    """Feedback that was not stored: its index in the call, and the reason."""
 
-    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody calls on a refusal
+    index: int  # type: ignore[assignment]  # hides tuple.index, which makes no sense on a refusal
     reason: str
 
 
 class Recorded(Frozen):
-    """What became of recorded feedback; a ranking counts as one, whatever number of comparisons it makes.
+    """Counts of recorded feedback; a ranking counts as one, however many comparisons it makes.
 
     Args:
         accepted: how many were stored, and are durable.
         duplicates: how many had been recorded before.
-        rejected: which ones were refused, by their place in what was handed in, and why.
+        rejected: which ones were refused, by their index in the call, and why.
     """
 
     accepted: int
@@ -41,13 +41,13 @@ class UserReward(Frozen):
     """One user's reward model: ``r(x, y) = weights · φ(x, y)``.
 
     Args:
-        user_id: whose.
+        user_id: of the user.
         weights: [K] float64.
         covariance: [K, K] float64, the Laplace posterior covariance; ``None`` under ``gradient`` adaptation.
-        comparisons: how many comparisons and ratings the weights have seen; 0 means the prior. A ranking of n counts
-            as the n (n − 1) / 2 comparisons that it makes, and only the newest rating of a response counts.
+        comparisons: how many comparisons and ratings the weights were adapted to; 0 means the prior. A ranking of n
+            counts as the n (n − 1) / 2 comparisons that it makes, and only the newest rating of a response counts.
         revision: how often these weights were stored; 0 means never.
-        fingerprint: of the bundle that they belong to.
+        fingerprint: of the bundle that the weights belong to.
     """
 
     user_id: str
@@ -62,9 +62,9 @@ class Ranked(Frozen):
     """A response, ranked.
 
     Args:
-        index: its place in what was handed in.
+        index: in the list of responses.
         score: its reward for the user; only differences mean anything.
-        response: itself.
+        response: the response itself.
     """
 
     index: int
@@ -73,7 +73,7 @@ class Ranked(Frozen):
 
 
 class Forgotten(Frozen):
-    """How many rows of each table went with a user."""
+    """How many rows of each table were deleted with a user."""
 
     user_id: str
     rows: Annotated[Mapping[str, int], AfterValidator(MappingProxyType), PlainSerializer(dict, return_type=dict)]
@@ -88,7 +88,7 @@ class Rebuilt(Frozen):
 
 
 class Pruned(Frozen):
-    """How many rows of each table went, and from before when: such events stay out."""
+    """How many rows of each table were deleted, and the time before which events are now refused."""
 
     before: AwareDatetime
     rows: Annotated[Mapping[str, int], AfterValidator(MappingProxyType), PlainSerializer(dict, return_type=dict)]

@@ -1,4 +1,4 @@
-"""Prompts with answers of known style, written for this project; imports errors only.
+"""Prompts with answers of known style, written for this project.
 
 128 prompts of the kind people ask an assistant, each with four answers. The style of an answer is a point on five
 axes, each −1 or +1, balanced within a prompt: on every axis two answers stand on either side.

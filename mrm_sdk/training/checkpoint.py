@@ -1,4 +1,4 @@
-"""What a long training has done so far, on disk, so that it goes on where it was stopped; imports safetensors."""
+"""The state of a long training on disk, so that an interrupted training resumes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Checkpoint:
     """A folder with one file of tensors per stage of a training; a file is replaced whole or not at all.
 
     Args:
-        folder: is created; a checkpoint there is gone on with.
+        folder: is created; a checkpoint there is resumed.
         identity: everything that the training's result depends on: data, settings, seed.
 
     Raises:
@@ -35,21 +35,21 @@ class Checkpoint:
         path = folder / _IDENTITY
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            found = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None
-            if found is None and any(path.suffix != _UNFINISHED for path in folder.iterdir()):
+            existing = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None
+            if existing is None and any(path.suffix != _UNFINISHED for path in folder.iterdir()):
                 raise ConfigurationError(f"{folder} holds files that are no checkpoint; choose another folder.")
-            if found is not None and found != claim:
+            if existing is not None and existing != claim:
                 raise ConfigurationError(
                     f"{folder} holds the checkpoint of another training: its data, settings or seed differ. "
                     "Delete it, or choose another folder."
                 )
-            if found is None:
+            if existing is None:
                 _replace(path, claim.encode())
         except OSError as error:
             raise OutputError(f"Cannot keep a checkpoint in {folder}: {error.strerror}.") from None
 
     def read(self, stage: str) -> dict[str, Tensor] | None:
-        """What was written last for a stage; ``None`` where nothing was.
+        """The tensors that were written last for a stage; ``None`` if there are none.
 
         Raises:
             ConfigurationError: the file is damaged.
@@ -66,7 +66,7 @@ class Checkpoint:
             raise ConfigurationError(f"{path} is damaged ({error}); delete it to redo this part.") from None
 
     def write(self, stage: str, tensors: dict[str, Tensor]) -> None:
-        """Replaces what is known of a stage.
+        """Replaces the tensors of a stage.
 
         Raises:
             OutputError: the disk refused; what was written before is still there.
@@ -74,8 +74,8 @@ class Checkpoint:
         from safetensors.torch import save
 
         try:
-            kept = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-            _replace(self._path(stage), save(kept))
+            arrays = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+            _replace(self._path(stage), save(arrays))
         except OSError as error:
             raise OutputError(f"Cannot keep a checkpoint in {self.folder}: {error.strerror}.") from None
 

@@ -1,4 +1,4 @@
-"""Users as episodes: a support set that adapts and a query set that judges; imports data sets, core and torch."""
+"""Users as episodes: a support set that adapts and a query set that judges."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Packed(NamedTuple):
         return Pairs(z, self.strength[:, phase].to(z), self.tie[:, phase].to(z))
 
     def local(self) -> tuple[Packed, Tensor]:
-        """The same comparisons with items numbered anew, and which items those are, [used] int64."""
+        """The same comparisons with items renumbered from 0, and which items those are, [used] int64."""
         used, index = torch.unique(self.items, return_inverse=True)
         return self._replace(items=index), used
 
@@ -56,12 +56,12 @@ def pack(
         dataset: where they are.
         users: indices into ``dataset.user_ids``, [m].
         limit: most comparisons per user and phase, so that one giant user does not set the width for all.
-        rng: with it, those kept are drawn at random and shuffled; without, the first ones are kept, in order.
+        rng: with it, comparisons are drawn at random and shuffled; without, the first ones are taken, in order.
     """
-    place = np.full(len(dataset.user_ids), -1)
-    place[users] = np.arange(len(users))
-    rows = np.flatnonzero(place[dataset.user] >= 0)
-    group = place[dataset.user[rows]] * 2 + dataset.phase[rows]
+    packed_row = np.full(len(dataset.user_ids), -1)
+    packed_row[users] = np.arange(len(users))
+    rows = np.flatnonzero(packed_row[dataset.user] >= 0)
+    group = packed_row[dataset.user[rows]] * 2 + dataset.phase[rows]
     order = np.lexsort((rows if rng is None else rng.random(len(rows)), group))
     rows, group = rows[order], group[order]
     rank = np.arange(len(rows)) - np.searchsorted(group, group)

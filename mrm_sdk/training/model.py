@@ -1,4 +1,4 @@
-"""What meta-training learns: base reward functions and the prior; imports core and torch."""
+"""What meta-training learns: base reward functions and the prior."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""φ as graphs: for embeddings, in three precisions, and joined to an encoder's graph; imports encoders."""
+"""φ as graphs: for embeddings, in three precisions, and joined to an encoder's graph."""
 
 from __future__ import annotations
 
@@ -57,21 +57,21 @@ def join_base_rewards(encoder: bytes, module: BaseRewards, features: int = 0) ->
 
     model = onnx.load_model_from_string(encoder)
     graph = model.graph
-    given = POOLED
+    input_name = POOLED
     if features:
         graph.input.append(helper.make_tensor_value_info(HANDCRAFTED, TensorProto.FLOAT, ["batch", features]))
         graph.node.append(helper.make_node("Concat", [POOLED, HANDCRAFTED], [_JOINED], axis=1))
-        given = _JOINED
+        input_name = _JOINED
     graph.initializer.extend(_constants(module, torch.float32))
-    graph.node.append(_gemm(given))
+    graph.node.append(_gemm(input_name))
     graph.output.append(helper.make_tensor_value_info(REWARDS, TensorProto.FLOAT, ["batch", len(module.bias)]))
     return finished(model, check=not any(part.external_data for part in graph.initializer))
 
 
-def _gemm(given: str) -> Any:
+def _gemm(input_name: str) -> Any:
     from onnx import helper
 
-    return helper.make_node("Gemm", [given, _WEIGHT, _BIAS], [REWARDS], name=f"{REWARDS}_gemm", transB=1)
+    return helper.make_node("Gemm", [input_name, _WEIGHT, _BIAS], [REWARDS], name=f"{REWARDS}_gemm", transB=1)
 
 
 def _constants(module: BaseRewards, dtype: torch.dtype) -> list[Any]:

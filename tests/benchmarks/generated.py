@@ -1,4 +1,4 @@
-"""Data sets of any size with embeddings in a file of their own, for benchmarks and tests; imports numpy only."""
+"""Data sets of any size with embeddings in a file of their own, for benchmarks and tests."""
 
 from __future__ import annotations
 

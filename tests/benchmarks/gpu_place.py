@@ -1,4 +1,4 @@
-"""Where the parts of ``gpu_check`` run, what they share on disk, and how they time; imports the package and torch."""
+"""Where the parts of ``gpu_check`` run, what they share on disk, and how they time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What adaptation costs; imports bundle and core."""
+"""What adaptation costs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How fast data sets are read, by form; the floor is the parser alone; imports training's data sets."""
+"""How fast data sets are read, by form; the floor is the parser alone."""
 
 from __future__ import annotations
 

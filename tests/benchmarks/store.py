@@ -1,4 +1,4 @@
-"""What a client's calls cost on SQLite and PostgreSQL, beside the bare statements they need; imports the public API."""
+"""What a client's calls cost on SQLite and PostgreSQL, beside the bare statements they need."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a call costs more where the tables are large: 1,000 comparisons, then 5,000,000; imports the public API."""
+"""Whether a call costs more where the tables are large: 1,000 comparisons, then 5,000,000."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Medians over repeats, a table on the terminal, JSON under ``tests/benchmarks/results``; imports torch."""
+"""Medians over repeats, a table on the terminal, JSON under ``tests/benchmarks/results``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How fast meta-training is at the size of PRISM, and the memory it takes; imports training.
+"""How fast meta-training is at the size of PRISM, and the memory it takes.
 
 650 users with 3 conversations in support and in query, each of 3 comparisons. Every fit runs in a process of its own,
 on one core. ``paper`` visits users by gradient steps, ``newton`` by EM steps.

@@ -21,7 +21,7 @@ from mrm_sdk.storage import Database, upgrade
 from tests.conftest import Run, mrm
 
 ON_CPU = Survey((Trial(CPU, True, ""),), "", Nvidia(why="no driver of NVIDIA's is installed"), "built without CUDA", "")
-H100 = Nvidia(card=True, gpus=("NVIDIA H100",), driver="13.2", found=("CUDA runtime 13.0", "cuDNN 9.14"))
+H100 = Nvidia(card=True, gpus=("NVIDIA H100",), driver="13.2", libraries=("CUDA runtime 13.0", "cuDNN 9.14"))
 ON_GPU = Survey((Trial(CUDA, True, ""), Trial(CPU, True, "")), "13.0", H100, "built for CUDA 13.0, sees 1 GPU", "")
 GPU_FAILS = replace(ON_GPU, trials=(Trial(CUDA, False, "it broke"), Trial(CPU, True, "")))
 

@@ -80,12 +80,12 @@ def test_batched_equals_one_at_a_time(lengths: list[int], size: int) -> None:
 
 def test_without_comparisons_the_prior_comes_back_exactly() -> None:
     prior = make_prior(8)
-    nobody = alone(make_user(0, 8, 0))
-    assert torch.equal(serve(nobody, prior)[0], prior.w0)
-    assert torch.equal(newton(nobody, prior, steps=3)[0], prior.w0)
-    torch.testing.assert_close(laplace_covariance(serve(nobody, prior), nobody, prior)[0], prior.precision.inverse())
+    unknown = alone(make_user(0, 8, 0))
+    assert torch.equal(serve(unknown, prior)[0], prior.w0)
+    assert torch.equal(newton(unknown, prior, steps=3)[0], prior.w0)
+    torch.testing.assert_close(laplace_covariance(serve(unknown, prior), unknown, prior)[0], prior.precision.inverse())
     expected = torch.softmax(prior.w0, -1)
-    assert torch.equal(gradient_descent(nobody, prior.w0, steps=1, learning_rate=0.1)[0], expected)
+    assert torch.equal(gradient_descent(unknown, prior.w0, steps=1, learning_rate=0.1)[0], expected)
 
 
 def test_order_of_comparisons_does_not_matter() -> None:

@@ -22,7 +22,7 @@ def test_weights_lean_on_hard_users_and_have_mean_one() -> None:
     assert float((share * LOSSES).sum()) == pytest.approx(float(robust_objective(LOSSES, ratio=0.4, gamma=0.1)))
 
 
-def test_an_infinite_gamma_counts_everybody_alike() -> None:
+def test_an_infinite_gamma_counts_all_users_alike() -> None:
     assert robust_weights(LOSSES, ratio=0.4, gamma=math.inf).tolist() == [1] * 5
 
 
@@ -30,6 +30,6 @@ def test_a_gamma_of_zero_is_a_hard_mask() -> None:
     assert robust_weights(LOSSES, ratio=0.5, gamma=0.0).tolist() == [0, 2.5, 0, 2.5, 0]
 
 
-def test_nobody_is_harder_than_the_others() -> None:
+def test_no_user_is_harder_than_the_others() -> None:
     for gamma in (0.0, 0.5):
         assert robust_weights(torch.full((4,), 0.3), ratio=0.5, gamma=gamma).tolist() == [1] * 4

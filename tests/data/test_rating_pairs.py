@@ -91,7 +91,7 @@ def test_ratings_stated_as_query_are_left_out_where_comparisons_judge() -> None:
     assert (list(pairs(alone)), list(pairs(alone, phase=QUERY))) == ([(6, 5)], [(8, 7)])
 
 
-def test_ratings_of_items_that_nobody_compared_are_support() -> None:
+def test_ratings_of_items_that_no_user_compared_are_support() -> None:
     base = people(3)
     base = base.subset(np.flatnonzero(base.user > 0))  # so the last user here compares others' items only
     base = replace(base, user_ids=[*base.user_ids, "new"])
@@ -135,7 +135,7 @@ def test_no_ratings_are_told() -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Everybody has rated what they compared in the support, and more."""
+    """Each user has rated what they compared in the support, and more."""
     folder = write_embedded_dataset(tmp_path / "d", users=10)
     items = [json.loads(line) for line in (folder / "items.jsonl").read_text().splitlines()]
     embeddings = np.array([item["embedding"] for item in items])

@@ -84,10 +84,10 @@ def test_vectors_of_two_encoders_or_data_sets_never_meet(data: Dataset, tmp_path
         write_embedded(data, CountingEncoder(), tmp_path / "d", store="float32")
     assert before == {path: path.read_bytes() for path in (tmp_path / "d").iterdir()}
     (tmp_path / "own").mkdir()
-    (tmp_path / "own" / "items.jsonl").write_text("somebody's")
+    (tmp_path / "own" / "items.jsonl").write_text("another program's")
     with pytest.raises(ConfigurationError, match="another data set"):
         write_embedded(data, CountingEncoder(), tmp_path / "own")
-    assert (tmp_path / "own" / "items.jsonl").read_text() == "somebody's"
+    assert (tmp_path / "own" / "items.jsonl").read_text() == "another program's"
 
 
 def test_what_float16_cannot_hold(data: Dataset, tmp_path: Path) -> None:

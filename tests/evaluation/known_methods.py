@@ -44,7 +44,7 @@ class Adding:
 
 
 class Ignoring(Adding):
-    """Adapts to nobody."""
+    """Never adapts."""
 
     def _fit(
         self, dataset: Dataset, users: NDArray[np.int64], embeddings: Tensor, *, seed: int, progress: Progress

@@ -105,7 +105,7 @@ def test_batches_of_any_size_give_the_same(many: Dataset) -> None:
 
 
 def test_no_batch_is_larger_than_its_bound(tmp_path: Path) -> None:
-    """One user with very many comparisons does not make everybody's table wide."""
+    """One user with very many comparisons does not make all users' tables wide."""
     rows = [(f"u{i}", phase, "ab"[i % 2], False) for i in range(40) for phase in ("support", "query")]
     rows += [("giant", "support", "a", False)] * 500 + [("giant", "query", "a", False)]
     data = dataset_of(tmp_path, rows)
@@ -125,8 +125,8 @@ def test_some_users_only(many: Dataset) -> None:
     report = judge(fitted, many, users=np.array([7, 3, 20]), shots=[12], about={"name": "sums"})
     assert report.user_ids == ["u3", "u7", "u20"]
     assert report.bundle == {"name": "sums"}
-    everybody = judge(fitted, many, shots=[12])
-    assert report.per_user[0].tolist() == everybody.per_user[0, [3, 7, 20]].tolist()
+    all_users = judge(fitted, many, shots=[12])
+    assert report.per_user[0].tolist() == all_users.per_user[0, [3, 7, 20]].tolist()
 
 
 def doubts(report: Report) -> str:
@@ -139,7 +139,7 @@ def test_doubts_are_said(many: Dataset) -> None:
     assert "not clearly above the accuracy before: personalization is not shown." in doubts(alike)
     assert "Own weights are not clearly better than another user's" in doubts(alike)
     assert "reversed choices does not clearly lower the accuracy" in doubts(alike)
-    assert judge(FittedMethod(features(many), total), many, shots=[0]).doubts() == []  # nobody adapted, nothing claimed
+    assert judge(FittedMethod(features(many), total), many, shots=[0]).doubts() == []  # no user adapted, nothing claimed
 
 
 def test_what_cannot_be_judged(many: Dataset) -> None:

@@ -137,7 +137,7 @@ def test_report_as_json(report: Report) -> None:
     error = sum(entry["share"] * abs(entry["accuracy"] - entry["confidence"]) for entry in bins)
     assert error == pytest.approx(report.at(12).ece)
     assert all(entry["from"] <= entry["confidence"] <= entry["to"] for entry in bins)
-    assert "u3" not in json.dumps(found)  # nobody is named
+    assert "u3" not in json.dumps(found)  # no user is named
 
 
 def test_what_cannot_be_evaluated(embedded_bundle: Bundle, embedded_dataset: Dataset, tmp_path: Path) -> None:

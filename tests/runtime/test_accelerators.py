@@ -66,7 +66,7 @@ def test_the_graph_is_what_it_is_said_to_be() -> None:
 
 
 def test_here(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setenv("MRM_THREADS", "many")  # whoever asks has other settings; this must not reach the child
+    monkeypatch.setenv("MRM_THREADS", "many")  # the caller has other settings; this must not reach the child
     found = survey(Settings.model_construct())
     assert found.error == ""
     assert found.listed == onnxruntime.get_available_providers()
@@ -123,7 +123,7 @@ say(question="torch"); say(answer={{"says": "no CUDA"}})
 say(question="CPUExecutionProvider"); say(answer={{}})
 """
     monkeypatch.setattr(accelerators, "_CHILD", child)
-    found = survey(Settings(), patience=5)
+    found = survey(Settings(), timeout=5)
     assert (found.nvidia.card, found.nvidia.why) == (True, "no answer within 5 s")
     assert (found.cuda, found.torch, found.started) == ("13.0", "no CUDA", {CPU})
 
@@ -160,7 +160,7 @@ def test_libraries_are_those_of_the_runtimes_cuda() -> None:
 
 
 @pytest.mark.parametrize(
-    ("vendor", "kind", "found"),
+    ("vendor", "kind", "libraries"),
     [("0x10de", "0x030200", True), ("0x10de", "0x040300", False), ("0x1002", "0x030000", False), ("", "", False)],
 )
 def test_cards_without_a_driver_are_seen(tmp_path: Path, vendor: str, kind: str, found: bool) -> None:
@@ -213,11 +213,11 @@ def installed(monkeypatch: pytest.MonkeyPatch, **libraries: Driver) -> None:
 
 def test_driver_and_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
     installed(monkeypatch)
-    absent = {"found": [], "missing": [], "why": "no driver of NVIDIA's is installed"}
+    absent = {"libraries": [], "missing": [], "why": "no driver of NVIDIA's is installed"}
     assert accelerators._nvidia("") == absent
     assert accelerators._nvidia("13.0") == {**absent, "missing": list(libraries("13.0"))}
     installed(monkeypatch, libcuda=Driver(12080, [], 100))
-    broken = {"found": [], "missing": [], "driver": "12.8", "why": "no device is detected (100)"}
+    broken = {"libraries": [], "missing": [], "driver": "12.8", "why": "no device is detected (100)"}
     assert accelerators._nvidia("") == broken
     installed(
         monkeypatch,
@@ -229,9 +229,9 @@ def test_driver_and_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
     assert accelerators._nvidia("13.0") == {
         "driver": "13.2",
         "gpus": ["NVIDIA H100", "NVIDIA T4"],
-        "found": ["CUDA runtime 13.1", "cuDNN 9.14"],
+        "libraries": ["CUDA runtime 13.1", "cuDNN 9.14"],
         "missing": ["libcufft.so.12"],
     }
     installed(monkeypatch, nvcuda=Driver(12080, [b"NVIDIA RTX"]))
     monkeypatch.setattr(accelerators.sys, "platform", "win32")
-    assert accelerators._nvidia("12.8") == {"found": [], "missing": [], "driver": "12.8", "gpus": ["NVIDIA RTX"]}
+    assert accelerators._nvidia("12.8") == {"libraries": [], "missing": [], "driver": "12.8", "gpus": ["NVIDIA RTX"]}

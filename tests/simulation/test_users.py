@@ -30,7 +30,7 @@ def test_styles_can_be_seen_in_the_texts() -> None:
     lines = np.array([text.count("\n") for text in texts])
     steps = styles[:, AXES.index("structure")] > 0
     assert lines[steps].min() >= 1
-    # No two answers begin with the same six words: nobody filled in a template.
+    # No two answers begin with the same six words: they are not made from a template.
     starts = [" ".join(text.split()[:6]) for text in texts]
     assert len(set(starts)) == len(starts)
 

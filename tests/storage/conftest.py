@@ -56,7 +56,7 @@ def postgres_database(postgres_url: str) -> Iterator[Database]:
 
 @pytest.fixture
 def closed_port() -> Iterator[int]:
-    """A port of this machine that is taken, so that nobody else can, and does not listen."""
+    """A bound port of this machine that does not listen."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         yield taken.getsockname()[1]

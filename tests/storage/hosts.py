@@ -1,4 +1,4 @@
-"""What hosts have: feedback of every kind, as drawn and as handed in, bundles and a database; imports the model."""
+"""What hosts have: feedback of every kind, as drawn and as handed in, bundles and a database."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a database must hold, in plain dicts and sets: the store's model in tests; imports numpy only.
+"""What a database must hold, in plain dicts and sets: the store's model in tests.
 
 Nothing here comes from the library: rules and arithmetic are written a second time, from its documentation. Responses
 are numbers; what they stand for, and what base rewards they have, only their user knows.
@@ -212,7 +212,7 @@ class Tenant:
         self.encoded |= {(item, features) for row in rows.values() for item in row.items}
 
     def _delete(self, names: set[str], users: set[str]) -> dict[str, int]:
-        """Events, what was made of them, the weights of users who had seen them, and items that nobody judges."""
+        """Events, what was made of them, the weights of users who had seen them, and items that no event refers to."""
         before = self.counts()
         self.events = {name: row for name, row in self.events.items() if name not in names}
         self.differences = {(name, features) for name, features in self.differences if name not in names}

@@ -1,4 +1,4 @@
-"""Feedback that follows from its name, so that any process can tell what an event must hold; imports mrm_sdk."""
+"""Feedback that follows from its name, so that any process can tell what an event must hold."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ def test_times_to_the_microsecond_in_the_order_of_event_ids(database: Database) 
     rewards = {e.chosen.key: np.ones(3, np.float32) for e in events if e.comparison.event_id != "e2"}
     rewards[events[0].rejected.key] = np.zeros(3, np.float32)
     store.add(events, features_hash=FEATURES, base_rewards=rewards)
-    assert store.feedback("ada", FEATURES).created_at is None  # nobody asked
+    assert store.feedback("ada", FEATURES).created_at is None  # not asked for
     feedback = store.feedback("ada", FEATURES, dated=True)
     assert feedback.created_at is not None
     assert feedback.created_at == [times[name] for name in feedback.event_ids]

@@ -117,7 +117,7 @@ def test_a_lock_that_is_held_too_long(sqlite_url: str) -> None:
         waiter.transaction(write=True),
     ):
         pytest.fail("two writers at once")
-    # A reader waits for nobody.
+    # A reader does not wait.
     with holder.transaction(write=True):
         assert Store(waiter, "acme").weights("ada", FEATURES) == (0, None)
     holder.close()
@@ -243,7 +243,7 @@ def test_what_is_deleted_leaves_the_files(sqlite_url: str, tmp_path: Path) -> No
         reader.exec_driver_sql("BEGIN")
         reader.exec_driver_sql("SELECT * FROM t").all()
         execute("INSERT INTO t VALUES ('more')")  # which the reader's moment does not have
-        database.scrub()  # somebody reads: not now, and no error
+        database.scrub()  # another process reads: not now, and no error
         assert kept()
     database.scrub()
     assert not kept()

@@ -62,7 +62,7 @@ def test_a_postgres_that_stops_for_reasons_of_its_own(postgres_url: str) -> None
     for statements, hint in (
         (["SET LOCAL statement_timeout = 10", "SELECT pg_sleep(10)"], "statement_timeout"),
         (["SET LOCAL transaction_read_only = on", "CREATE TABLE t (x INTEGER)"], "read-only"),
-        (["CREATE ROLE nobody_in_particular", "SET LOCAL ROLE nobody_in_particular", "CREATE SCHEMA s"], "grant this"),
+        (["CREATE ROLE powerless_role", "SET LOCAL ROLE powerless_role", "CREATE SCHEMA s"], "grant this"),
         (["SELECT * FROM mrm_users"], "the tables are gone"),
     ):
         with pytest.raises(DatabaseUnavailableError, match=hint), database.transaction() as connection:

@@ -96,7 +96,7 @@ with Client(sys.argv[1], bundle=sys.argv[2]) as client:
     resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
     taken, refused, said = recorded(client, [judged(n) for n in range(1, 100)])
     assert refused and all("size of files was met" in each or "free some space" in each for each in said), said
-    # Whoever only asks is served.
+    # Reads are served.
     assert len(client.score("bob", [judged(0).chosen])) == 1
 print(*(event.event_id for event in taken), sep=",")
 os._exit(0)

@@ -80,7 +80,7 @@ class Victim:
         self._process.join()
         assert self._process.exitcode == -signal.SIGKILL
         self._process.close()
-        self.listen(LONGEST)  # what it had said and nobody heard yet, to the end
+        self.listen(LONGEST)  # the rest of its output, to the end
         self._log.close()
         return self._unfinished.kind if self._unfinished else "nothing"
 

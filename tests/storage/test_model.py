@@ -98,9 +98,9 @@ class Machine(RuleBasedStateMachine):
         return said
 
     def someone(self, tenant: Tenant, pick: int) -> str:
-        """A user of whom something is known, mostly; seldom just anybody."""
+        """Mostly a user with feedback, seldom any other."""
         known = sorted({row.user for row in tenant.events.values()})
-        several = known if known and pick % 8 else [*USERS, "nobody"]
+        several = known if known and pick % 8 else [*USERS, "unknown"]
         return several[pick // 8 % len(several)]
 
     def record_one(self, where: tuple[str, int], said: Said) -> None:

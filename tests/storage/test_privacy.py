@@ -154,7 +154,7 @@ class TestTextNeverReachesTheDisk:
         for call in (lambda: other.personalize("ada"), lambda: other.score("ada", ["a"])):
             with pytest.raises(BundleMismatchError, match="Record the same feedback again"):
                 call()
-        assert other.personalize("bob").comparisons == 0  # nobody else is concerned
+        assert other.personalize("bob").comparisons == 0  # no other user is concerned
         recorded = other.record_many(feedback)
         assert (recorded.accepted, recorded.duplicates) == (0, 2)
         with Client("sqlite://", bundle=other_bundle, encoder=CountingEncoder()) as client:
@@ -282,8 +282,8 @@ class TestExport:
             {"event_id": "e1", "kind": "comparison", "created_at": now.isoformat()},
         ]
 
-    def test_nobody_is_not_an_error(self, connect: Open) -> None:
-        told = connect().export_user("nobody")
+    def test_no_user_is_not_an_error(self, connect: Open) -> None:
+        told = connect().export_user("unknown")
         assert set(told["counts"].values()) == {0}
         with pytest.raises(InvalidInputError):
             connect().export_user("")

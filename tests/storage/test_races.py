@@ -89,7 +89,7 @@ def test_an_event_whose_user_is_forgotten_meanwhile(store: Store, rival: Store, 
     met = before(store, statement, rival, lambda: rival.forget("ada"))
     outcomes = store.add([old])
     met.result()
-    assert reasons(outcomes) in ([UserForgottenError], [None])  # whoever came first
+    assert reasons(outcomes) in ([UserForgottenError], [None])  # either may come first
     assert rival.feedback("ada", FEATURES).event_ids == []
     assert reasons(rival.add([old])) == [UserForgottenError]
 

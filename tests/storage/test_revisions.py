@@ -195,19 +195,19 @@ def test_what_was_to_stay_out_stays_out(stored: Database, revision: str, embedde
 
 
 def test_down_and_up_with_rows_of_this_version(stored: Database, revision: str, embedded_bundle: Bundle) -> None:
-    """What this version wrote beside the old rows does not keep anybody from going back, nor from coming again."""
+    """What this version wrote beside the old rows prevents neither a downgrade nor the next upgrade."""
     now = datetime.now(UTC)
     old = now - timedelta(days=90)
     feedback = [
         Comparison(user_id="ada", event_id="n1", chosen="a short one", rejected="new"),
         Rating(user_id="ada", event_id="n2", response="new and rated", value=1),
-        Rating(user_id="eve", event_id="n3", response="rated by somebody new", value=1),
+        Rating(user_id="eve", event_id="n3", response="rated by a new user", value=1),
         Ranking(user_id="ada", event_id="n4", responses=["new", "newer", "a short one"]),
         Comparison(user_id="old", event_id="n5", chosen="old", rejected="older", created_at=old),
     ]
     with Client(stored.engine, bundle=embedded_bundle, encoder=CountingEncoder()) as client:
         assert client.record_many(feedback).accepted == len(feedback)
-        client.forget("nobody")
+        client.forget("unknown")
         for user in ("ada", "eve"):
             client.personalize(user)
     with Client(stored.engine, bundle=embedded_bundle, encoder=CountingEncoder(), tenant="new") as client:

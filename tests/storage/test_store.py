@@ -179,7 +179,7 @@ class TestItems:
         assert value.tolist() == [1, 2, 3]
 
     def test_no_limit_on_how_many_are_asked_for(self, store: Store) -> None:
-        # SQLite takes 32,766 parameters where nobody raised that, PostgreSQL 65,535.
+        # SQLite takes 32,766 parameters by default, PostgreSQL 65,535.
         e = event(event_id="e1")
         add_encoded(store, e)
         keys = [number.to_bytes(32) for number in range(260_000)] + [e.chosen.key]
@@ -208,7 +208,7 @@ class TestWeights:
         store.add([event()])
         assert not store.save_weights("ada", FINGERPRINT, weights(store, 2))  # there is no first
         assert store.save_weights("ada", FINGERPRINT, weights(store, 1, value=0.1))
-        assert not store.save_weights("ada", FINGERPRINT, weights(store, 1, value=0.2))  # somebody was faster
+        assert not store.save_weights("ada", FINGERPRINT, weights(store, 1, value=0.2))  # another process was faster
         assert store.save_weights("ada", FINGERPRINT, weights(store, 2, value=0.3))
         assert not store.save_weights("ada", FINGERPRINT, weights(store, 2, value=0.4))
         _, stored = store.weights("ada", FINGERPRINT)
@@ -271,8 +271,8 @@ class TestForget:
 
     def test_counts_every_table_that_may_hold_a_user(self, store: Store) -> None:
         # A table added later must say here whether a user's rows are in it.
-        assert set(store.forget("nobody")) == set(Base.metadata.tables) - NOT_FORGOTTEN
-        assert set(store.forget("nobody").values()) == {0}
+        assert set(store.forget("unknown")) == set(Base.metadata.tables) - NOT_FORGOTTEN
+        assert set(store.forget("unknown").values()) == {0}
 
     def test_older_events_stay_out_and_later_ones_come_in(self, store: Store) -> None:
         old = event(event_id="e1")

@@ -1,4 +1,4 @@
-"""Processes that record and adapt until they are killed, and say what they do; imports mrm_sdk.
+"""Processes that record and adapt until they are killed, and say what they do.
 
 They are forked from a server that has everything imported, which costs milliseconds; a fresh interpreter takes
 seconds to import torch.
@@ -109,7 +109,7 @@ def perform(client: Client, call: Call) -> None:
 def write(url: str, bundle: str, writer: int, log: Connection) -> None:
     """Makes calls for ever, says before each one that it begins and after it that it returned; or what went wrong."""
     if hasattr(signal, "alarm"):
-        signal.alarm(LONGEST)  # nobody is left behind where the test run itself is killed
+        signal.alarm(LONGEST)  # no process is left behind if the test run itself is killed
     try:
         client = Client(url, bundle=bundle, settings=Settings(chunk_size=CHUNK, threads=1))
         for call in calls(writer):

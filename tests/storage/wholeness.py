@@ -1,4 +1,4 @@
-"""What must hold in a database whose writers were killed, read with plain SQL; imports the names and SQLAlchemy."""
+"""What must hold in a database whose writers were killed, read with plain SQL."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Place:
 
     @contextmanager
     def snapshot(self) -> Iterator[sa.Connection]:
-        """One state of it, also where the server is still busy with the last statement of somebody who was killed."""
+        """One state of it, also where the server is still busy with the last statement of a killed process."""
         with self._engine.connect() as connection:
             if connection.dialect.name == "postgresql":
                 connection.execution_options(isolation_level="REPEATABLE READ")
@@ -100,10 +100,10 @@ class Place:
                 assert ids <= stored or not ids & stored, f"{unit} is there by half"
                 kept = unit[0] in stored or unit[0] in leaving
                 assert kept or not acknowledged & set(unit), f"{unit} was acknowledged and is lost"
-        assert stored <= set().union(*parts.values()), "something is there that nobody wrote"
+        assert stored <= set().union(*parts.values()), "a row is there that no process wrote"
 
     def _gone(self, connection: sa.Connection, names: Iterable[str]) -> tuple[set[str], set[str]]:
-        """Events that a deletion took, and those that it was cut short in taking; each deletion was begun by somebody.
+        """Events that a deletion took, and those that it was cut short in taking; each deletion was begun by some process.
 
         Forgetting is one transaction. Pruning draws a line first, and then takes what lies behind it in steps.
         """
@@ -124,7 +124,7 @@ class Place:
         return pruned | {name for name, each in given.items() if each.user_id in forgotten}, leaving
 
     def check_contents(self, bundle: Bundle) -> int:
-        """All of it: every event as it was handed in, and weights as they come out where nobody was ever killed.
+        """All of it: every event as it was handed in, and weights as they come out without any kill.
 
         Returns:
             How many users' weights were stored and up to date.

@@ -35,7 +35,7 @@ def people(
         pairs: comparisons per user and phase.
         seed: the only source of randomness.
         tastes: [users, D]; by default they scatter around a common one.
-        noise: 1: choices are Bradley–Terry; 0: nobody ever errs.
+        noise: 1: choices are Bradley–Terry; 0: users never err.
     """
     rng = np.random.default_rng(seed)
     embeddings = rng.standard_normal((items, dimension))
@@ -77,5 +77,5 @@ def rows(dataset: Dataset, index: NDArray[np.int64]) -> Dataset:
 
 
 def quiet(stage: str, done: int, total: int) -> None:
-    """Progress that nobody watches; it must make sense all the same."""
+    """Progress that is checked but not shown."""
     assert 0 <= done <= total, stage

@@ -1,4 +1,4 @@
-"""A GPU made of the CPU, to test on a machine without one that no tensor is left behind; imports torch only.
+"""A GPU made of the CPU, to test on a machine without one that no tensor is left behind.
 
 Its tensors hold their numbers in memory and refuse, as real ones do, to be combined with tensors on the CPU. They say
 that they are on ``meta``: a torch without CUDA knows how to run backward through no other device.

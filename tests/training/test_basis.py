@@ -120,7 +120,7 @@ def test_what_is_not_finite_is_told(bad: float, message: str) -> None:
         basis_of(embeddings)
     with pytest.raises(TrainingError, match=message):
         moments(embeddings)
-    with pytest.raises(TrainingError, match=message):  # of an item that nobody compared
+    with pytest.raises(TrainingError, match=message):  # of an item in no comparison
         basis_of(embeddings, np.arange(10, 60)).project(embeddings)
 
 

@@ -93,7 +93,7 @@ def test_interrupted_in_the_middle_of_a_step(at: int, tmp_path: Path, monkeypatc
         nonlocal calls
         calls += 1
         report = step(*arguments)
-        if calls == at:  # parameters and random numbers have moved, but nobody counts the step
+        if calls == at:  # parameters and random numbers have moved, but the step is not counted
             raise KeyboardInterrupt
         return report
 

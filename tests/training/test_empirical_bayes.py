@@ -214,7 +214,7 @@ def test_a_hard_mask_is_a_step_on_the_hard_users_alone() -> None:
     assert not torch.allclose(soft.mean, plain.mean, atol=1e-3)
 
 
-def test_everybody_counts_alike_where_gamma_is_infinite() -> None:
+def test_all_users_counts_alike_where_gamma_is_infinite() -> None:
     users, features = setting(20)
     twice = users.users(torch.arange(20).repeat(2))
     assert_same(learn(twice, features), learn(users, features))

@@ -62,13 +62,13 @@ class Spy:
 def test_few_users_are_all_judged_once_by_a_population_learned_without_them(monkeypatch: pytest.MonkeyPatch) -> None:
     spy = Spy(monkeypatch)
     trained = learn(people(12), QUICK)
-    everybody = spy.learned[-1]
-    assert len(everybody) == 12
+    all_users = spy.learned[-1]
+    assert len(all_users) == 12
     assert len(spy.judged) == QUICK.folds == len(spy.learned) - 1
     assert sum(map(len, spy.judged)) == 12
-    assert set.union(*spy.judged) == everybody
+    assert set.union(*spy.judged) == all_users
     for judged, learned in zip(spy.judged, spy.learned[:-1], strict=True):
-        assert learned == everybody - judged
+        assert learned == all_users - judged
     assert trained.held_out == 12
 
 
@@ -107,7 +107,7 @@ def test_another_seed_gives_another_result(config: TrainingConfig) -> None:
 
 
 @pytest.mark.parametrize("config", [QUICK, ADAM, PAPER], ids=["em", "adam", "paper"])
-def test_nobody_else_is_looked_at(config: TrainingConfig) -> None:
+def test_no_user_else_is_looked_at(config: TrainingConfig) -> None:
     data = people(16)
     others = data.user >= 12
     changed = replace(

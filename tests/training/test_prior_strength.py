@@ -18,7 +18,7 @@ R, NEVER = 5, STRENGTHS[-1]
 
 
 def trials(users: int, accuracy: dict[tuple[int, float], np.ndarray], loss: dict[tuple[int, float], float]) -> Trials:
-    """Three sizes; whoever is not listed has an accuracy of 0.5 and a loss of 1."""
+    """Three sizes; users who are not listed have an accuracy of 0.5 and a loss of 1."""
     return {
         (size, strength): Trial(
             torch.full((users,), loss.get((size, strength), 1.0)),
@@ -50,7 +50,7 @@ def test_among_strengths_as_accurate_the_loss_decides() -> None:
     assert choose([trials(100, found, {(8, 4.0): 0.4, (8, 0.5): 0.6, (8, 16.0): 0.1})]).strength == 4.0
 
 
-def test_where_adapting_hurts_nobody_is_adapted() -> None:
+def test_where_adapting_hurts_unjudged_is_adapted() -> None:
     worse = {(size, s): np.full(50, 0.4) for size in (4, 8, 16) for s in STRENGTHS[:-1]}
     choice = choose([trials(50, worse, dict.fromkeys(worse, 0.2))])
     assert (choice.strength, choice.gain) == (NEVER, 0)
@@ -74,8 +74,8 @@ def test_users_without_a_decided_comparison_have_no_say() -> None:
     found |= {key: np.where(np.arange(100) < 50, np.nan, 0.5) for key in trials(1, {}, {}) if key != (8, 1.0)}
     choice = choose([trials(100, found, {})])
     assert (choice.base_functions, choice.strength) == (8, 1.0)
-    nobody = dict.fromkeys(found, np.full(100, np.nan))
-    assert np.isfinite(choose([trials(100, nobody, {})]).gain)
+    unjudged = dict.fromkeys(found, np.full(100, np.nan))
+    assert np.isfinite(choose([trials(100, unjudged, {})]).gain)
 
 
 def setting(users: int = 12, pairs: int = 8) -> tuple[WeightDistribution, Packed, torch.Tensor]:
@@ -86,7 +86,7 @@ def setting(users: int = 12, pairs: int = 8) -> tuple[WeightDistribution, Packed
 
 
 @pytest.mark.parametrize("size", [R, 3])
-def test_at_the_last_strength_everybody_stays_where_the_average_user_is(size: int) -> None:
+def test_at_the_last_strength_all_users_stays_where_the_average_user_is(size: int) -> None:
     population, users, features = setting()
     got = run_trials(population, users, features, features, [size])[size, NEVER]
     margin = users.pairs(QUERY, features.double()).z @ population.mean
@@ -111,7 +111,7 @@ def test_users_are_judged_as_they_would_be_served() -> None:
         torch.testing.assert_close(got[3, strength].accuracy.double(), expected, atol=1e-6, rtol=0)
 
 
-def test_every_choice_is_tried_on_everybody() -> None:
+def test_every_choice_is_tried_on_all_users() -> None:
     population, users, features = setting(150, pairs=3)  # more than are worked on at once
     got = run_trials(population, users, features, features, [2, R])
     assert got.keys() == {(size, strength) for size in (2, R) for strength in STRENGTHS}

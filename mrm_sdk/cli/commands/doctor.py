@@ -199,7 +199,7 @@ def _nvidia(machine: Survey, settings: Settings) -> Iterator[Finding]:
     idle = CUDA not in machine.listed and not machine.error
     yield Finding("nvidia", True, f"{names}; driver for CUDA up to {nvidia.driver}", _WITH_CUDA if idle else "")
     if machine.cuda:
-        parts = [*nvidia.found, *(f"{name} is missing" for name in nvidia.missing)]
+        parts = [*nvidia.libraries, *(f"{name} is missing" for name in nvidia.missing)]
         # Some libraries are loaded only by graphs that need them: if CUDA started, it works.
         ok = not nvidia.missing or CUDA in machine.started
         yield Finding("cuda libraries", ok, ", ".join(parts), _libraries_command(machine) if nvidia.missing else "")

@@ -1,4 +1,4 @@
-"""Readers of other programs' formats: records become rows of our own JSONL shape; imports errors and rows."""
+"""Readers of other programs' formats: records become rows of our own JSONL shape."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def recognise(path: Path) -> str:
                 return name
         if any((path / f"{kind}{suffix}").is_file() for kind in ("items", "ratings") for suffix in SUFFIXES):
             return "own"
-        tables = [found[0] for table in ("conversations", "comparisons") if (found := files(path, table))]
+        tables = [matches[0] for table in ("conversations", "comparisons") if (matches := files(path, table))]
     else:
         tables = [path] if path.name.lower().endswith(FOREIGN) else []
     for table in tables:

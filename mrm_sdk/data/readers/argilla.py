@@ -1,4 +1,4 @@
-"""Argilla's records as its version 2 exports them, flattened; imports the fields.
+"""Argilla's records as its version 2 exports them, flattened.
 
 Columns ``<question>.responses``, ``….responses.users`` and ``….responses.status`` are parallel lists; one record here
 is one user's response to one question. A label that names a column is a choice among the columns called alike
@@ -65,7 +65,7 @@ def _judged(record: Row, value: Any, user_id: str) -> Outcome:
         texts = [record[columns[_alike(name)]] for name in ranked if _alike(name) in columns]
         if len(texts) < len(ranked) or len(set(texts)) < max(2, len(texts)):
             return "the ranking does not name two or more different answers of the record"
-        if any(isinstance(item, dict) and item.get("rank") != place for place, item in enumerate(value, 1)):
+        if any(isinstance(item, dict) and item.get("rank") != rank for rank, item in enumerate(value, 1)):
             return "the ranking has ties or is out of order"
         return [{**common, "ranking": texts}]
     name = _alike(value)

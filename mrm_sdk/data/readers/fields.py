@@ -1,4 +1,4 @@
-"""Values of records as other programs write them, checked one by one; imports errors only."""
+"""Values of records as other programs write them, checked one by one."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def need(record: Row, key: str, kind: type | tuple[type, ...] = str) -> Any:
         InvalidInputError: it is missing or of another type.
     """
     if key not in record:
-        found = ", ".join(map(str, list(record)[:8]))
-        raise InvalidInputError(f"{key!r} missing; found: {found[:200]}")
+        names = ", ".join(map(str, list(record)[:8]))
+        raise InvalidInputError(f"{key!r} missing; found: {names[:200]}")
     value = record[key]
     kinds = kind if isinstance(kind, tuple) else (kind,)
     if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
@@ -90,4 +90,4 @@ def _first(value: Any, keys: Iterable[str], find: Any) -> Any:
     if not isinstance(value, dict):
         return None
     candidates = [key for key in keys if key in value] or (list(value) if len(value) == 1 else [])
-    return next((found for key in candidates if (found := find(value[key])) is not None), None)
+    return next((text for key in candidates if (text := find(value[key])) is not None), None)

@@ -1,4 +1,4 @@
-"""Label Studio's JSON export of a project with a Pairwise tag; imports the fields.
+"""Label Studio's JSON export of a project with a Pairwise tag.
 
 One record is a result ``{"type": "pairwise", "value": {"selected": "left"}}`` of one annotator. Which texts were left
 and right is told by ``to_name``, so Text tags must be named as the data's keys are (``<Text name="answer1"

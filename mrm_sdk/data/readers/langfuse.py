@@ -1,4 +1,4 @@
-"""Langfuse's scores, with the traces they are about; imports the fields and traces.
+"""Langfuse's scores, with the traces they are about.
 
 A score holds neither texts nor its user: export a folder with ``scores.jsonl`` and ``traces.jsonl`` (``id``,
 ``userId``, ``input``, ``output``). One record is a score: NUMERIC becomes a rating, BOOLEAN a thumb, and a CORRECTION a
@@ -25,16 +25,16 @@ def reader(name: str | None = None) -> Reader:
         traces = {str(trace.get("id")): trace for _, trace in source.table("traces", _TRACES)}
         wanted = one_scale((str(score.get("name")) for _, score in scores), name, source, "langfuse")
         last = {str(score.get("id", number)): number for number, (_, score) in enumerate(scores)}
-        for number, (place, score) in enumerate(scores):
+        for number, (location, score) in enumerate(scores):
             if str(score.get("name")) != wanted:
-                yield place, "a score of another name"
+                yield location, "a score of another name"
             elif last[str(score.get("id", number))] != number:
-                yield place, "a later score has the same id"
+                yield location, "a later score has the same id"
             else:
                 try:
-                    yield place, _judged(score, traces.get(str(score.get("traceId")), {}))
+                    yield location, _judged(score, traces.get(str(score.get("traceId")), {}))
                 except InvalidInputError as error:
-                    raise DatasetError(f"{place}: {error}") from None
+                    raise DatasetError(f"{location}: {error}") from None
 
     return read
 
@@ -46,20 +46,20 @@ def _judged(score: Row, trace: Row) -> Outcome:
         return "its trace is not in traces.jsonl"
     if not trace.get("userId"):
         return "the trace has no userId"
-    told = answer(trace, "input", "output")
-    if told is None:
+    answered = answer(trace, "input", "output")
+    if answered is None:
         return "no answer is found in the trace's output"
-    common, kind = {"user_id": str(trace["userId"]), "prompt": told["prompt"]}, score.get("dataType", "NUMERIC")
+    common, kind = {"user_id": str(trace["userId"]), "prompt": answered["prompt"]}, score.get("dataType", "NUMERIC")
     if kind == "CORRECTION":
         corrected = score.get("stringValue", score.get("value"))
-        if not isinstance(corrected, str) or corrected in ("", told["response"]):
+        if not isinstance(corrected, str) or corrected in ("", answered["response"]):
             return "the correction changes nothing"
-        return [{**common, "chosen": corrected, "rejected": told["response"]}]
+        return [{**common, "chosen": corrected, "rejected": answered["response"]}]
     if kind not in ("NUMERIC", "BOOLEAN"):
-        return "the score is CATEGORICAL, and which category is better is not told"
+        return "the score is CATEGORICAL, and which category is better is not stated"
     value = need(score, "value", (bool, int, float))
     judged = {"thumb": bool(value)} if kind == "BOOLEAN" else {"rating": float(value)}
-    return [{**common, "response": told["response"], **judged}]
+    return [{**common, "response": answered["response"], **judged}]
 
 
 read = reader()

@@ -1,4 +1,4 @@
-"""LangSmith's feedback, with the runs it is about; imports the fields and traces.
+"""LangSmith's feedback, with the runs it is about.
 
 Feedback holds no texts: export a folder with ``feedback.jsonl`` (``list_feedback``) and ``runs.jsonl`` (``list_runs``:
 ``id``, ``inputs``, ``outputs``). One record is a pairwise judgement (``comparative_experiment_id`` or
@@ -27,22 +27,22 @@ def reader(key: str | None = None) -> Reader:
         runs = {str(run.get("id")): run for _, run in source.table("runs", _RUNS)}
         chosen = one_scale((str(row.get("key")) for _, row in feedback), key, source, "langsmith")
         groups: dict[object, list[Row]] = {}
-        places: dict[object, str] = {}
-        for place, row in feedback:
+        locations: dict[object, str] = {}
+        for location, row in feedback:
             try:
                 run = runs.get(str(need(row, "run_id")), {})
             except InvalidInputError as error:
-                raise DatasetError(f"{place}: {error}") from None
+                raise DatasetError(f"{location}: {error}") from None
             reason = "feedback with another key" if str(row.get("key")) != chosen else _unusable(row, run)
             if reason:
-                yield place, reason
+                yield location, reason
                 continue
-            score, told = float(row["score"]), answer(run, "inputs", "outputs") or {}
-            group = _group(row, run) or place
-            places.setdefault(group, place)
-            groups.setdefault(group, []).append({"user_id": _user(row, run), **told, "rating": score})
+            score, judged = float(row["score"]), answer(run, "inputs", "outputs") or {}
+            group = _group(row, run) or location
+            locations.setdefault(group, location)
+            groups.setdefault(group, []).append({"user_id": _user(row, run), **judged, "rating": score})
         for name, rated in groups.items():
-            yield places[name], rated if name == places[name] else _pairs(rated)
+            yield locations[name], rated if name == locations[name] else _pairs(rated)
 
     return read
 
@@ -61,8 +61,8 @@ def _unusable(row: Row, run: Row) -> str | None:
 
 def _user(row: Row, run: Row) -> str | None:
     source, extra = unpacked(row.get("feedback_source")), unpacked(run.get("extra"))
-    found = dig(source, "user_id") or dig(source, "metadata", "user_id") or dig(extra, "metadata", "user_id")
-    return None if found is None else str(found)
+    user_id = dig(source, "user_id") or dig(source, "metadata", "user_id") or dig(extra, "metadata", "user_id")
+    return None if user_id is None else str(user_id)
 
 
 def _group(row: Row, run: Row) -> tuple[str, ...] | None:

@@ -1,8 +1,8 @@
-"""PersonalLLM: answers scored by several reward models, and users who weigh these models; imports the fields, numpy.
+"""PersonalLLM: answers scored by several reward models, and users who weigh these models.
 
 A user is a draw of weights from a Dirichlet distribution over the reward models, whose scores are standardised over
 the data first; the better of two answers is the one with the larger weighted score (Zollo et al., arXiv 2409.20296).
-One record is a prompt. Nobody real judged here: which users there are is told by a seed.
+One record is a prompt. The users are simulated: a seed decides who they are.
 """
 
 from __future__ import annotations
@@ -38,20 +38,20 @@ def reader(*, users: int = 1000, concentration: float = 0.05, comparisons: int =
     def read(source: Source) -> Iterator[tuple[str, Outcome]]:
         usable: list[tuple[str, str, list[str], list[list[float]]]] = []
         names: list[str] = []
-        for place, record in source.table("train"):
+        for location, record in source.table("train"):
             try:
                 prompt, texts, scores, models = _scored(record)
             except InvalidInputError as error:
-                raise DatasetError(f"{place}: {error}") from None
+                raise DatasetError(f"{location}: {error}") from None
             names = names or models
             if len(texts) < 2:
-                yield place, "fewer than two different answers have scores"
+                yield location, "fewer than two different answers have scores"
             elif models != names:
-                yield place, "the scores are not of the same reward models as the first record's"
+                yield location, "the scores are not of the same reward models as the first record's"
             else:
-                usable.append((place, prompt, texts, scores))
+                usable.append((location, prompt, texts, scores))
         if usable:
-            yield from zip([place for place, *_ in usable], _judged(usable), strict=True)
+            yield from zip([location for location, *_ in usable], _judged(usable), strict=True)
 
     def _judged(usable: list[tuple[str, str, list[str], list[list[float]]]]) -> Iterator[Outcome]:
         rng = np.random.default_rng(seed)

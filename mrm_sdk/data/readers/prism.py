@@ -1,4 +1,4 @@
-"""PRISM's ``conversations.jsonl``: people chat with several models at once and choose a reply; imports the fields.
+"""PRISM's ``conversations.jsonl``: people chat with several models at once and choose a reply.
 
 One record is a turn: the chosen reply is compared with each other reply of the same turn, and the prompt is the path
 that the person chose so far. A conversation is a group, so it is never split between support and query.
@@ -27,18 +27,18 @@ def _turns(conversation: Row) -> Iterator[Outcome]:
     path: list[dict[str, str]] = []
     lost = False
     for _, entries in sorted(turns.items()):
-        asked = [need(entry, "content") for entry in entries if entry["role"] == "user"]
+        prompts = [need(entry, "content") for entry in entries if entry["role"] == "user"]
         replies = [entry for entry in entries if entry["role"] == "model"]
         chosen = [need(entry, "content") for entry in replies if entry.get("if_chosen") is True]
         others = [need(entry, "content") for entry in replies if entry.get("if_chosen") is not True]
         if lost:
             yield "an earlier turn of the conversation lacks the chosen reply"
             continue
-        if len(asked) != 1 or len(chosen) != 1:
+        if len(prompts) != 1 or len(chosen) != 1:
             lost = True
-            yield "the turn has no message of the user" if not asked else f"{len(chosen)} replies are chosen, not one"
+            yield "the turn has no message of the user" if not prompts else f"{len(chosen)} replies are chosen, not one"
             continue
-        path.append({"role": "user", "content": asked[0]})
+        path.append({"role": "user", "content": prompts[0]})
         common = {"user_id": user_id, "group": group, "prompt": list(path), "chosen": chosen[0]}
         path.append({"role": "assistant", "content": chosen[0]})
         distinct = [other for other in dict.fromkeys(others) if other != chosen[0]]

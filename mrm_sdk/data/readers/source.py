@@ -1,4 +1,4 @@
-"""Where records of other programs' formats come from: files, or a hub of data sets; imports errors and rows."""
+"""Where records of other programs' formats come from: files, or a hub of data sets."""
 
 from __future__ import annotations
 
@@ -40,24 +40,24 @@ class Source:
 
     Args:
         name: of the data set, for messages.
-        find: the records of the table of a name with their places, or ``None`` where there is no such table.
+        find: the records of the table of a name with their locations, or ``None`` where there is no such table.
     """
 
     name: str
     find: Callable[[str], Iterator[tuple[str, Row]] | None]
 
     def table(self, name: str, why: str = "") -> Iterator[tuple[str, Row]]:
-        """The records of a table, absent values left out, each with its place for messages.
+        """The records of a table, absent values left out, each with its location for messages.
 
         Raises:
             DatasetError: there is no such table; the message adds ``why`` it is needed and how it is made.
         """
-        found = self.find(name)
-        if found is None:
+        records = self.find(name)
+        if records is None:
             why = why or f"Call the file {name}.jsonl, or give the file itself."
             raise DatasetError(f"{self.name} holds no table {name!r}. {why}")
-        for place, record in found:
-            yield place, {key: value for key, value in record.items() if value is not None}
+        for location, record in records:
+            yield location, {key: value for key, value in record.items() if value is not None}
 
 
 Reader = Callable[[Source], Iterator[tuple[str, Outcome]]]
@@ -67,12 +67,12 @@ def per_record(table: str, convert: Callable[[Row], Iterator[Outcome]]) -> Reade
     """A reader of one table whose records say all there is to know; ``convert`` may raise ``InvalidInputError``."""
 
     def read(source: Source) -> Iterator[tuple[str, Outcome]]:
-        for place, record in source.table(table):
+        for location, record in source.table(table):
             try:
                 for outcome in convert(record):
-                    yield place, outcome
+                    yield location, outcome
             except InvalidInputError as error:
-                raise DatasetError(f"{place}: {error}") from None
+                raise DatasetError(f"{location}: {error}") from None
 
     return read
 
@@ -93,11 +93,11 @@ def files(path: Path, table: str) -> list[Path]:
     """The files of a table: those called so, else those of the folder called so; a file is every table."""
     if not path.is_dir():
         return [path]
-    found = [file for suffix in FOREIGN if (file := path / f"{table}{suffix}").is_file()]
+    matches = [file for suffix in FOREIGN if (file := path / f"{table}{suffix}").is_file()]
     inside = path / table
-    if not found and inside.is_dir():
-        found = sorted(file for file in inside.iterdir() if file.name.endswith(FOREIGN))
-    return found
+    if not matches and inside.is_dir():
+        matches = sorted(file for file in inside.iterdir() if file.name.endswith(FOREIGN))
+    return matches
 
 
 def _chain(paths: list[Path]) -> Iterator[tuple[str, Row]] | None:

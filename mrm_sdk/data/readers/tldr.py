@@ -1,4 +1,4 @@
-"""OpenAI's summarize_from_feedback, comparisons: which of two summaries a worker chose; imports the fields.
+"""OpenAI's summarize_from_feedback, comparisons: which of two summaries a worker chose.
 
 One record is a comparison. The worker is the user and the post (or article) the prompt; comparisons of one post are a
 group. Download the folder ``comparisons`` (its ``batch*.json``), or read ``hub:openai/summarize_from_feedback``.

@@ -1,4 +1,4 @@
-"""What LangSmith's and Langfuse's readers share: one scale at a time, and answers looked up; imports the fields."""
+"""What the readers of LangSmith and Langfuse share: one scale at a time, and answers of traces."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from mrm_sdk.errors import DatasetError
 
 
 def one_scale(names: Iterable[str], wanted: str | None, source: Source, program: str) -> str | None:
-    """The name whose scores are read: that which is wanted, or the only one; scales are never mixed.
+    """The name whose scores are read: the requested one, or the only one; scales are never mixed.
 
     Raises:
-        DatasetError: the wanted one is not there, or there are several and none is wanted.
+        DatasetError: the requested name is missing, or there are several and none is requested.
     """
-    found = sorted(set(names))
-    if wanted is None and len(found) <= 1:
-        return found[0] if found else None
-    if wanted not in found:
+    distinct = sorted(set(names))
+    if wanted is None and len(distinct) <= 1:
+        return distinct[0] if distinct else None
+    if wanted not in distinct:
         raise DatasetError(
-            f"{source.name} holds scores called {', '.join(found) or 'nothing'}; name one, as --format {program}:NAME."
+            f"{source.name} holds scores called {', '.join(distinct) or 'nothing'}; name one, as --format {program}:NAME"
         )
     return wanted
 
 
-def answer(record: Row, given: str, got: str) -> Row | None:
-    """Prompt and response of a traced call; ``None`` where the answer's text is not to be found."""
-    text = answer_of(record.get(got))
-    return None if text is None else {"prompt": prompt_of(record.get(given)), "response": text}
+def answer(record: Row, input_field: str, output_field: str) -> Row | None:
+    """Prompt and response of a traced call; ``None`` if the answer has no text."""
+    text = answer_of(record.get(output_field))
+    return None if text is None else {"prompt": prompt_of(record.get(input_field)), "response": text}
 
 
 def dig(record: Any, *path: str) -> Any:

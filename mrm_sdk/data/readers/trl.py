@@ -1,4 +1,4 @@
-"""TRL's preference and unpaired data with a column ``user_id``, and our own columns; imports the fields.
+"""TRL's preference and unpaired data with a column ``user_id``, and our own columns.
 
 Texts or chat messages, with a prompt of their own, which both sides may repeat, or one that both begin with. A list
 of texts as ``rejected`` is as many comparisons. ``margin`` becomes the strength, 0 a tie. ``completion`` with ``label``
@@ -22,23 +22,23 @@ _ASSISTANT = "\n\nAssistant:"
 def _record(record: Row) -> Iterator[Outcome]:
     if "user_id" not in record:
         raise InvalidInputError("'user_id' missing: TRL's data do not say who judged; add a column user_id")
-    kept = {key: record[key] for key in _KEPT if key in record}
+    common = {key: record[key] for key in _KEPT if key in record}
     if "completion" in record and "label" in record:
         prompt, text = _completed(record, "completion")
-        yield [{**kept, "prompt": prompt, "response": text, "thumb": need(record, "label", bool)}]
+        yield [{**common, "prompt": prompt, "response": text, "thumb": need(record, "label", bool)}]
     elif any(key in record for key in _OWN) and "chosen" not in record:
         yield [record]
     else:
-        yield _pairs(record, kept)
+        yield _pairs(record, common)
 
 
-def _pairs(record: Row, kept: Row) -> Outcome:
+def _pairs(record: Row, common: Row) -> Outcome:
     margin = record.get("margin")
     if margin is not None:
         margin = float(need(record, "margin", (int, float)))
         if margin < 0:
             return "the margin is negative: the other side may be the better one"
-        kept |= {"strength": margin} if margin else {"tie": True}
+        common |= {"strength": margin} if margin else {"tie": True}
     rejected = need(record, "rejected", (str, list))
     if isinstance(rejected, list) and all(isinstance(text, str) for text in rejected):
         sides = [{**record, "rejected": text} for text in dict.fromkeys(rejected)]
@@ -48,8 +48,8 @@ def _pairs(record: Row, kept: Row) -> Outcome:
     for number, side in enumerate(sides, 1):
         prompt, chosen, other = _shared(side) if "prompt" not in side else _explicit(side)
         if chosen != other:
-            named = {"event_id": f"{kept['event_id']}-{number}"} if "event_id" in kept and len(sides) > 1 else {}
-            rows.append({**kept, **named, "prompt": prompt, "chosen": chosen, "rejected": other})
+            named = {"event_id": f"{common['event_id']}-{number}"} if "event_id" in common and len(sides) > 1 else {}
+            rows.append({**common, **named, "prompt": prompt, "chosen": chosen, "rejected": other})
     return rows or "both sides are the same"
 
 
@@ -70,11 +70,11 @@ def _completed(record: Row, key: str) -> tuple[Any, str]:
     before = said[:-1]
     if prompt is not None and not is_chat(prompt):
         prompt = [{"role": "user", "content": need(record, "prompt")}]
-    asked = messages({"prompt": prompt}, "prompt") if prompt else []
+    prompt_messages = messages({"prompt": prompt}, "prompt") if prompt else []
     # Full chats begin with the prompt, perhaps after a system message of their own: it is not said twice.
     start = next((i for i, message in enumerate(before) if message["role"] != "system"), 0)
-    repeated = asked in (before[: len(asked)], before[start : start + len(asked)])
-    return (before if repeated else [*asked, *before]) or None, said[-1]["content"]
+    repeated = prompt_messages in (before[: len(prompt_messages)], before[start : start + len(prompt_messages)])
+    return (before if repeated else [*prompt_messages, *before]) or None, said[-1]["content"]
 
 
 def _shared(record: Row) -> tuple[Any, str, str]:

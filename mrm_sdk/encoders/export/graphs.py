@@ -1,4 +1,4 @@
-"""Torch modules -> ONNX graphs as they ship: no trace of the machine, weights inside while they fit; imports torch."""
+"""Torch modules -> ONNX graphs as they ship: no trace of the machine, weights inside while they fit."""
 
 from __future__ import annotations
 

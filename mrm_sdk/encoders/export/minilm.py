@@ -1,4 +1,4 @@
-"""Where the real all-MiniLM-L6-v2 lies, whose weights come with the package registry; imports errors only."""
+"""Where the real all-MiniLM-L6-v2 lies, whose weights come with the package registry."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An encoder's graph in 8-bit integers, for CPUs: what hurts stays in float32; imports ONNX Runtime and onnx late.
+"""An encoder's graph in 8-bit integers, for CPUs: what hurts stays in float32.
 
 Weights are rounded once, per output channel; what flows between them is rounded as it comes, with one range per batch
 (dynamic quantisation). A single large activation widens that range for all, so some matrix products lose far more than
@@ -20,7 +20,7 @@ from mrm_sdk.errors import ConfigurationError, MissingDependencyError
 from mrm_sdk.progress import Progress, no_progress
 from mrm_sdk.runtime.providers import CPU, onnxruntime
 
-KEPT = 0.25
+FLOAT_SHARE = 0.25
 
 Batch = Mapping[str, NDArray[Any]]
 
@@ -29,7 +29,7 @@ def quantise(
     graph: bytes,
     batches: Sequence[Batch],
     *,
-    kept: float = KEPT,
+    float_share: float = FLOAT_SHARE,
     progress: Progress = no_progress,
 ) -> bytes:
     """Rounds the weights of matrix products to 8 bits, but for those whose rounding moves the output most.
@@ -37,7 +37,7 @@ def quantise(
     Args:
         graph: of an encoder in float32, whose first output is [batch, D].
         batches: inputs of the graph, to measure on.
-        kept: share of matrix products that stay in float32.
+        float_share: share of matrix products that stay in float32.
         progress: called with stage, done, total.
 
     Returns:
@@ -61,7 +61,7 @@ def quantise(
         alone = _rounded(model, [other for other in products if other != product])
         damage.append(_distance(_outputs(alone, batches), expected))
         progress("quantising", number + 1, len(products))
-    worst = np.argsort(damage)[::-1][: round(kept * len(products))]
+    worst = np.argsort(damage)[::-1][: round(float_share * len(products))]
     return _rounded(model, [products[number] for number in worst])
 
 
@@ -71,7 +71,7 @@ def _products(model: Any) -> list[str]:
     return [node.name for node in model.graph.node if node.op_type == "MatMul" and node.input[1] in constants]
 
 
-def _rounded(model: Any, kept: list[str]) -> bytes:
+def _rounded(model: Any, float_nodes: list[str]) -> bytes:
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
     from onnxruntime.quantization.quant_utils import add_pre_process_metadata
@@ -88,7 +88,7 @@ def _rounded(model: Any, kept: list[str]) -> bytes:
             op_types_to_quantize=["MatMul"],
             per_channel=True,
             weight_type=QuantType.QInt8,
-            nodes_to_exclude=kept,
+            nodes_to_exclude=float_nodes,
         )
         rounded = onnx.load(str(path))
     del rounded.metadata_props[:]

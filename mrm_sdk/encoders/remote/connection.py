@@ -106,12 +106,12 @@ class Connection:
                 )
             known = vector if self.known_probe is None else self.known_probe
             # Another process may have filled the cache first: this one's vectors must fit its probe.
-            kept = self.cache.store_probe(known) if self.cache else known
-            if not (same_model(vector, known) and same_model(vector, kept)):
+            stored = self.cache.store_probe(known) if self.cache else known
+            if not (same_model(vector, known) and same_model(vector, stored)):
                 self._refuse()
             if self.cache:
                 self.cache.confirm_probe(started)
-            self.known_probe = kept if self.known_probe is None else known
+            self.known_probe = stored if self.known_probe is None else known
             self._probe_due = time.monotonic() + self._endpoint.limits.probe_every
             return self.known_probe
 

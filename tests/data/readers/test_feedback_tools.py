@@ -183,7 +183,7 @@ def test_langfuse(tmp_path: Path) -> None:
     assert said(data) == [("bob", "p", "better two", "two")]
     assert counted(data) == (12, 4, {
         "a later score has the same id": 1, "the correction changes nothing": 1,
-        "the score is CATEGORICAL, and which category is better is not told": 1, "the trace has no userId": 1,
+        "the score is CATEGORICAL, and which category is better is not stated": 1, "the trace has no userId": 1,
         "no answer is found in the trace's output": 1, "its trace is not in traces.jsonl": 1, "a model judged": 1,
         "a score of another name": 1,
     })  # fmt: skip

@@ -64,7 +64,7 @@ def test_known_names_have_their_reader() -> None:
         ("hub:HannahRoseKirk/prism-alignment", "prism"),
         ("hub:openai/summarize_from_feedback:comparisons@train", "tldr"),
         ("hub:namkoong-lab/PersonalLLM@train", "personalllm"),
-        ("hub:somebody/else", "trl"),
+        ("hub:another/owner", "trl"),
     ):
         assert find_reader("auto", path) is READERS[name]
 

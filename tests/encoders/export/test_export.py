@@ -282,7 +282,7 @@ def test_an_older_export_is_replaced_only_when_the_new_one_is_complete(tmp_path:
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "mine.txt").touch()
     with pytest.raises(OutputError, match=r"holds no encoder\.json"):
-        export_encoder("no such model, which nobody gets to look for", tmp_path / "taken")
+        export_encoder("no such model, which is never looked for", tmp_path / "taken")
 
 
 def test_another_models_tokenizer(tmp_path: Path) -> None:
@@ -358,7 +358,7 @@ def test_what_the_command_prints(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_the_hub_out_of_reach(tmp_path: Path) -> None:
-    """The address is one where nobody listens."""
+    """No process listens at the address."""
     hub = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path / "cache"), "PATH": os.environ["PATH"]}
     done = mrm("encoder", "export", "owner/name", "--out", "encoder", cwd=tmp_path, **hub)
     assert done.code == 2

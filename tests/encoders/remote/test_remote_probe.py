@@ -165,7 +165,7 @@ def test_vectors_cached_since_the_last_good_probe_are_dropped(server: EmbeddingS
     with remote(server, cache=path) as encoder:
         encoder.encode(PAIRS[1:2])
         server.model = "another"
-        encoder.encode(PAIRS[2:3])  # not due yet: nobody can know
+        encoder.encode(PAIRS[2:3])  # not due yet: the change cannot be known
         encoder._connection()._probe_due = 0.0  # as time would make it
         with pytest.raises(BundleMismatchError):
             encoder.encode(PAIRS[3:4])
@@ -179,7 +179,7 @@ def test_what_another_process_cached_of_a_wrong_model_is_dropped(server: Embeddi
     with remote(server, cache=path) as a:
         a.encode(PAIRS[:2])
         server.model = "another"
-        a.encode(PAIRS[2:3])  # its next probe is not due: nobody can know
+        a.encode(PAIRS[2:3])  # its next probe is not due: the change cannot be known
     with remote(server, cache=path) as b, pytest.raises(BundleMismatchError):
         b.encode(PAIRS[3:4])
     server.model = "tiny"

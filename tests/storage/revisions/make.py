@@ -113,7 +113,7 @@ def main(out: Path) -> None:
         train_bundle(dataset, folder / "tiny", config=TrainingConfig(base_functions=3))
         file = folder / "mrm.db"
         with Client(f"sqlite:///{file}", bundle=folder / "tiny", encoder=CountingEncoder()) as client:
-            client.personalize("nobody")  # makes the tables
+            client.personalize("unknown")  # makes the tables
         revision = current(Database(f"sqlite:///{file}", Settings()))
         assert revision is not None
         if (out / f"{revision}.sqlite").exists():
