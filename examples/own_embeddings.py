@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from mrm_sdk import Client, Comparison, Response
-from mrm_sdk.data.datasets import read_dataset
-from mrm_sdk.training.pipeline import train_bundle
+from mrm_sdk.data import read_dataset
+from mrm_sdk.training import train_bundle
 
 DIMENSION = 16
 

@@ -9,12 +9,10 @@ import sys
 from pathlib import Path
 
 from mrm_sdk import Bundle
-from mrm_sdk.data.datasets import read_dataset
+from mrm_sdk.data import read_dataset
 from mrm_sdk.encoders import open_encoder
-from mrm_sdk.evaluation.protocol import evaluate
-from mrm_sdk.evaluation.reports.evaluation import evaluation_table, save_evaluation
-from mrm_sdk.training.config import TrainingConfig
-from mrm_sdk.training.pipeline import train_bundle
+from mrm_sdk.evaluation import evaluate, evaluation_table, save_evaluation
+from mrm_sdk.training import TrainingConfig, train_bundle
 
 LICENCE = "Jester data: free for research with citation of Goldberg et al. 2001; all-MiniLM-L6-v2: MIT"
 

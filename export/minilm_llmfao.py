@@ -10,12 +10,9 @@ LLMFAO's (docs/how.md)::
 import sys
 from pathlib import Path
 
-from mrm_sdk.data.datasets import read_dataset
-from mrm_sdk.evaluation.comparison import compare
-from mrm_sdk.evaluation.methods import METHODS
-from mrm_sdk.evaluation.reports.comparison import comparison_table
-from mrm_sdk.training.config import TrainingConfig
-from mrm_sdk.training.pipeline import train_bundle
+from mrm_sdk.data import read_dataset
+from mrm_sdk.evaluation import METHODS, compare, comparison_table
+from mrm_sdk.training import TrainingConfig, train_bundle
 
 LICENCE = "LLMFAO: CC BY 4.0, D. Ustalov; all-MiniLM-L6-v2: MIT"
 

@@ -9,7 +9,7 @@ judged on (skywork_protocol.py)::
 
 import skywork_protocol
 
-from mrm_sdk.data.datasets import read_dataset
+from mrm_sdk.data import read_dataset
 
 LICENCE = "PRISM: CC BY 4.0 (people's texts), CC BY-NC 4.0 (models'); Skywork-Reward-V2-Llama-3.1-8B: Llama 3.1 licence"
 

@@ -19,13 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrm_sdk import Bundle
+from mrm_sdk.data import write_embedded
 from mrm_sdk.data.datasets import QUERY, SUPPORT, Dataset, read_dataset
-from mrm_sdk.data.vectors import write_embedded
 from mrm_sdk.encoders.hidden_state import DTYPES, HiddenStateEncoder
-from mrm_sdk.evaluation.protocol import evaluate
-from mrm_sdk.evaluation.reports.evaluation import evaluation_table
-from mrm_sdk.training.config import MamlConfig, TrainingConfig
-from mrm_sdk.training.pipeline import train_bundle
+from mrm_sdk.evaluation import evaluate, evaluation_table
+from mrm_sdk.training import MamlConfig, TrainingConfig, train_bundle
 
 MODEL = "Skywork/Skywork-Reward-V2-Llama-3.1-8B"
 

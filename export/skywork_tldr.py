@@ -10,7 +10,7 @@ half of them seen, with at most 150 pairs (100 in the paper's other setting), ha
 
 import skywork_protocol
 
-from mrm_sdk.data.datasets import read_dataset
+from mrm_sdk.data import read_dataset
 from mrm_sdk.data.readers import tldr
 
 LICENCE = "summarize_from_feedback: modified MIT; Skywork-Reward-V2-Llama-3.1-8B: Llama 3.1 licence"

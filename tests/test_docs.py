@@ -13,7 +13,7 @@ import typer
 from mrm_sdk.bundle import Manifest
 from mrm_sdk.cli.commands import app
 from mrm_sdk.settings import Settings
-from tests.conftest import ROOT, SHARED, Demo, mrm, write_embedded_dataset, write_text_dataset
+from tests.conftest import ROOT, Demo, mrm, write_embedded_dataset, write_text_dataset
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 DOCS = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md")}
@@ -133,36 +133,6 @@ def test_example_with_own_embeddings(tmp_path: Path) -> None:
     assert correlations[-1] > correlations[0] + 0.2
 
 
-@pytest.mark.shared
-def test_recipes(tmp_path: Path) -> None:
-    out = run(ROOT / "export" / "minilm_jester.py", SHARED / "jester", tmp_path / "b", cwd=tmp_path)
-    assert "799 users: accuracy" in out
-
-
-@pytest.mark.shared
-def test_recipe_for_few_people(tmp_path: Path) -> None:
-    out = run(ROOT / "export" / "minilm_llmfao.py", SHARED / "llmfao", tmp_path / "b", cwd=tmp_path)
-    assert "newton" in out
-    assert (tmp_path / "b" / "manifest.json").is_file()
-
-
-@pytest.mark.shared
-def test_the_experiment_behind_the_defaults_runs(tmp_path: Path) -> None:
-    script = ROOT / "export" / "choose_settings.py"
-    names = "adam, 3 seeds as one;Λ diagonal;hidden layer"
-    out = run(script, SHARED / "jester" / "train", "--quick", "--only", names, cwd=tmp_path)
-    rows = re.findall(r"^(\S.*?) +\|(?: \d\.\d{4}){6} +\d+ \|(?: \d\.\d{4}){5} +\d+$", out, re.MULTILINE)
-    assert rows == names.split(";")
-
-
-@pytest.mark.shared
-def test_the_experiment_behind_handcrafted_features_runs(tmp_path: Path) -> None:
-    script = ROOT / "export" / "choose_features.py"
-    out = run(script, SHARED / "llmfao" / "train", "--quick", cwd=tmp_path)
-    assert "without" in out
-    assert len(re.findall(r"0\.\d{4}", out)) >= 4
-
-
 def test_the_snippets_of_encoders(tmp_path: Path) -> None:
     (snippet,) = blocks(DOCS["encoders.md"], "python")
     assert run("-W", "error", "-c", snippet, cwd=tmp_path) == "(2, 3)\n"
@@ -173,30 +143,11 @@ def test_the_snippets_of_encoders(tmp_path: Path) -> None:
     assert Manifest.read(tmp_path / "models" / "mine").encoder.kind == "onnx"
 
 
-@pytest.mark.shared
-def test_the_experiment_behind_the_rules_for_ratings_runs(tmp_path: Path) -> None:
-    script = ROOT / "export" / "choose_ratings.py"
-    out = run(script, SHARED / "jester" / "train", "--seeds", 1, "--iterations", 1, cwd=tmp_path)
-    rows = re.findall(r"^\S.*?((?: +0\.\d{4})+)$", out, re.MULTILINE)
-    assert [len(row.split()) for row in rows] == [1] * 4 + [5] * 11 + [6] * 6
-
-
-def test_the_measurement_of_drift_runs(tmp_path: Path) -> None:
-    out = run("-W", "error", ROOT / "export" / "measure_drift.py", "--quick", cwd=tmp_path)
-    changed, kept = out.split("tastes stay")
-    for table in (changed, kept):
-        rows = re.findall(r"^(none|\d+ days|none, .*?)((?: +0\.\d{4}(?: ± \d\.\d{3})?){7}) *$", table, re.MULTILINE)
-        assert [name for name, _ in rows][:2] == ["none", "160 days"]
-        assert len(rows) == 9
-    # The row without a half-life at 60 further comparisons, where tastes stay and where they have changed.
-    last = [float(re.findall(r"^none .*?(0\.\d{4}) *$", table, re.MULTILINE)[0]) for table in (kept, changed)]
-    assert last[0] > last[1]
-
-
-def test_recipes_and_examples_are_all_listed_and_tested() -> None:
-    files = ("test_docs.py", "test_recipes.py", "test_serverless.py")
-    tested = "".join((ROOT / "tests" / name).read_text(encoding="utf-8") for name in files)
-    for path in (*(ROOT / "examples").glob("*.py"), *(ROOT / "export").glob("*.py")):
+def test_recipes_examples_and_experiments_are_all_listed_and_tested() -> None:
+    folder = ROOT / "tests"
+    files = (folder / "test_docs.py", folder / "test_serverless.py", *(folder / "export").glob("*.py"))
+    tested = "".join(path.read_text(encoding="utf-8") for path in files)
+    listed = (ROOT / "export" / "README.md").read_text(encoding="utf-8")
+    for path in (*(ROOT / "examples").glob("*.py"), *(ROOT / "export").rglob("*.py")):
         assert path.name in tested
-    recipes = (ROOT / "export" / "README.md").read_text(encoding="utf-8")
-    assert all(path.name in recipes for path in (ROOT / "export").glob("*.py"))
+        assert "examples" in path.parts or path.name in listed

@@ -12,7 +12,7 @@ seed; of one with few people all of them, in five folds. Prints one row per shar
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -42,7 +42,7 @@ MANY = 500
 
 
 def variants(
-    dataset: Dataset, embeddings: NDArray[np.float32], single: list[str]
+    dataset: Dataset, embeddings: NDArray[np.float32], shares: Sequence[float], single: list[str]
 ) -> Iterator[tuple[str, NDArray[np.float32]]]:
     """Names and embeddings of the variants; the first is the embedding alone."""
     measured = measure([(item.prompt, item.text or "") for item in dataset.items])
@@ -52,7 +52,7 @@ def variants(
         return np.concatenate([embeddings, statistics.apply(features)], 1)
 
     yield "without", embeddings
-    for share in SHARES:
+    for share in shares:
         yield f"share {share}", beside(measured, share)
     yield "features alone", beside(measured, 1.0)[:, embeddings.shape[1] :]
     for name in single:
@@ -90,10 +90,12 @@ def main() -> None:
     parser.add_argument("data", type=Path, nargs="+")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--single", default="", help="features to try alone, with commas; or all")
-    parser.add_argument("--quick", action="store_true", help="one seed, two steps of training: shows that it runs")
+    parser.add_argument(
+        "--quick", action="store_true", help="one seed, share and two steps of training: shows that it runs"
+    )
     options = parser.parse_args()
     single = [*NAMES] if options.single == "all" else [name for name in options.single.split(",") if name]
-    seeds = range(1 if options.quick else options.seeds)
+    seeds, shares = range(1 if options.quick else options.seeds), (SHARES[-1:] if options.quick else SHARES)
     configs = [TrainingConfig(seed=seed).with_settings(iterations=2 if options.quick else 12) for seed in seeds]
     for path in options.data:
         dataset = read_dataset(path)
@@ -101,7 +103,7 @@ def main() -> None:
         embeddings = np.asarray(embed_items(encoder, dataset, no_progress), np.float32)
         print(f"\n{path}: accuracy at {SHOTS} comparisons, worst tenth; what the features add before and after all")
         alone = None
-        for name, matrix in variants(dataset, embeddings, single):
+        for name, matrix in variants(dataset, embeddings, shares, single):
             runs = [run(dataset, matrix, config) for config in configs]
             accuracy = per_user(runs)
             alone = accuracy if alone is None else alone

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from mrm_sdk.core.batching import Pairs, pad
-from mrm_sdk.core.inner_loop import Prior, newton_serving
+from mrm_sdk.core.inner_loop import SERVING_STEPS, SERVING_TOLERANCE, Prior, newton_serving
 from mrm_sdk.core.ratings import rated_pairs
 from mrm_sdk.data.datasets import QUERY, SUPPORT, Dataset, read_dataset
 from mrm_sdk.data.vectors import embed_items
@@ -49,14 +49,17 @@ class Judged(NamedTuple):
 
     def adapted(self, users: list[Pairs]) -> float:
         """Mean over people, once each has adapted to their own pairs."""
-        return self.accuracy(newton_serving(pad(users), self.prior, max_steps=50, tolerance=1e-9))
+        return self.accuracy(
+            newton_serving(pad(users), self.prior, max_steps=SERVING_STEPS, tolerance=SERVING_TOLERANCE)
+        )
 
 
-def train(data: Dataset, embeddings: Tensor, seed: int, iterations: int) -> Judged:
-    """Trains on 80 % of the people and leaves the rest to be judged."""
-    config, rng = TrainingConfig(seed=seed, iterations=iterations), np.random.default_rng(seed)
+def train(data: Dataset, embeddings: Tensor, config: TrainingConfig, most: int | None) -> Judged:
+    """Trains on 80 % of the people; the others, ``most`` of them at most, are judged."""
+    rng = np.random.default_rng(config.seed)
     people = rng.permutation(np.unique(data.user[data.phase == QUERY]))
     aside, others = (np.sort(part) for part in np.split(people, [len(people) * 20 // 100]))
+    aside = aside[:most]
     trained = fit(data, others, embeddings.numpy(), config, no_progress)
     prior, base_rewards = trained.prior, trained.module(embeddings).detach().double()
 
@@ -157,7 +160,10 @@ def by_pairs(features: Tensor, prior: Prior, weigh: Callable[[Tensor, int], Tens
     z = features[:, :, better] - features[:, :, worse]
     strength = weigh((worse - better).double(), size).expand(z.shape[:3]).flatten(1, 2)
     return newton_serving(
-        Pairs(z.flatten(1, 2), strength, torch.zeros_like(strength)), prior, max_steps=50, tolerance=1e-9
+        Pairs(z.flatten(1, 2), strength, torch.zeros_like(strength)),
+        prior,
+        max_steps=SERVING_STEPS,
+        tolerance=SERVING_TOLERANCE,
     )
 
 
@@ -167,8 +173,8 @@ def plackett_luce(features: Tensor, prior: Prior) -> Tensor:
     for _ in range(30):
         gradient = (weights - prior.w0) @ prior.precision
         hessian = prior.precision.expand(len(features), -1, -1)
-        for place in range(features.shape[2] - 1):
-            left = features[:, :, place:]
+        for rank in range(features.shape[2] - 1):
+            left = features[:, :, rank:]
             share = torch.softmax((left * weights[:, None, None]).sum(-1), -1).unsqueeze(-1)
             mean = (share * left).sum(2)
             offset = left - mean.unsqueeze(2)
@@ -210,18 +216,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--iterations", type=int, default=12)
+    parser.add_argument("--quick", action="store_true", help="one seed and step, 60 people: shows that it runs")
     options = parser.parse_args()
     torch.set_num_threads(1)
 
     data = read_dataset(options.data, ratings=True)
     encoder = prepare_encoder("minilm", data, Settings(), no_progress).encoder
     embeddings = torch.from_numpy(embed_items(encoder, data, no_progress))
-    judged = [train(data, embeddings, seed, options.iterations) for seed in range(options.seeds)]
+    seeds = range(1 if options.quick else options.seeds)
+    configs = [TrainingConfig(seed=seed).with_settings(iterations=1 if options.quick else 12) for seed in seeds]
+    judged = [train(data, embeddings, config, 60 if options.quick else None) for config in configs]
 
     def after(shots: int) -> Measure:
         return lambda one: [
-            one.accuracy(newton_serving(one.support.first(shots), one.prior, max_steps=50, tolerance=1e-9))
+            one.accuracy(
+                newton_serving(
+                    one.support.first(shots), one.prior, max_steps=SERVING_STEPS, tolerance=SERVING_TOLERANCE
+                )
+            )
         ]
 
     show("comparisons", ["accuracy"], {str(shots): after(shots) for shots in (0, 5, 10, 60)}, judged)

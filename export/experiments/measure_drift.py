@@ -92,13 +92,13 @@ def show(title: str, rows: dict[str, Callable[[People, int], Tensor]], seeds: Se
     reference: list[Tensor] = []
     for name, measure in rows.items():
         line = f"{name:34}"
-        for place, after in enumerate(AFTER):
-            found = torch.cat([measure(people, after) for people in seeds])
+        for column, after in enumerate(AFTER):
+            accuracy = torch.cat([measure(people, after) for people in seeds])
             if len(reference) < len(AFTER):
-                reference.append(found)
-            difference = found - reference[place]
+                reference.append(accuracy)
+            difference = accuracy - reference[column]
             error = float(difference.std()) / len(difference) ** 0.5
-            line += f"{float(found.mean()):8.4f}" + (f" ± {error:.3f}" if error else " " * 8)
+            line += f"{float(accuracy.mean()):8.4f}" + (f" ± {error:.3f}" if error else " " * 8)
         print(line, flush=True)
 
 
@@ -118,7 +118,9 @@ def main() -> None:
     seeds = range(1 if options.quick else options.seeds)
     settings = {"iterations": 2} if options.quick else {}
     size = 20 if options.quick else 300
-    drawn = [simulate(questions, embeddings, TrainingConfig(seed=seed, **settings), size) for seed in seeds]
+    drawn = [
+        simulate(questions, embeddings, TrainingConfig(seed=seed).with_settings(**settings), size) for seed in seeds
+    ]
     rows: dict[str, Callable[[People, int], Tensor]] = {
         "none" if half_life is None else f"{half_life} days": lambda people, after, half_life=half_life: adapted(
             people, half_life, after

@@ -220,7 +220,14 @@ def test_the_experiment_runs(tmp_path: Path) -> None:
                 a, b = sorted(rng.choice(24, 2, replace=False), key=lambda item: lengths[item], reverse=user % 2 == 0)
                 file.write(f"u{user},{('support', 'query')[number % 2]},i{a},i{b}\n")
     done = subprocess.run(
-        [sys.executable, ROOT / "export" / "choose_features.py", data, "--quick", "--single", "characters,bullets"],
+        [
+            sys.executable,
+            ROOT / "export" / "experiments" / "choose_features.py",
+            data,
+            "--quick",
+            "--single",
+            "characters,bullets",
+        ],
         capture_output=True,
         encoding="utf-8",
         check=False,

@@ -207,7 +207,7 @@ def test_rounding_that_leaves_nothing_of_use(
 ) -> None:
     """Stands for a model whose weights lose too much: those that are measured second come out moved."""
     if precision == "bfloat16":
-        monkeypatch.setattr(exporting, "_halve", lambda module, dtype: spoil(module))
+        monkeypatch.setattr(exporting, "_convert_parameters", lambda module, dtype: spoil(module))
     else:
         exact = exporting.to_onnx
         monkeypatch.setattr(exporting, "to_onnx", lambda module, *args, **more: exact(spoil(module), *args, **more))

@@ -1,0 +1,23 @@
+"""The recipes with MiniLM, run on real people's data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT, SHARED
+from tests.export.scripts import run
+
+
+@pytest.mark.shared
+def test_recipes(tmp_path: Path) -> None:
+    out = run(ROOT / "export" / "minilm_jester.py", SHARED / "jester", tmp_path / "b", cwd=tmp_path)
+    assert "799 users: accuracy" in out
+
+
+@pytest.mark.shared
+def test_recipe_for_few_people(tmp_path: Path) -> None:
+    out = run(ROOT / "export" / "minilm_llmfao.py", SHARED / "llmfao", tmp_path / "b", cwd=tmp_path)
+    assert "newton" in out
+    assert (tmp_path / "b" / "manifest.json").is_file()
