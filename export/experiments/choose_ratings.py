@@ -33,6 +33,11 @@ from mrm_sdk.training.fitting import fit
 ALL = 10_000
 
 
+def serve(pairs: Pairs, prior: Prior) -> Tensor:
+    """Weights as a client adapts them."""
+    return newton_serving(pairs, prior, max_steps=SERVING_STEPS, tolerance=SERVING_TOLERANCE)
+
+
 class Judged(NamedTuple):
     """People set aside: their rated jokes in random order, what they are judged on, and a trained model."""
 

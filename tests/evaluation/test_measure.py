@@ -139,9 +139,7 @@ def test_doubts_are_said(many: Dataset) -> None:
     assert "not clearly above the accuracy before: personalization is not shown." in doubts(alike)
     assert "Own weights are not clearly better than another user's" in doubts(alike)
     assert "reversed choices does not clearly lower the accuracy" in doubts(alike)
-    assert (
-        judge(FittedMethod(features(many), total), many, shots=[0]).doubts() == []
-    )  # no user adapted, nothing claimed
+    assert judge(FittedMethod(features(many), total), many, shots=[0]).doubts() == []  # nothing adapted or claimed
 
 
 def test_what_cannot_be_judged(many: Dataset) -> None:

@@ -103,7 +103,7 @@ class Place:
         assert stored <= set().union(*parts.values()), "a row is there that no process wrote"
 
     def _gone(self, connection: sa.Connection, names: Iterable[str]) -> tuple[set[str], set[str]]:
-        """Events that a deletion took, and those that it was cut short in taking; each deletion was begun by some process.
+        """Events that a deletion took, and those that it was interrupted in taking.
 
         Forgetting is one transaction. Pruning draws a line first, and then takes what lies behind it in steps.
         """

@@ -21,7 +21,8 @@ def one_scale(names: Iterable[str], wanted: str | None, source: Source, program:
         return distinct[0] if distinct else None
     if wanted not in distinct:
         raise DatasetError(
-            f"{source.name} holds scores called {', '.join(distinct) or 'nothing'}; name one, as --format {program}:NAME"
+            f"{source.name} holds scores called {', '.join(distinct) or 'nothing'}; "
+            f"name one, as --format {program}:NAME."
         )
     return wanted
 
