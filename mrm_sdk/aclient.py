@@ -26,7 +26,17 @@ if TYPE_CHECKING:
 
 
 class AsyncClient:
-    """:class:`~mrm_sdk.Client` for asyncio: the same arguments, methods, results and errors."""
+    """:class:`~mrm_sdk.Client` for asyncio: the same arguments, methods, results and errors.
+
+    Example:
+        >>> import asyncio
+        >>> from mrm_sdk import AsyncClient
+        >>> async def main():
+        ...     async with AsyncClient("sqlite://", bundle="models/mine") as client:
+        ...         return await client.rank("ada", ["A phone book.", "See RFC 1034."], prompt="What is DNS?")
+        >>> [ranked.index for ranked in sorted(asyncio.run(main()), key=lambda ranked: ranked.index)]
+        [0, 1]
+    """
 
     def __init__(
         self,

@@ -58,6 +58,17 @@ class Client:
         BundleError: the bundle is damaged, foreign, or does not fit the encoder.
         ConfigurationError: the database URL or another argument is wrong.
         MissingDependencyError: the database's driver is not installed.
+
+    Example:
+        >>> from mrm_sdk import Client, Comparison
+        >>> answers = ["A phone book.", "See RFC 1034."]
+        >>> with Client("sqlite:///mrm.db", bundle="models/mine") as client:
+        ...     before = client.score("ada", answers, prompt="What is DNS?")
+        ...     client.record(Comparison(user_id="ada", prompt="What is DNS?", chosen=answers[0], rejected=answers[1]))
+        ...     after = client.score("ada", answers, prompt="What is DNS?")
+        Recorded(accepted=1, duplicates=0, rejected=())
+        >>> bool(after[0] - after[1] > before[0] - before[1])
+        True
     """
 
     def __init__(

@@ -79,6 +79,11 @@ class Settings(BaseSettings):
 
     Raises:
         ConfigurationError: a value is out of range, or no such field exists.
+
+    Example:
+        >>> from mrm_sdk import Settings
+        >>> Settings(half_life="90d").half_life.days
+        90
     """
 
     model_config = SettingsConfigDict(env_prefix="MRM_", frozen=True, extra="forbid")

@@ -54,9 +54,7 @@ class Judged(NamedTuple):
 
     def adapted(self, users: list[Pairs]) -> float:
         """Mean over people, once each has adapted to their own pairs."""
-        return self.accuracy(
-            newton_serving(pad(users), self.prior, max_steps=SERVING_STEPS, tolerance=SERVING_TOLERANCE)
-        )
+        return self.accuracy(serve(pad(users), self.prior))
 
 
 def train(data: Dataset, embeddings: Tensor, config: TrainingConfig, most: int | None) -> Judged:
@@ -164,12 +162,7 @@ def by_pairs(features: Tensor, prior: Prior, weigh: Callable[[Tensor, int], Tens
     better, worse = torch.triu_indices(size, size, 1)
     z = features[:, :, better] - features[:, :, worse]
     strength = weigh((worse - better).double(), size).expand(z.shape[:3]).flatten(1, 2)
-    return newton_serving(
-        Pairs(z.flatten(1, 2), strength, torch.zeros_like(strength)),
-        prior,
-        max_steps=SERVING_STEPS,
-        tolerance=SERVING_TOLERANCE,
-    )
+    return serve(Pairs(z.flatten(1, 2), strength, torch.zeros_like(strength)), prior)
 
 
 def plackett_luce(features: Tensor, prior: Prior) -> Tensor:
@@ -233,13 +226,7 @@ def main() -> None:
     judged = [train(data, embeddings, config, 60 if options.quick else None) for config in configs]
 
     def after(shots: int) -> Measure:
-        return lambda one: [
-            one.accuracy(
-                newton_serving(
-                    one.support.first(shots), one.prior, max_steps=SERVING_STEPS, tolerance=SERVING_TOLERANCE
-                )
-            )
-        ]
+        return lambda one: [one.accuracy(serve(one.support.first(shots), one.prior))]
 
     show("comparisons", ["accuracy"], {str(shots): after(shots) for shots in (0, 5, 10, 60)}, judged)
     settings = [(5,), (10,), (ALL,), (ALL, 2), (ALL, ALL, True)]

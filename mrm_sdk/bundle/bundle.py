@@ -48,6 +48,12 @@ class Bundle:
         NotFoundError: there is no such folder.
         BundleMismatchError: it is not a bundle, or has another format.
         BundleDamagedError: a file is missing or its bytes are not those that were shipped.
+
+    Example:
+        >>> from mrm_sdk import Bundle
+        >>> bundle = Bundle("models/mine")
+        >>> bundle.manifest.encoder.name
+        'sentence-transformers/all-MiniLM-L6-v2'
     """
 
     def __init__(self, path: str | Path, settings: Settings | None = None) -> None:

@@ -57,6 +57,12 @@ class Comparison(_Judgement):
     Raises:
         InvalidInputError: a field is missing, unknown or out of range.
         EmbeddingError: an embedding is not one finite vector.
+
+    Example:
+        >>> from mrm_sdk import Comparison
+        >>> comparison = Comparison(user_id="ada", chosen="A phone book.", rejected="See RFC 1034.")
+        >>> comparison.tie, comparison.strength
+        (False, 1.0)
     """
 
     chosen: Side
@@ -89,6 +95,11 @@ class Rating(_Judgement):
     Raises:
         InvalidInputError: a field is missing, unknown or out of range.
         EmbeddingError: an embedding is not one finite vector.
+
+    Example:
+        >>> from mrm_sdk import Rating
+        >>> Rating(user_id="ada", prompt="What is DNS?", response="A phone book.", value=4).value
+        4.0
     """
 
     response: Side
@@ -106,6 +117,11 @@ class Thumb(_Judgement):
         strength: how much this judgement counts, 1 for an ordinary one, in (0, 100].
         event_id: makes recording idempotent; a new UUIDv7 by default.
         created_at: when the user judged, with a time zone, at most a day ahead of this clock; now by default.
+
+    Example:
+        >>> from mrm_sdk import Thumb
+        >>> Thumb(user_id="ada", response="A phone book.", up=False).as_rating().value
+        -1.0
     """
 
     response: Side
@@ -145,6 +161,12 @@ class Ranking(_Judgement):
     Raises:
         InvalidInputError: a field is missing, unknown or out of range, or a response appears twice.
         EmbeddingError: an embedding is not one finite vector.
+
+    Example:
+        >>> from mrm_sdk import Ranking
+        >>> ranking = Ranking(user_id="ada", responses=["A phone book.", "A directory.", "See RFC 1034."])
+        >>> [(c.chosen, c.rejected) for c in ranking.comparisons()][:2]
+        [('A phone book.', 'A directory.'), ('A phone book.', 'See RFC 1034.')]
     """
 
     responses: Annotated[tuple[Side, ...], BeforeValidator(_in_order)]

@@ -53,6 +53,11 @@ class Response(Frozen):
     Raises:
         EmbeddingError: the embedding is not one finite vector.
         InvalidInputError: neither text nor embedding is given, or the text holds lone surrogates.
+
+    Example:
+        >>> from mrm_sdk import Response
+        >>> Response(text="A phone book.", embedding=[0.1, 0.9]).embedding
+        array([0.1, 0.9], dtype=float32)
     """
 
     text: str | None = None

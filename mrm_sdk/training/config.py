@@ -94,6 +94,13 @@ class TrainingConfig:
         seed: the only source of randomness.
         device: ``cpu``, ``cuda``, or ``auto``: a GPU if there is one. On a CPU a seed gives the same result to the
             last bit; a GPU differs by rounding.
+
+    Example:
+        >>> from mrm_sdk.training import MamlConfig, TrainingConfig
+        >>> TrainingConfig().with_settings(iterations=6).empirical_bayes.iterations
+        6
+        >>> TrainingConfig(outer=MamlConfig(steps=400)).maml.steps
+        400
     """
 
     method: Literal["newton", "gradient"] = "newton"

@@ -60,6 +60,11 @@ class RemoteEncoder:
 
     Raises:
         ConfigurationError: an argument is invalid.
+
+    Example:
+        >>> from mrm_sdk import Limits, RemoteEncoder
+        >>> RemoteEncoder("http://127.0.0.1:8000", protocol="openai", model="tiny", limits=Limits(timeout=5))
+        RemoteEncoder('127.0.0.1:8000', protocol='openai', model='tiny')
     """
 
     def __init__(
