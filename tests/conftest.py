@@ -29,12 +29,30 @@ MRM = [sys.executable, "-c", "from mrm_sdk.cli.main import main; main()"]
 torch.set_num_threads(2)
 
 
+# What these fixtures build takes seconds: a test that asks for one, by name or as a parameter, is slow.
+SLOW_FIXTURES = {"postgres", "postgres_url", "postgres_database", "demo", "text_bundle", "jester"}
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest selects by marker
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if SHARED.is_dir():
-        return
     for item in items:
-        if "shared" in item.keywords:
+        if "shared" in item.keywords and not SHARED.is_dir():
             item.add_marker(pytest.mark.skip(reason="needs the data sets of ../shared/data, which are not here"))
+        parameters = getattr(item, "callspec", None)
+        asked = {*getattr(item, "fixturenames", ()), *map(str, parameters.params.values() if parameters else ())}
+        if asked & SLOW_FIXTURES:
+            item.add_marker(pytest.mark.slow)
+
+
+@pytest.fixture(autouse=True)
+def _no_process_in_the_fast_lane(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keeps ``make check`` fast: there, a test that starts a process fails until it is marked ``slow``."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a test that starts a process must be marked slow: @pytest.mark.slow")
+
+    if request.config.option.markexpr == "not slow":
+        monkeypatch.setattr(subprocess.Popen, "__init__", refuse)
 
 
 @dataclass

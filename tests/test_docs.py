@@ -15,6 +15,8 @@ from mrm_sdk.cli.commands import app
 from mrm_sdk.settings import Settings
 from tests.conftest import ROOT, Demo, mrm, write_embedded_dataset, write_text_dataset
 
+pytestmark = pytest.mark.slow
+
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 DOCS = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md")}
 

@@ -16,6 +16,8 @@ from tests.benchmarks import gpu_check
 from tests.benchmarks.gpu_check import OUT, PARTS, Found
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.slow
+
 PLACE = {"folder": "", "bundle": None, "rehearse": True, "torch": True, "runtime": True}
 
 

@@ -22,6 +22,8 @@ from mrm_sdk import Bundle, Client
 from tests.conftest import ROOT
 from tests.storage.conftest import url
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["url"]  # a fixture of the tests of storage
 
 PATIENCE = 120  # seconds until a host that hangs is a failure

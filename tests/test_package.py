@@ -16,6 +16,8 @@ import mrm_sdk
 from mrm_sdk import errors
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.slow
+
 PUBLIC = {
     "AsyncClient", "Bundle", "Client", "Comparison", "Forgotten", "Limits", "Message", "Pruned", "Ranked", "Ranking",
     "Rating", "Rebuilt", "Recorded", "Refusal", "RemoteEncoder", "Response", "Settings", "Thumb", "UserReward",

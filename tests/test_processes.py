@@ -11,6 +11,8 @@ import pytest
 
 from mrm_sdk import Bundle
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def url(tmp_path: Path) -> str:

@@ -20,7 +20,10 @@ from mrm_sdk.bundle import Bundle
 from mrm_sdk.client import Client
 from tests.conftest import ROOT, mrm
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc, and takes rights from root")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc, and takes rights from root"),
+]
 
 ANSWERS = ["Yes. Do it today.", "It may depend on several things; perhaps check with a colleague first."]
 

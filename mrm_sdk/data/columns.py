@@ -257,7 +257,7 @@ class Columns:
 def halve(contents: Contents, event_ids: Sequence[str]) -> NDArray[np.int64]:
     """Phases [n]: rows without one get one; half of each user's rows, or groups of rows, are support.
 
-    Which half is told by a hash of the ids, so neither the order of rows nor another user's matters.
+    A hash of the ids decides which half, so neither the order of rows nor another user's matters.
     """
     (rows,) = np.nonzero(contents.phase < 0)
     if not len(rows):

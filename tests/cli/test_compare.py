@@ -12,6 +12,8 @@ from mrm_sdk.evaluation.methods import METHODS
 from tests.conftest import mrm, write_embedded_dataset
 from tests.evaluation.known_methods import assert_self_contained
 
+pytestmark = pytest.mark.slow
+
 FEW = ("--folds", 2, "--seeds", "0", "--shots", "0,5")
 
 

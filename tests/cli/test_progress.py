@@ -19,6 +19,8 @@ from mrm_sdk.cli.output import INTERRUPTED
 from mrm_sdk.cli.progress import progress, rate
 from tests.conftest import MRM, Run, mrm, write_embedded_dataset
 
+pytestmark = pytest.mark.slow
+
 COLUMNS = 80
 CTRL_C = b"\x03"
 

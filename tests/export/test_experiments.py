@@ -10,6 +10,8 @@ import pytest
 from tests.conftest import ROOT, SHARED
 from tests.export.scripts import run
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.shared
 def test_the_experiment_behind_the_defaults_runs(tmp_path: Path) -> None:

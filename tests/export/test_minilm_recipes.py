@@ -9,6 +9,8 @@ import pytest
 from tests.conftest import ROOT, SHARED
 from tests.export.scripts import run
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.shared
 def test_recipes(tmp_path: Path) -> None:

@@ -20,6 +20,8 @@ from tests.data.readers.test_readers import conversation, entry, summary
 from tests.data.test_datasets import write_lines
 from tests.encoders.tiny_llama import write_tiny_llama
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -160,7 +160,7 @@ def test_libraries_are_those_of_the_runtimes_cuda() -> None:
 
 
 @pytest.mark.parametrize(
-    ("vendor", "kind", "libraries"),
+    ("vendor", "kind", "found"),
     [("0x10de", "0x030200", True), ("0x10de", "0x040300", False), ("0x1002", "0x030000", False), ("", "", False)],
 )
 def test_cards_without_a_driver_are_seen(tmp_path: Path, vendor: str, kind: str, found: bool) -> None:

@@ -138,7 +138,7 @@ class Place:
         self._counts = sa.text(counts)
 
     def empty(self) -> None:
-        """Begins anew, as no example may depend on the one before."""
+        """Starts from nothing, since no example may depend on the one before."""
         with self.engine.begin() as connection:
             for table in reversed(Base.metadata.sorted_tables):
                 connection.execute(sa.delete(table))

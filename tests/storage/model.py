@@ -41,7 +41,7 @@ class Said(NamedTuple):
         }
 
     def names(self) -> set[str]:
-        """The event ids that it takes: a ranking also the one that a longer ranking would have gone on with."""
+        """The event ids that it takes: a ranking and the next one, which a longer ranking would take."""
         rows = self.rows()
         return {*rows, f"{self.event_id}#{len(rows)}"} if self.kind == "ranking" else {*rows}
 

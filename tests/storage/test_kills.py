@@ -18,7 +18,10 @@ from mrm_sdk import Bundle
 from tests.storage.victims import FORKS, LONGEST, Call, write
 from tests.storage.wholeness import Place
 
-pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL"),
+]
 
 SEED = 2026
 KILLS = 160  # in one database that grows

@@ -17,6 +17,8 @@ import sqlalchemy as sa
 from mrm_sdk import Bundle, Client, Comparison, Recorded, Response
 from tests.storage.victims import FORKS
 
+pytestmark = pytest.mark.slow
+
 PROCESSES, EVENTS = 8, 2_000
 SHARED = 100  # of a process's events, those that the next process sends too
 SINGLES = 120

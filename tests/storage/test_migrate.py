@@ -150,7 +150,7 @@ def test_the_line_of_retention_comes_and_goes_beside_rows_that_stay(empty: Datab
     upgrade(empty)
     assert check(empty) == []
     with Client(empty.engine, bundle=embedded_bundle) as client:
-        assert client.personalize("ada") == user  # neither computed anew nor gone
+        assert client.personalize("ada") == user  # neither computed again nor lost
         assert client.record(old).accepted == 1  # the line went with its table
 
 

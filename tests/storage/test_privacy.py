@@ -289,7 +289,7 @@ class TestExport:
             connect().export_user("")
 
     def test_of_one_moment(self, url: str) -> None:
-        """A user who is forgotten in its midst is told as before, not as half a user."""
+        """A user who is forgotten while it runs is exported as before, not as half a user."""
         reading, writing = Database(url, Settings()), Database(url, Settings())
         upgrade(reading)
         store, forgotten = Store(reading, "acme"), list[dict[str, int]]()

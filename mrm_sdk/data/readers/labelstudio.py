@@ -1,7 +1,7 @@
 """Label Studio's JSON export of a project with a Pairwise tag.
 
 One record is a result ``{"type": "pairwise", "value": {"selected": "left"}}`` of one annotator. Which texts were left
-and right is told by ``to_name``, so Text tags must be named as the data's keys are (``<Text name="answer1"
+and right stands in ``to_name``, so Text tags must be named as the data's keys are (``<Text name="answer1"
 value="$answer1"/>``); without that, the data must hold two texts besides the prompt, and the first is the left one.
 """
 

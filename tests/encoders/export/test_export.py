@@ -32,6 +32,8 @@ from tests.conftest import mrm
 from tests.encoders.export.tiny_models import LENGTH, write, write_model, write_transformer
 from tests.encoders.tiny_llama import write_tiny_llama
 
+pytestmark = pytest.mark.slow
+
 TEXTS = [
     "Short.",
     "the longer answer, in two parts; " * 5,
