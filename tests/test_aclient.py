@@ -112,6 +112,7 @@ def test_the_event_loop_runs_on_meanwhile(url: str, embedded_bundle: Bundle) -> 
     assert asyncio.run(use()) == 1
 
 
+@pytest.mark.slow
 def test_the_event_loop_does_not_stand_still_while_users_are_adapted(
     url: str, embedded_bundle: Bundle, record_property: Callable[[str, object], None]
 ) -> None:

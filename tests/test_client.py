@@ -61,6 +61,7 @@ class TestRecord:
         # Nothing but the file is needed: a process that starts later sees it, too.
         assert client.personalize("ada").comparisons == 2
 
+    @pytest.mark.slow
     def test_a_process_that_is_killed_keeps_what_was_acknowledged(self, url: str, embedded_bundle: Bundle) -> None:
         script = (
             "import os, sys; from mrm_sdk import Client, Comparison, Response\n"

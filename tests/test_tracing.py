@@ -231,6 +231,7 @@ else:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("package", "said"), [("absent", "scored"), ("installed", "['mrm_sdk.score', 'mrm_sdk.rank']")]
 )
@@ -243,6 +244,7 @@ def test_without_the_package_and_with_a_provider_that_comes_late(
     assert (done.stderr, done.stdout) == ("", said + "\n")
 
 
+@pytest.mark.slow
 def test_the_snippet_of_the_documentation(embedded_bundle: Bundle) -> None:
     (text,) = [text for text in DOCS.values() if "\n## Tracing\n" in text]
     (snippet,) = blocks(text.partition("\n## Tracing\n")[2], "python")

@@ -26,6 +26,7 @@ def assert_error(run: Run, code: int, message: str) -> None:
     assert not run.out
 
 
+@pytest.mark.slow
 def test_version_and_help() -> None:
     assert mrm("--version").out == f"mrm-sdk {__version__}\n"
     for command in ("demo", "train", "evaluate", "import", "db", "doctor"):
@@ -34,6 +35,7 @@ def test_version_and_help() -> None:
     assert mrm("train").code == 2
 
 
+@pytest.mark.slow
 def test_train_and_evaluate(embedded: Path, tmp_path: Path) -> None:
     run = mrm("train", embedded, "--out", tmp_path / "b", "--seed", 3, "--json")
     assert (run.code, run.err) == (0, ""), run.err
@@ -50,6 +52,7 @@ def test_train_and_evaluate(embedded: Path, tmp_path: Path) -> None:
     assert (tmp_path / "accuracy.html").is_file()
 
 
+@pytest.mark.slow
 def test_import_twice_adds_nothing_and_features_come_later(
     embedded: Path, embedded_bundle: Bundle, tmp_path: Path
 ) -> None:
@@ -66,6 +69,7 @@ def test_import_twice_adds_nothing_and_features_come_later(
         assert late.personalize("u3").weights.tolist() == early.personalize("u3").weights.tolist()
 
 
+@pytest.mark.slow
 def test_import_leaves_out_ratings_beside_comparisons(tmp_path: Path) -> None:
     folder = write_embedded_dataset(tmp_path / "d", users=4, pairs=1)
     alone = mrm("import", folder, "--database", f"sqlite:///{tmp_path / 'a.db'}")
@@ -75,6 +79,7 @@ def test_import_leaves_out_ratings_beside_comparisons(tmp_path: Path) -> None:
     assert both.err == "ratings.csv is left out: the comparisons beside it are usually made from it\n"
 
 
+@pytest.mark.slow
 def test_import_says_what_it_refused(embedded: Path, embedded_bundle: Bundle, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'a.db'}"
     wide = write_embedded_dataset(tmp_path / "wide", dimension=7, users=4, pairs=1)
@@ -84,6 +89,7 @@ def test_import_says_what_it_refused(embedded: Path, embedded_bundle: Bundle, tm
     assert "comparison 0: An embedding has 7 numbers" in run.out
 
 
+@pytest.mark.slow
 def test_db_commands(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'a.db'}"
     assert mrm("db", "current", "--database", url).out == "no tables\n"
@@ -99,6 +105,7 @@ def test_db_commands(tmp_path: Path) -> None:
     assert (run.code, "extra" in run.out) == (1, True)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="pseudo-terminals are POSIX")
 def test_progress_bars_are_for_terminals_only(embedded: Path, tmp_path: Path) -> None:
     import pty
@@ -130,6 +137,7 @@ def bad_file(folder: Path, text: str) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_bad_data_sets(tmp_path: Path) -> None:
     out = tmp_path / "out"
 
@@ -151,6 +159,7 @@ def test_bad_data_sets(tmp_path: Path) -> None:
     assert not out.exists()
 
 
+@pytest.mark.slow
 def test_bad_arguments(embedded: Path, embedded_bundle: Bundle, tmp_path: Path) -> None:
     assert_error(mrm("train", embedded, "--out", tmp_path / "x", "--preset", "best"), 2, "no preset 'best'")
     assert_error(mrm("train", embedded, "--out", tmp_path / "x", "--encoder", "gpt"), 2, "no encoder 'gpt'")
@@ -161,6 +170,7 @@ def test_bad_arguments(embedded: Path, embedded_bundle: Bundle, tmp_path: Path) 
     assert mrm("import", embedded).code == 2
 
 
+@pytest.mark.slow
 def test_bad_bundles(embedded: Path, embedded_bundle: Bundle, tmp_path: Path) -> None:
     assert_error(mrm("evaluate", tmp_path / "none", embedded), 2, "no bundle at")
     assert_error(mrm("evaluate", embedded, embedded), 1, "is not a bundle")
@@ -172,6 +182,7 @@ def test_bad_bundles(embedded: Path, embedded_bundle: Bundle, tmp_path: Path) ->
     assert_error(mrm("evaluate", embedded_bundle.path, wide), 1, "7 numbers")
 
 
+@pytest.mark.slow
 def test_bad_databases(embedded: Path, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'newer.db'}"
     mrm("db", "upgrade", "--database", url)
@@ -187,6 +198,7 @@ def test_bad_databases(embedded: Path, tmp_path: Path) -> None:
     assert_error(mrm("db", "current", "--database", f"sqlite:///{tmp_path}/text.db"), 1, "holds something else")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc refuses new files even to root")
 def test_read_only_paths(embedded: Path, embedded_bundle: Bundle) -> None:
     assert_error(mrm("train", embedded, "--out", "/proc/mrm/b"), 2, "Cannot write to /proc/mrm")
@@ -198,12 +210,14 @@ def test_read_only_paths(embedded: Path, embedded_bundle: Bundle) -> None:
     assert_error(run, 1, "unavailable")
 
 
+@pytest.mark.slow
 def test_no_onnx_runtime(embedded: Path, embedded_bundle: Bundle, tmp_path: Path) -> None:
     (tmp_path / "onnxruntime.py").write_text("raise ImportError('not here')")
     run = mrm("evaluate", embedded_bundle.path, embedded, PYTHONPATH=str(tmp_path))
     assert_error(run, 2, "pip install 'mrm-sdk[cpu]'")
 
 
+@pytest.mark.slow
 def test_demo_leaves_strange_folders_alone(tmp_path: Path) -> None:
     (tmp_path / "letters.txt").write_text("dear diary")
     assert_error(mrm("demo", "--out", tmp_path), 2, "'letters.txt', which is not the demo's")

@@ -99,6 +99,7 @@ def test_a_damaged_bundle(embedded_bundle: Bundle, tmp_path: Path, monkeypatch: 
     assert name in finding.detail
 
 
+@pytest.mark.slow
 def test_no_bundle_and_no_database(tmp_path: Path) -> None:
     run = mrm("doctor", "--bundle", tmp_path / "nothing", "--database", f"sqlite:///{tmp_path / 'new.db'}")
     assert run.code == 1
@@ -190,6 +191,7 @@ def test_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (finding.ok, "MRM_THREADS" in finding.detail, "sesame" in finding.detail) == (False, True, False)
 
 
+@pytest.mark.slow
 def test_invalid_settings_do_not_stop_the_rest(embedded_bundle: Bundle) -> None:
     run = mrm("doctor", "--bundle", embedded_bundle.path, "--json", MRM_PROVIDERS="fast")
     assert (run.code, run.err) == (1, "")
@@ -216,6 +218,7 @@ def install(folder: Path, name: str) -> None:
     )
 
 
+@pytest.mark.slow
 def test_both_distributions(tmp_path: Path) -> None:
     install(tmp_path, "onnxruntime")
     install(tmp_path, "onnxruntime-gpu")
@@ -225,6 +228,7 @@ def test_both_distributions(tmp_path: Path) -> None:
     assert str(finding["fix"]).startswith("pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'mrm-sdk[")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["", "raise ImportError('not here')"])
 def test_no_runtime(tmp_path: Path, text: str) -> None:
     (tmp_path / "onnxruntime.py").write_text(text)

@@ -67,6 +67,7 @@ def test_n_ratings_count_as_n_minus_1_comparisons() -> None:
         assert total == pytest.approx(n - 1, rel=1e-9)
 
 
+@pytest.mark.slow
 def test_many_ratings_make_few_pairs_and_count_as_much_as_all() -> None:
     n = 5000
     values = np.random.default_rng(0).standard_normal(n)

@@ -160,6 +160,7 @@ def test_ratings_alone_can_be_learned_from(folder: Path, tmp_path: Path) -> None
     assert manifest.training["users_trained"] == 10
 
 
+@pytest.mark.slow
 def test_commands_learn_from_ratings_and_adapt_to_them(folder: Path, tmp_path: Path) -> None:
     kept = tmp_path / "c"
     run = mrm("train", folder, "--out", tmp_path / "b", "--feedback", "ratings", "--checkpoint", kept, "--json")
@@ -176,6 +177,7 @@ def test_commands_learn_from_ratings_and_adapt_to_them(folder: Path, tmp_path: P
     assert results[0]["shots"] == 0 < results[1]["shots"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["train", "evaluate"])
 def test_no_such_feedback(command: str, folder: Path, embedded_bundle: Any, tmp_path: Path) -> None:
     arguments = [folder, "--out", tmp_path / "b"] if command == "train" else [embedded_bundle.path, folder]
@@ -184,6 +186,7 @@ def test_no_such_feedback(command: str, folder: Path, embedded_bundle: Any, tmp_
     assert run.err.startswith("error: --feedback is 'comparisons' or 'ratings', not 'thumbs'")
 
 
+@pytest.mark.slow
 def test_ratings_that_are_not_used_are_told(tmp_path: Path) -> None:
     said = [{"user_id": "u", "response": f"r{n}", "rating": n} for n in range(2)]
     row = {"user_id": "u", "chosen": "a", "rejected": "b"}
@@ -197,6 +200,7 @@ def test_ratings_that_are_not_used_are_told(tmp_path: Path) -> None:
         assert (run.code, message in run.err) == (1, True)
 
 
+@pytest.mark.slow
 def test_feedback_that_is_not_there(embedded: Path, tmp_path: Path) -> None:
     run = mrm("train", embedded, "--out", tmp_path / "b", "--feedback", "ratings")
     assert (run.code, "no ratings" in run.err) == (1, True)

@@ -85,6 +85,7 @@ def test_ratings_are_handed_out_as_a_client_records_them(tmp_path: Path) -> None
         read_dataset(write_lines(tmp_path / "a.jsonl", [{**ROW, "event_id": "e"}, rows[0]]))
 
 
+@pytest.mark.slow
 def test_ratings_are_imported_where_there_are_no_comparisons(tmp_path: Path) -> None:
     rows = [{"user_id": "u", "prompt": "p", "response": f"r{n}", "rating": n} for n in range(3)]
     path = write_lines(tmp_path / "a.jsonl", rows)
@@ -169,6 +170,7 @@ def test_bad_tables_of_ratings(tmp_path: Path) -> None:
         read_dataset(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.shared
 def test_real_ratings_agree_with_the_comparisons_made_of_them() -> None:
     data = read_dataset(SHARED / "jester" / "unseen", ratings=True)

@@ -203,6 +203,7 @@ def test_statistics_need_items(items: int, embedded: int) -> None:
         Statistics.of(np.ones((items, 4), np.float32), np.ones((embedded, 8), np.float32))
 
 
+@pytest.mark.slow
 def test_the_experiment_runs(tmp_path: Path) -> None:
     """On people of whom half like long answers, with embeddings that say nothing of length."""
     rng = np.random.default_rng(0)

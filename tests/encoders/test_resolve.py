@@ -54,6 +54,7 @@ def test_another_bundles_graph_is_not_asked_for_base_rewards(
     np.testing.assert_allclose(base_rewards(open_encoder(foreign, other), other, ITEMS), expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_features_stand_beside_the_embedding(texts: Dataset, tmp_path: Path) -> None:
     manifest = train_bundle(texts, tmp_path / "b", config=QUICK, handcrafted=True)
     assert manifest.dimension == 384 + len(NAMES)

@@ -172,6 +172,7 @@ def test_what_has_no_utf_8_form(folder: Path) -> None:
                 ours([CHATS[0], pair])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["some words " * 90_000, "x" * 1_000_000, "\0" * 1_000_000, "🙂" * 250_000])
 def test_a_megabyte(folder: Path, text: str) -> None:
     (cut,) = Segments(tokenizer_files(letters(), "tiny", chat=False)[TOKENIZER], 24)([(text, text)])

@@ -210,6 +210,7 @@ class TestForgetting:
 
 
 class TestEncoding:
+    @pytest.mark.slow
     def test_each_text_is_encoded_once(self, url: str, embedded_bundle: Bundle) -> None:
         texts = [f"text {n}" for n in range(100)]
         rng = np.random.default_rng(0)

@@ -102,6 +102,7 @@ def expected(bundle: Bundle, comparisons: Sequence[Comparison], half_life: timed
 
 
 class TestRule:
+    @pytest.mark.slow
     @settings(deadline=None, max_examples=25)
     @given(drawn=AGED)
     def test_without_a_half_life_nothing_changes_to_the_last_bit(
@@ -112,6 +113,7 @@ class TestRule:
         np.testing.assert_array_equal(reward.weights, expected(embedded_bundle, comparisons, None))
         assert same(reward, adapted(embedded_bundle, comparisons, timedelta(0)))
 
+    @pytest.mark.slow
     @settings(deadline=None, max_examples=25)
     @given(drawn=AGED, half_life=HALF_LIVES)
     def test_strength_halves_with_each_half_life(
@@ -122,6 +124,7 @@ class TestRule:
         np.testing.assert_allclose(reward.weights, expected(embedded_bundle, comparisons, half_life), rtol=0, atol=1e-9)
         assert reward.comparisons == len(comparisons)
 
+    @pytest.mark.slow
     @settings(deadline=None, max_examples=25)
     @given(drawn=AGED, half_life=HALF_LIVES)
     def test_a_very_long_half_life_is_none_and_equal_times_count_alike(
@@ -132,6 +135,7 @@ class TestRule:
         equal = compared(drawn, ages=False)
         assert same(adapted(embedded_bundle, equal, half_life), adapted(embedded_bundle, equal))
 
+    @pytest.mark.slow
     @settings(deadline=None, max_examples=15)
     @given(drawn=AGED, half_life=HALF_LIVES, shuffle=st.randoms(use_true_random=False))
     def test_the_order_of_arrival_does_not_matter(
@@ -263,12 +267,14 @@ class TestSaying:
         with pytest.raises(InvalidInputError, match="half_life"):
             Adaptation(half_life=value)
 
+    @pytest.mark.slow
     def test_train_stores_it(self, embedded: Path, tmp_path: Path) -> None:
         run = mrm("train", embedded, "--out", tmp_path / "b", "--half-life", "12h", "--json")
         assert run.code == 0, run.err
         assert json.loads(run.out)["adaptation"]["half_life"] == 43_200
         assert Manifest.read(tmp_path / "b").adaptation.half_life == 43_200
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(("text", "says"), [("soon", "90d, 12h"), ("0", "above 0"), ("-3d", "above 0")])
     def test_train_refuses_at_once(self, embedded: Path, tmp_path: Path, text: str, says: str) -> None:
         run = mrm("train", embedded, "--out", tmp_path / "b", "--half-life", text)

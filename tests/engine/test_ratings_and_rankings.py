@@ -170,6 +170,7 @@ VALUES = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(VALUES, st.randoms(use_true_random=False), st.booleans())
 def test_the_order_of_arrival_does_not_matter(

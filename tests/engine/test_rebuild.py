@@ -282,6 +282,7 @@ with Client(sys.argv[1], bundle=sys.argv[2], settings=settings) as client:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", [1, 3, 8])
 def test_a_killed_process_goes_on_from_the_command_line(
     url: str, embedded_bundle: Bundle, other_bundle: Bundle, part: int
@@ -311,6 +312,7 @@ def test_a_killed_process_goes_on_from_the_command_line(
             np.testing.assert_array_equal(client.personalize(user).weights, fresh.personalize(user).weights)
 
 
+@pytest.mark.slow
 def test_the_command_names_what_is_wrong(tmp_path: Path, embedded_bundle: Bundle) -> None:
     missing = mrm("rebuild", "--database", f"sqlite:///{tmp_path / 'none.db'}", "--bundle", embedded_bundle.path)
     assert missing.code == 2

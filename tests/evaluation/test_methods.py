@@ -108,6 +108,7 @@ def test_the_registry_names_fits_and_says_what_they_are() -> None:
         assert "\n" not in method.description
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_it_has_the_shapes_of_the_interface(name: str) -> None:
     method = fitted(name)
@@ -210,6 +211,7 @@ def test_a_seed_repeats_and_others_are_not_looked_at(name: str) -> None:
     assert torch.equal(first.adapt(support_of(first)), second.adapt(support_of(second)))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("name", NAMES)
 def test_odd_users_give_finite_results(name: str) -> None:

@@ -39,6 +39,7 @@ def through_a_client(bundle: Bundle, dataset: Dataset, users: list[str], shots: 
     return found
 
 
+@pytest.mark.slow
 def test_evaluation_is_what_a_host_sees_with_embeddings(
     embedded_bundle: Bundle, embedded_dataset: Dataset, tmp_path: Path
 ) -> None:
@@ -76,6 +77,7 @@ def test_real_people_are_personalized(jester: Trained, tmp_path: Path) -> None:
     assert results[60]["control"] < 0.62
 
 
+@pytest.mark.slow
 @pytest.mark.shared
 def test_another_source_goes_through_the_same_commands(tmp_path: Path) -> None:
     data = SHARED / "llmfao" / "train"
@@ -104,6 +106,7 @@ def test_one_user_has_no_control(embedded_bundle: Bundle, tmp_path: Path) -> Non
     assert 0 <= point.accuracy <= 1
 
 
+@pytest.mark.slow
 def test_report_as_table_picture_and_page(report: Report, tmp_path: Path) -> None:
     text = evaluation_table(report)
     assert f"{report.at(12).accuracy:.4f}" in text

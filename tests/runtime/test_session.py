@@ -233,6 +233,7 @@ print("done")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="limits memory as Linux does")
 def test_a_batch_that_does_not_fit_is_run_in_halves(embedded_bundle: Bundle) -> None:
     """With a real limit on the process: its result alone would take more than is left."""
@@ -290,6 +291,7 @@ def test_settings_of_sessions_are_checked() -> None:
             Settings(**wrong)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_nothing_is_left_in_the_home_folder(embedded_bundle: Bundle, tmp_path: Path) -> None:
     """The runtime's telemetry would leave an identifier there as soon as it is imported."""
     code = "import sys; from mrm_sdk import Bundle; Bundle(sys.argv[1]).providers"

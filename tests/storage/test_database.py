@@ -319,6 +319,7 @@ database.close()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 def test_a_forked_child_has_connections_of_its_own(url: str) -> None:
     # In a process of its own: the threads of a test run must not be forked.

@@ -123,6 +123,7 @@ def child(script: str, *arguments: object, **options: Any) -> str:
     return done.stdout.strip()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limits")
 def test_a_process_that_may_write_no_more(sqlite_url: str, embedded_bundle: Bundle) -> None:
     taken = {0, *(int(name.split()[1]) for name in child(FULL, sqlite_url, embedded_bundle.path).split(",") if name)}
@@ -178,6 +179,7 @@ with Client(sys.argv[1], bundle=sys.argv[2]) as client:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has other permissions")
 @pytest.mark.parametrize("folder", [0o755, 0o555], ids=["file", "folder"])
 def test_a_sqlite_that_may_only_be_read(tmp_path: Path, embedded_bundle: Bundle, folder: int) -> None:

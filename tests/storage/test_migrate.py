@@ -248,6 +248,7 @@ def _race(urls: list[str], folder: Path) -> list[list[object]]:
     return [json.loads(out.read_text()) for out in outs]
 
 
+@pytest.mark.slow
 def test_two_processes_upgrade_one_file(tmp_path: Path) -> None:
     # Many rounds: who is first to a fresh file is a matter of microseconds.
     urls = [f"sqlite:///{tmp_path / f'{number}.db'}" for number in range(ROUNDS)]

@@ -376,6 +376,7 @@ WANTED = (
 EXAMPLES = {"memory": 24, "file": 12, "postgres": 8}
 
 
+@pytest.mark.slow
 def test_the_store_is_what_the_model_is(place: Place, request: pytest.FixtureRequest) -> None:
     once = settings(
         max_examples=EXAMPLES[request.node.callspec.params["place"]],

@@ -179,6 +179,7 @@ class TestTextNeverReachesTheDisk:
             store.add([event()])
         assert store.add([]) == []
 
+    @pytest.mark.slow
     def test_importing_without_a_bundle_is_refused(self, tmp_path: Path) -> None:
         row = {"user_id": "ada", "chosen": "yes", "rejected": "no"}
         (tmp_path / "comparisons.jsonl").write_text(json.dumps(row) + "\n")

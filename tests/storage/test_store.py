@@ -178,6 +178,7 @@ class TestItems:
         assert value is not None
         assert value.tolist() == [1, 2, 3]
 
+    @pytest.mark.slow
     def test_no_limit_on_how_many_are_asked_for(self, store: Store) -> None:
         # SQLite takes 32,766 parameters by default, PostgreSQL 65,535.
         e = event(event_id="e1")

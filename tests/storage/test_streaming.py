@@ -40,6 +40,7 @@ with Client(url, bundle=bundle, settings=Settings(cache_items=1_000)) as client:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the peak of memory is counted in another way")
 def test_memory_does_not_grow_with_the_number_of_events(url: str, embedded_bundle: Bundle) -> None:
     # In a process of its own, whose peak nothing else has raised before; the second stream may raise it no more.

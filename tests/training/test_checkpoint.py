@@ -60,6 +60,7 @@ def run(config: TrainingConfig, folder: Path | None, progress: Callable[[str, in
     return fit(data, np.arange(8), embeddings_of(data), config, progress, kept)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CONFIGS)
 def test_interrupted_anywhere_it_goes_on_to_the_same_result(name: str, tmp_path: Path) -> None:
     config, counting = CONFIGS[name], Stop()
@@ -209,6 +210,7 @@ def test_the_bundles_folder_is_no_place_for_it(place: str, tmp_path: Path) -> No
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="signals are POSIX")
 def test_a_process_that_is_interrupted_and_killed_goes_on(tmp_path: Path) -> None:
     folder = write_embedded_dataset(tmp_path / "d", users=16, pairs=8)

@@ -50,6 +50,7 @@ def assert_same(one: Trained, other: Trained) -> None:
     assert one.metrics.keys() == other.metrics.keys()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("pretended")
 @pytest.mark.parametrize("name", CONFIGS)
 def test_no_tensor_is_left_behind(name: str) -> None:
@@ -68,6 +69,7 @@ def test_the_pretended_gpu_refuses_what_a_real_one_refuses() -> None:
             _ = there + torch.ones(3)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("pretended")
 @pytest.mark.parametrize("name", ["em", "adam"])
 def test_a_checkpoint_moves_between_devices(name: str, tmp_path: Path) -> None:
@@ -106,6 +108,7 @@ def test_without_a_gpu(embedded_dataset: Dataset, tmp_path: Path, monkeypatch: p
         TrainingConfig(device="gpu")
 
 
+@pytest.mark.slow
 def test_the_command_has_the_option(embedded: Path, tmp_path: Path) -> None:
     done = mrm("train", embedded, "--out", tmp_path / "bundle", "--device", "gpu")
     assert (done.code, done.err.strip()) == (2, "error: device is 'cpu', 'cuda' or 'auto', not 'gpu'.")

@@ -146,6 +146,7 @@ def test_held_out_users_choose_among_several_sizes() -> None:
     assert all(np.isfinite(v) for row in trained.metrics["held_out_query_loss"].values() for v in row.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [TrainingConfig(), ADAM.with_settings(steps=100)], ids=["em", "adam"])
 def test_the_inner_loop_learns_people(config: TrainingConfig) -> None:
     trained = learn(people(40, noise=0.3), config)

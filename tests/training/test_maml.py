@@ -33,6 +33,7 @@ def same(first: MetaModel, second: MetaModel) -> bool:
     return all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
 
 
+@pytest.mark.slow
 def test_training_lowers_the_query_loss() -> None:
     data = people(30)
     packed, embeddings = pack(data, np.arange(30)), embeddings_of(data)

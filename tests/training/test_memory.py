@@ -50,6 +50,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["newton", "paper"])
 def test_memory_does_not_grow_with_items_times_dimension(folders: dict[int, Path], method: str, tmp_path: Path) -> None:
     grown = {}

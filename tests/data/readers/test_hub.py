@@ -84,6 +84,7 @@ def test_what_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         read_dataset("hub:owner/name")
 
 
+@pytest.mark.slow
 def test_commands_say_what_was_left_out(tmp_path: Path) -> None:
     folder = write_hub_folder(tmp_path / "prism", {"conversations": {"train": PRISM}})
     cache = {"HF_DATASETS_CACHE": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"}

@@ -111,6 +111,7 @@ def scored(number: int, scores: list[tuple[float, float]]) -> dict[str, Any]:
     return row
 
 
+@pytest.mark.slow
 def test_personalllm(tmp_path: Path) -> None:
     """With two reward models that contradict each other, a user sides with one of them, and always with the same."""
     rng = np.random.default_rng(0)

@@ -145,6 +145,7 @@ cache.close()
 """
 
 
+@pytest.mark.slow
 def test_processes_write_at_once(path: Path) -> None:
     writers = [subprocess.Popen([sys.executable, "-W", "error", "-c", WRITER, path, str(150 * n)]) for n in range(3)]
     assert [writer.wait(60) for writer in writers] == [0, 0, 0]

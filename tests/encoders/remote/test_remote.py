@@ -305,6 +305,7 @@ def test_hosts_that_are_not_ascii_and_addresses_that_are_secret(server: Embeddin
         assert encoder.dimension == 8
 
 
+@pytest.mark.slow
 def test_importing_it_opens_nothing_and_loads_no_http_client() -> None:
     script = (
         "import sys, threading\n"

@@ -270,6 +270,7 @@ def _process(server: EmbeddingServer, path: Path, texts: int) -> subprocess.Pope
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_processes_share_a_cache(server: EmbeddingServer, path: Path) -> None:
     both = [_process(server, path, 200) for _ in range(2)]
     assert [process.communicate(timeout=60) for process in both] == [("200\n", "")] * 2
@@ -308,6 +309,7 @@ encoder.close()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
 def test_a_forked_child_makes_its_own_connections(server: EmbeddingServer, path: Path) -> None:
     done = subprocess.run(
