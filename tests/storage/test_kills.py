@@ -15,8 +15,8 @@ import pytest
 import sqlalchemy as sa
 
 from mrm_sdk import Bundle
-from tests.storage.victims import FORKS, LONGEST, Call, write
-from tests.storage.wholeness import Place
+from tests.storage.integrity import Place
+from tests.storage.killed_writers import FORKS, LONGEST, Call, write
 
 pytestmark = [
     pytest.mark.slow,

@@ -15,7 +15,7 @@ import pytest
 import sqlalchemy as sa
 
 from mrm_sdk import Bundle, Client, Comparison, Recorded, Response
-from tests.storage.victims import FORKS
+from tests.storage.killed_writers import FORKS
 
 pytestmark = pytest.mark.slow
 

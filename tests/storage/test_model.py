@@ -25,7 +25,7 @@ from mrm_sdk import (
 )
 from mrm_sdk.bundle import Bundle
 from mrm_sdk.storage import Database, upgrade
-from tests.storage.hosts import (
+from tests.storage.host_strategies import (
     BAD,
     BATCHES,
     DRAFTS,

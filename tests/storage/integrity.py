@@ -14,8 +14,8 @@ from mrm_sdk import Bundle, Client
 from mrm_sdk.schemas.feedback import Feedback
 from mrm_sdk.storage.events import Event, RankingEvent, RatingEvent, event_of
 from mrm_sdk.storage.tables import Base, ComparisonRow, ItemRow, RatingRow, RetentionRow, TombstoneRow
-from tests.storage.named import RANKED, age, feedback
-from tests.storage.victims import Call
+from tests.storage.feedback_from_names import RANKED, age, feedback
+from tests.storage.killed_writers import Call
 
 # Every row that points to one which is not there, or lacks one that is written with it.
 ORPHANS = {

@@ -26,7 +26,7 @@ import safetensors.torch
 import torch
 
 from mrm_sdk import Client, Settings
-from tests.storage.named import age, feedback, name_of, response
+from tests.storage.feedback_from_names import age, feedback, name_of, response
 
 HAS_FORK_SERVER = "forkserver" in multiprocessing.get_all_start_methods()
 FORKS = multiprocessing.get_context("forkserver" if HAS_FORK_SERVER else "spawn")
