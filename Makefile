@@ -20,7 +20,7 @@ demo: $(VENV)/.run
 	$(BIN)/mrm demo
 
 test: $(VENV)/.dev lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term
+	$(BIN)/python -m pytest -n 2 --dist loadfile --durations=25 --cov --cov-report=term
 
 check: $(VENV)/.dev lint
 	$(BIN)/python -m pytest -n 2 --dist loadscope -q -m "not slow"
