@@ -148,6 +148,7 @@ def test_any_text_can_be_measured(text: str) -> None:
 LONG = ["a", " ", "\n", "a\n", "\n\u2003", ".", '."', "**a", "`a", "\n ", "a'", "- \n", "http://", "eu ", "|\n", "😀"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("piece", LONG)
 def test_a_megabyte_of_text(piece: str) -> None:
     text = (piece * 2**20)[: 2**20]

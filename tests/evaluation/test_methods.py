@@ -122,11 +122,13 @@ def test_it_has_the_shapes_of_the_interface(name: str) -> None:
         assert bool(torch.isfinite(weights).all())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "per_user"])
 def test_what_users_share_is_learned(name: str) -> None:
     assert judged(fitted(name), 0) > 0.57
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PERSONAL)
 def test_support_makes_it_better_than_one_reward_for_all(name: str) -> None:
     population = judged(fitted("population"), PAIRS)
@@ -195,6 +197,7 @@ def test_a_tie_is_half_of_each_direction(name: str) -> None:
     torch.testing.assert_close(method.adapt(support._replace(tie=tie)), method.adapt(both), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("name", NAMES)
 def test_a_seed_repeats_and_others_are_not_looked_at(name: str) -> None:
@@ -284,6 +287,7 @@ def test_population_is_the_minimum_of_its_penalised_loss(monkeypatch: pytest.Mon
     np.testing.assert_allclose(population_reward(prepared, quiet), direct.coef_[0], atol=1e-3)
 
 
+@pytest.mark.slow
 def test_lore_weights_lie_on_the_simplex() -> None:
     data, embeddings = people()
     prepared = prepare_users(data, np.arange(TRAINED), embeddings, seed=0)

@@ -65,6 +65,7 @@ def test_the_graph_is_what_it_is_said_to_be() -> None:
     assert np.array_equal(x @ np.array([[1, 2], [3, 4]], np.float32), accelerators._OUTPUT)
 
 
+@pytest.mark.slow
 def test_here(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("MRM_THREADS", "many")  # the caller has other settings; this must not reach the child
     found = survey(Settings.model_construct())
@@ -76,6 +77,7 @@ def test_here(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 def test_every_way_to_fail(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "onnxruntime.py").write_text(STRANGE_RUNTIME)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
@@ -92,6 +94,7 @@ def test_every_way_to_fail(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capf
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 def test_a_hollow_runtime(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "onnxruntime").mkdir()
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
@@ -102,6 +105,7 @@ def test_a_hollow_runtime(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     assert found.torch  # the rest was found out all the same
 
 
+@pytest.mark.slow
 def test_a_runtime_that_crashes_on_import(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "onnxruntime.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGILL)")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
@@ -110,6 +114,7 @@ def test_a_runtime_that_crashes_on_import(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert found.torch
 
 
+@pytest.mark.slow
 def test_a_driver_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     child = f"""
 import json, sys, time
@@ -128,6 +133,7 @@ say(question="CPUExecutionProvider"); say(answer={{}})
     assert (found.cuda, found.torch, found.started) == ("13.0", "no CUDA", {CPU})
 
 
+@pytest.mark.slow
 def test_a_child_that_cannot_be_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
     child = f"""
 import json, sys
@@ -146,6 +152,7 @@ say(question="A"); sys.exit(2)
     )
 
 
+@pytest.mark.slow
 def test_children_that_never_get_as_far_as_a_question(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(accelerators, "_CHILD", "raise SystemError('a broken installation')")
     found = survey(Settings())

@@ -63,6 +63,7 @@ def test_directions_without_spread_are_left_out() -> None:
     assert basis_of(cloud(items=3, dimension=50)).projection.shape == (50, 2)
 
 
+@pytest.mark.slow
 def test_many_wide_embeddings_are_projected_at_random_to_the_same_directions(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     size = 2 * 4 + 512 + 20

@@ -144,6 +144,7 @@ def test_a_step_makes_what_users_said_more_likely() -> None:
     assert (gains > -0.01).all(), gains
 
 
+@pytest.mark.slow
 def test_the_population_that_users_were_drawn_from_is_found() -> None:
     rng = np.random.default_rng(4)
     root = rng.standard_normal((R, 2)) * 0.4  # people differ in two directions of five

@@ -106,6 +106,7 @@ def test_another_seed_gives_another_result(config: TrainingConfig) -> None:
     assert not equal(learn(data, config), learn(data, replace(config, seed=1)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [QUICK, ADAM, PAPER], ids=["em", "adam", "paper"])
 def test_no_user_else_is_looked_at(config: TrainingConfig) -> None:
     data = people(16)
@@ -123,6 +124,7 @@ def test_no_user_else_is_looked_at(config: TrainingConfig) -> None:
     assert not equal(learn(data, config, users=16), first)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [FIXED, ADAM], ids=["em", "adam"])
 def test_a_number_of_base_functions_is_honoured(config: TrainingConfig) -> None:
     for size in (1, 2, 6):
