@@ -99,8 +99,13 @@ class Function:
         self.begin(event)
         return self.end()
 
-    def signal(self, number: int) -> None:
-        self._process.send_signal(number)
+    def freeze(self) -> None:
+        """Stops it, as a platform does between invocations; returns once it stands still."""
+        self._process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self._process.pid, os.WSTOPPED)
+
+    def thaw(self) -> None:
+        self._process.send_signal(signal.SIGCONT)
 
     @property
     def open_files(self) -> set[str]:
@@ -173,9 +178,8 @@ def test_a_file_in_the_temporary_folder(start: Callable[[str | None], Function])
         assert function.invoke(asked(number, chosen=1)) == {"statusCode": 200, "body": json.dumps(ANSWERS[::-1])}
         assert not [file for file in function.open_files if "mrm.db" in file]
         assert [path.name for path in function.temporary.iterdir()] == ["mrm.db"]
-        function.signal(signal.SIGSTOP)
-        time.sleep(0.1)
-        function.signal(signal.SIGCONT)
+        function.freeze()
+        function.thaw()
     assert function.invoke({**asked(), "user_id": ""})["statusCode"] == 400
     (function.temporary / "mrm.db").write_text("something else" * 1000, encoding="utf-8")
     assert function.invoke(asked()) == {"statusCode": 503, "body": "Try again."}
@@ -207,10 +211,10 @@ class TestPostgres:
     ) -> None:
         function = start(postgres_url)
         before = function.invoke(asked())
-        function.signal(signal.SIGSTOP)
+        function.freeze()
         watching.ask("pg_terminate_backend(pid)")
-        time.sleep(0.2)
-        function.signal(signal.SIGCONT)
+        watching.wait(0)
+        function.thaw()
         assert function.invoke(asked()) == before
         function.stop()
 
@@ -224,10 +228,10 @@ class TestPostgres:
             connection.exec_driver_sql("LOCK TABLE mrm_comparisons IN ACCESS EXCLUSIVE MODE")
             function.begin(asked(1))
             watching.wait(1, "wait_event_type = 'Lock'")
-            function.signal(signal.SIGSTOP)
+            function.freeze()
             assert watching.ask("pg_terminate_backend(pid)", "wait_event_type = 'Lock'") == [True]
         host.dispose()
-        function.signal(signal.SIGCONT)
+        function.thaw()
         # It does its work again on another connection, and an invocation that is repeated counts once.
         assert function.end() == function.invoke(asked(1)) == {"statusCode": 200, "body": json.dumps(ANSWERS)}
         watching.wait(0)

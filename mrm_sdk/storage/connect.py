@@ -95,7 +95,7 @@ class _ReadOnlyConnection(sqlite3.Connection):
 
 
 def _connect_read_only(file: Path, busy_timeout: float) -> sqlite3.Connection:
-    """Connects without leaving files behind: without a WAL, SQLite gets `immutable=1`."""
+    """Connects without leaving files behind: without a WAL, it opens the file as immutable."""
     wal = Path(f"{file}-wal")
     mode = "mode=ro" if wal.exists() and wal.stat().st_size else "immutable=1"
     uri = f"{file.absolute().as_uri()}?{mode}"
