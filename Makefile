@@ -3,14 +3,17 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Two workers, with one thread each: what tests compute is small, and more threads only wait for each other.
+TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help demo check test lint bench gpu-check clean
+.PHONY: help demo check test coverage lint bench gpu-check clean
 
 help:
 	@echo "make demo    install, train on synthetic people, personalize, draw a picture"
 	@echo "make check   the fast lane: check the code, run the tests that need no PostgreSQL, model export or subprocess"
 	@echo "make test    the full lane: check the code, run all tests"
+	@echo "make coverage  all tests, and the lines of mrm_sdk that none of them runs"
 	@echo "make bench   measure; tables on the terminal, JSON under tests/benchmarks/results"
 	@echo "             (and what takes minutes and 4 GB of disk: $(BIN)/python -m tests.benchmarks memory)"
 	@echo "make gpu-check  what this machine's GPU does, with what is installed; needs no network (docs/gpu.md)"
@@ -20,10 +23,14 @@ demo: $(VENV)/.run
 	$(BIN)/mrm demo
 
 test: $(VENV)/.dev lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile --durations=25 --cov --cov-report=term
+	$(TESTS) --dist loadfile --durations=25
+
+# The lines and branches that tests run. Tracing them makes the tests half as slow again: hence not in `make test`.
+coverage: $(VENV)/.dev
+	$(TESTS) --dist loadfile --cov --cov-report=term
 
 check: $(VENV)/.dev lint
-	$(BIN)/python -m pytest -n 2 --dist loadscope -q -m "not slow"
+	$(TESTS) --dist loadscope -q -m "not slow"
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import shutil
@@ -9,8 +10,9 @@ import subprocess
 import sys
 import tempfile
 import warnings
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from uuid import uuid4
 
@@ -18,6 +20,7 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 import torch
+from filelock import FileLock
 
 from mrm_sdk.bundle import Bundle, Manifest
 from mrm_sdk.data.datasets import Dataset, read_dataset
@@ -28,7 +31,7 @@ ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "data"
 MRM = [sys.executable, "-c", "from mrm_sdk.cli.main import main; main()"]
 
-torch.set_num_threads(2)
+torch.set_num_threads(1)  # what tests compute is small, and pytest's workers share the cores
 
 
 # What these fixtures build takes seconds: a test that asks for one, by name or as a parameter, is slow.
@@ -161,11 +164,18 @@ class Demo:
 
 
 @pytest.fixture(scope="session")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
-    folder = tmp_path_factory.mktemp("demo")
-    run = mrm("demo", cwd=folder)
-    assert run.code == 0, run.err
-    return Demo(folder, run)
+def demo(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Demo:
+    """Made once: the workers of pytest-xdist share the folder above their own, and the first one runs it."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own if worker_id == "master" else own.parent) / "demo"
+    finished = folder / "run.json"
+    with FileLock(folder.with_suffix(".lock")):
+        if not finished.exists():
+            folder.mkdir()
+            run = mrm("demo", cwd=folder)
+            assert run.code == 0, run.err
+            finished.write_text(json.dumps(asdict(run)), encoding="utf-8")
+    return Demo(folder, Run(**json.loads(finished.read_text(encoding="utf-8"))))
 
 
 @pytest.fixture(scope="session")
@@ -189,6 +199,26 @@ def jester(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     run = mrm("train", SHARED / "jester" / "train", "--out", path, "--seed", 0)
     assert run.code == 0, run.err
     return Trained(path, Manifest.read(path))
+
+
+@pytest.fixture(scope="session")
+def four_questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """LLMFAO's comparisons of the answers to the four questions that were answered most briefly, as a train set.
+
+    All its people, and a sixth of its text: encoding the rest takes most of the time of a test.
+    """
+    with gzip.open(SHARED / "llmfao" / "train" / "comparisons.jsonl.gz", "rt", encoding="utf-8") as file:
+        rows = [json.loads(line) for line in file]
+    length: Counter[str] = Counter()
+    for row in rows:
+        length[row["prompt"]] += len(row["chosen"]) + len(row["rejected"])
+    count = Counter(row["prompt"] for row in rows)
+    brief = sorted(length, key=lambda prompt: length[prompt] / count[prompt])[:4]
+    folder = tmp_path_factory.mktemp("llmfao")
+    (folder / "train").mkdir()
+    with (folder / "train" / "comparisons.jsonl").open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows if row["prompt"] in brief)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -79,12 +79,10 @@ def test_all_methods_are_compared_by_default() -> None:
 
 
 @pytest.mark.shared
-def test_compare_on_real_people(tmp_path: Path) -> None:
+def test_compare_on_real_people(four_questions: Path, tmp_path: Path) -> None:
     """Methods, on few people: what is asked is that they run, and that they learn from the labels."""
-    from tests.conftest import SHARED
-
     out = tmp_path / "c.json"
-    data = SHARED / "llmfao" / "train"
+    data = four_questions / "train"
     methods = [
         "population",
         "per_user",

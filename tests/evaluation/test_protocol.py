@@ -79,8 +79,8 @@ def test_real_people_are_personalized(jester: Trained, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.shared
-def test_another_source_goes_through_the_same_commands(tmp_path: Path) -> None:
-    data = SHARED / "llmfao" / "train"
+def test_another_source_goes_through_the_same_commands(four_questions: Path, tmp_path: Path) -> None:
+    data = four_questions / "train"
     run = mrm("train", data, "--out", tmp_path / "b")
     assert run.code == 0, run.err
     run = mrm("evaluate", tmp_path / "b", data, "--shots", "0,5", "--json", tmp_path / "r.json")

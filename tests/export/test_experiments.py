@@ -23,9 +23,9 @@ def test_the_experiment_behind_the_defaults_runs(tmp_path: Path) -> None:
 
 
 @pytest.mark.shared
-def test_the_experiment_behind_handcrafted_features_runs(tmp_path: Path) -> None:
+def test_the_experiment_behind_handcrafted_features_runs(four_questions: Path, tmp_path: Path) -> None:
     script = ROOT / "export" / "experiments" / "choose_features.py"
-    out = run(script, SHARED / "llmfao" / "train", "--quick", cwd=tmp_path)
+    out = run(script, four_questions / "train", "--quick", cwd=tmp_path)
     assert "without" in out
     assert len(re.findall(r"0\.\d{4}", out)) >= 4
 

@@ -19,7 +19,7 @@ def test_recipes(tmp_path: Path) -> None:
 
 
 @pytest.mark.shared
-def test_recipe_for_few_people(tmp_path: Path) -> None:
-    out = run(ROOT / "export" / "minilm_llmfao.py", SHARED / "llmfao", tmp_path / "b", cwd=tmp_path)
+def test_recipe_for_few_people(four_questions: Path, tmp_path: Path) -> None:
+    out = run(ROOT / "export" / "minilm_llmfao.py", four_questions, tmp_path / "b", cwd=tmp_path)
     assert "newton" in out
     assert (tmp_path / "b" / "manifest.json").is_file()

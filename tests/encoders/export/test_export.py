@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from numpy.typing import NDArray
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
 from mrm_sdk.bundle.encoder_spec import PROBE_TEXT, TOKENIZER
+from mrm_sdk.cli.main import main
 from mrm_sdk.encoders.export import pipeline as exporting
 from mrm_sdk.encoders.export.pipeline import export_encoder
 from mrm_sdk.encoders.folder import EncoderFolder
@@ -256,10 +259,18 @@ def test_how_long_the_long_text_is(reward: tuple[Path, Path], tmp_path: Path, mo
         assert low <= manifest.metrics["longest"] <= high
 
 
-def test_a_plain_transformer(tmp_path: Path) -> None:
-    model = write_transformer(tmp_path / "model", "bert")
-    guessed = export_encoder(str(model), tmp_path / "guessed")
-    assert "the mean was taken" in guessed.metrics["note"]
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The folder of a transformer whose files name no pooling, and the encoder's."""
+    home = tmp_path_factory.mktemp("plain")
+    model = write_transformer(home / "model", "bert")
+    export_encoder(str(model), home / "encoder")
+    return model, home / "encoder"
+
+
+def test_a_plain_transformer(plain: tuple[Path, Path], tmp_path: Path) -> None:
+    model, guessed = plain
+    assert "the mean was taken" in EncoderFolder(guessed).manifest.metrics["note"]
     told = export_encoder(str(model), tmp_path / "told", pooling="cls", normalize=True, max_tokens=20)
     assert "note" not in told.metrics
     assert told.encoder.max_tokens == 20
@@ -267,9 +278,11 @@ def test_a_plain_transformer(tmp_path: Path) -> None:
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
 
 
-def test_an_older_export_is_replaced_only_when_the_new_one_is_complete(tmp_path: Path) -> None:
-    model, folder = write_transformer(tmp_path / "model", "bert"), tmp_path / "encoder"
-    first = export_encoder(str(model), folder)
+def test_an_older_export_is_replaced_only_when_the_new_one_is_complete(
+    plain: tuple[Path, Path], tmp_path: Path
+) -> None:
+    model, folder = plain[0], Path(shutil.copytree(plain[1], tmp_path / "encoder"))
+    first = EncoderFolder(folder).manifest
 
     def interrupt(stage: str, done: int, total: int) -> None:
         if stage == "measuring":
@@ -280,17 +293,15 @@ def test_an_older_export_is_replaced_only_when_the_new_one_is_complete(tmp_path:
     assert EncoderFolder(folder).manifest == first
     second = export_encoder(str(model), folder, pooling="cls")
     assert EncoderFolder(folder).manifest == second != first
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["encoder", "model"]
+    assert [path.name for path in tmp_path.iterdir()] == ["encoder"]
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "mine.txt").touch()
     with pytest.raises(OutputError, match=r"holds no encoder\.json"):
         export_encoder("no such model, which is never looked for", tmp_path / "taken")
 
 
-def test_another_models_tokenizer(tmp_path: Path) -> None:
-    model, folder = write_transformer(tmp_path / "model", "bert"), tmp_path / "encoder"
-    export_encoder(str(model), folder)
-    found = EncoderFolder(folder)
+def test_another_models_tokenizer(plain: tuple[Path, Path], tmp_path: Path) -> None:
+    model, found = Path(shutil.copytree(plain[0], tmp_path / "model")), EncoderFolder(plain[1])
     bigger = json.loads(found.read(TOKENIZER))
     bigger["model"]["vocab"]["beyond"] = found.manifest.encoder.vocabulary
     with pytest.raises(BundleMismatchError, match="tokens beyond the"):
@@ -320,21 +331,26 @@ def test_damaged_weights(tmp_path: Path) -> None:
         export_encoder(str(model), tmp_path / "encoder")
 
 
-def test_the_command(tmp_path: Path) -> None:
+def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     model = write_model(tmp_path / "model", "bert")
     (model / "README.md").write_text("---\nlanguage: en\nlicense: apache-2.0\n---\nlicense: other\n", encoding="utf-8")
     done = mrm("encoder", "export", "model", "--out", "encoder", "--no-normalize", "--json", cwd=tmp_path)
     assert (done.code, done.err) == (0, "")
     assert json.loads(done.out)["licence"] == "apache-2.0"
     assert EncoderFolder(tmp_path / "encoder").manifest.metrics["normalised"] is False
-    done = mrm("encoder", "export", "model", "--out", "encoder", "--precision", "int4", cwd=tmp_path)
-    assert (done.code, done.out) == (2, "")
-    assert "one of float32, float16, bfloat16, int8" in done.err
-    wrong = [("", "no folder ''"), ("x" * 300, "There is no folder x"), ("model", "takes 4 to 48 tokens, not 2")]
-    for name, said in wrong:
-        done = mrm("encoder", "export", name, "--out", "other", "--max-tokens", "2", cwd=tmp_path)
-        assert (done.code, done.out) == (2, "")
-        assert said in done.err
+    monkeypatch.chdir(tmp_path)
+    for name, option, value, said in [
+        ("model", "--precision", "int4", "one of float32, float16, bfloat16, int8"),
+        ("", "--max-tokens", "2", "no folder ''"),
+        ("x" * 300, "--max-tokens", "2", "There is no folder x"),
+        ("model", "--max-tokens", "2", "takes 4 to 48 tokens, not 2"),
+    ]:
+        monkeypatch.setattr(sys, "argv", ["mrm", "encoder", "export", name, "--out", "other", option, value])
+        with pytest.raises(SystemExit) as exit_:
+            main()
+        printed = capsys.readouterr()
+        assert (exit_.value.code, printed.out) == (2, "")
+        assert said in printed.err
 
 
 def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
