@@ -3,8 +3,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# Two workers, with one thread each: what tests compute is small, and more threads only wait for each other.
-TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+# Two workers, with one thread each: what tests compute is small, and more threads only wait for each other. Files keep
+# their order: sorted by their number of tests, those of two slow tests would come last, and one worker would wait.
+TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --no-loadscope-reorder
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: help demo check test coverage lint bench gpu-check clean

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -22,7 +22,7 @@ import sqlalchemy as sa
 import torch
 from filelock import FileLock
 
-from mrm_sdk.bundle import Bundle, Manifest
+from mrm_sdk.bundle import Bundle
 from mrm_sdk.data.datasets import Dataset, read_dataset
 from mrm_sdk.training.config import EmpiricalBayesConfig, TrainingConfig
 from mrm_sdk.training.pipeline import train_bundle
@@ -80,6 +80,13 @@ def mrm(*arguments: object, cwd: Path | None = None, **environment: str) -> Run:
         timeout=300,
         check=False,
     )
+    return Run(done.returncode, done.stdout, done.stderr)
+
+
+def run_script(script: Path, *arguments: object, cwd: Path) -> Run:
+    """Runs a script as a user would, where a warning is an error."""
+    command = [sys.executable, "-W", "error", script, *arguments]
+    done = subprocess.run(list(map(str, command)), cwd=cwd, capture_output=True, encoding="utf-8", check=False)
     return Run(done.returncode, done.stdout, done.stderr)
 
 
@@ -156,49 +163,54 @@ def other_bundle(embedded_dataset: Dataset, tmp_path_factory: pytest.TempPathFac
 
 
 @dataclass
-class Demo:
-    """A finished ``mrm demo``: the folder it ran in, and what it printed."""
+class Finished:
+    """A program that has run to its end: the folder it ran in, and what it printed."""
 
     folder: Path
     run: Run
 
 
-@pytest.fixture(scope="session")
-def demo(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Demo:
-    """Made once: the workers of pytest-xdist share the folder above their own, and the first one runs it."""
+def run_once(
+    name: str, program: Callable[[Path], Run], tmp_path_factory: pytest.TempPathFactory, worker_id: str
+) -> Finished:
+    """Runs a program in a folder called so: once, by the first worker of pytest-xdist that asks for it.
+
+    The workers share the folder above their own; their tests change nothing of what the program wrote.
+    """
     own = tmp_path_factory.getbasetemp()
-    folder = (own if worker_id == "master" else own.parent) / "demo"
-    finished = folder / "run.json"
+    folder = (own if worker_id == "master" else own.parent) / name
+    printed = folder / "run.json"
     with FileLock(folder.with_suffix(".lock")):
-        if not finished.exists():
-            folder.mkdir()
-            run = mrm("demo", cwd=folder)
+        if not printed.exists():
+            folder.mkdir(exist_ok=True)
+            run = program(folder)
             assert run.code == 0, run.err
-            finished.write_text(json.dumps(asdict(run)), encoding="utf-8")
-    return Demo(folder, Run(**json.loads(finished.read_text(encoding="utf-8"))))
+            printed.write_text(json.dumps(asdict(run)), encoding="utf-8")
+    return Finished(folder, Run(**json.loads(printed.read_text(encoding="utf-8"))))
 
 
 @pytest.fixture(scope="session")
-def text_bundle(demo: Demo) -> Bundle:
+def demo(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Finished:
+    """``mrm demo``."""
+    return run_once("demo", lambda folder: mrm("demo", cwd=folder), tmp_path_factory, worker_id)
+
+
+@pytest.fixture(scope="session")
+def text_bundle(demo: Finished) -> Bundle:
     """The demo's bundle, with the real MiniLM inside."""
     return Bundle(demo.folder / "mrm-demo" / "bundle")
 
 
-@dataclass
-class Trained:
-    """A bundle and how it was made."""
-
-    path: Path
-    manifest: Manifest
-
-
 @pytest.fixture(scope="session")
-def jester(tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    """A bundle trained through the command line on real people's ratings of jokes."""
-    path = tmp_path_factory.mktemp("bundles") / "jester"
-    run = mrm("train", SHARED / "jester" / "train", "--out", path, "--seed", 0)
-    assert run.code == 0, run.err
-    return Trained(path, Manifest.read(path))
+def jester(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Finished:
+    """The recipe that trains on real people's ratings of jokes; its bundle is called ``bundle``."""
+    recipe = ROOT / "export" / "minilm_jester.py"
+    return run_once(
+        "jester",
+        lambda folder: run_script(recipe, SHARED / "jester", folder / "bundle", cwd=folder),
+        tmp_path_factory,
+        worker_id,
+    )
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ import typer
 from mrm_sdk.bundle import Manifest
 from mrm_sdk.cli.commands import app
 from mrm_sdk.settings import Settings
-from tests.conftest import ROOT, Demo, mrm, write_embedded_dataset, write_text_dataset
+from tests.conftest import ROOT, Finished, mrm, write_embedded_dataset, write_text_dataset
 
 pytestmark = pytest.mark.slow
 
@@ -33,7 +33,7 @@ def run(*arguments: object, cwd: Path) -> str:
     return done.stdout
 
 
-def test_readme_python_runs_as_it_stands(demo: Demo) -> None:
+def test_readme_python_runs_as_it_stands(demo: Finished) -> None:
     (snippet,) = blocks(README, "python")
     assert snippet.count("\n") <= 8
     out = run("-W", "error", "-c", snippet, cwd=demo.folder)
@@ -57,7 +57,7 @@ def test_readme_commands_run_as_they_stand(tmp_path: Path) -> None:
     assert (tmp_path / "report.json").is_file()
 
 
-def test_readme_figures_are_those_of_the_demo(demo: Demo) -> None:
+def test_readme_figures_are_those_of_the_demo(demo: Finished) -> None:
     """Other machines round otherwise: within 2 points the README tells the truth."""
     rows = re.findall(r"^ +(\d+) +([\d.]+)% +([\d.]+)% +([\d.]+)%$", demo.run.out, re.MULTILINE)
     first, last = ([float(value) for value in row[1:]] for row in (rows[0], rows[-1]))
@@ -97,7 +97,7 @@ def test_every_setting_is_documented() -> None:
     assert documented.keys() == expected.keys()
 
 
-def test_the_snippets_of_hosting(demo: Demo, postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_snippets_of_hosting(demo: Finished, postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     commands, rebuild = blocks(DOCS["hosting.md"], "sh")
     snippet, use, tracing = blocks(DOCS["hosting.md"], "python")
     variables, *lines = commands.splitlines()
@@ -118,7 +118,7 @@ def test_links_lead_somewhere() -> None:
 
 
 @pytest.mark.parametrize("name", ["quickstart.py", "async_app.py"])
-def test_examples_on_the_demos_bundle(demo: Demo, name: str) -> None:
+def test_examples_on_the_demos_bundle(demo: Finished, name: str) -> None:
     out = run("-W", "error", ROOT / "examples" / name, cwd=demo.folder)
     if name == "quickstart.py":
         before, after = out.split("After three comparisons:")

@@ -11,7 +11,7 @@ import mrm_sdk
 import mrm_sdk.data
 import mrm_sdk.evaluation
 import mrm_sdk.training
-from tests.conftest import Demo
+from tests.conftest import Finished
 
 CONSTRUCTED = {
     "AsyncClient",
@@ -39,7 +39,7 @@ def test_each_class_that_a_host_constructs_has_an_example() -> None:
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_the_example_runs(name: str, demo: Demo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_example_runs(name: str, demo: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "mine").symlink_to(demo.folder / "mrm-demo" / "bundle")
     monkeypatch.chdir(tmp_path)

@@ -6,10 +6,10 @@ import re
 
 from mrm_sdk import Client
 from mrm_sdk.bundle import Bundle
-from tests.conftest import Demo
+from tests.conftest import Finished
 
 
-def test_it_shows_personalization(demo: Demo) -> None:
+def test_it_shows_personalization(demo: Finished) -> None:
     rows = re.findall(r"^ +(\d+) +([\d.]+)% +([\d.]+)% +([\d.]+)%$", demo.run.out, re.MULTILINE)
     shots = {int(shots): [float(value) for value in values] for shots, *values in rows}
     assert set(shots) == {0, 2, 5, 10}
@@ -20,7 +20,7 @@ def test_it_shows_personalization(demo: Demo) -> None:
     assert shots[10][1] > shots[0][1] + 15  # the worst tenth
 
 
-def test_the_ranking_of_the_same_answers_changes(demo: Demo) -> None:
+def test_the_ranking_of_the_same_answers_changes(demo: Finished) -> None:
     rows = re.findall(r"^ +[a-z, ]+ +(\d)\. +(\d)\. +(\d)\. +(\d)\. +(\d)\.$", demo.run.out, re.MULTILINE)
     assert len(rows) == 4
     for column in range(5):
@@ -29,13 +29,13 @@ def test_the_ranking_of_the_same_answers_changes(demo: Demo) -> None:
     assert columns[1] != columns[4]
 
 
-def test_no_bars_when_piped_and_the_time_is_told(demo: Demo) -> None:
+def test_no_bars_when_piped_and_the_time_is_told(demo: Finished) -> None:
     assert demo.run.err == ""
     assert "\x1b" not in demo.run.out
     assert re.search(r"The whole demo took \d+ s\.\n$", demo.run.out)
 
 
-def test_what_it_made_is_there(demo: Demo) -> None:
+def test_what_it_made_is_there(demo: Finished) -> None:
     folder = demo.folder / "mrm-demo"
     assert {path.name for path in folder.iterdir()} >= {"bundle", "demo.db", "accuracy.svg", "accuracy.html"}
     for name in ("accuracy.svg", "accuracy.html", "bundle", "demo.db"):

@@ -16,7 +16,7 @@ from mrm_sdk.encoders import open_encoder
 from mrm_sdk.errors import BundleMismatchError, ConfigurationError, DatasetError, OutputError
 from mrm_sdk.evaluation.protocol import Report, evaluate
 from mrm_sdk.evaluation.reports.evaluation import evaluation_figure, evaluation_page, evaluation_table, save_evaluation
-from tests.conftest import SHARED, Trained, mrm, write_embedded_dataset
+from tests.conftest import SHARED, Finished, mrm, write_embedded_dataset
 from tests.evaluation.known_methods import assert_self_contained
 
 
@@ -53,8 +53,8 @@ def test_evaluation_is_what_a_host_sees_with_embeddings(
 
 
 @pytest.mark.shared
-def test_evaluation_is_what_a_host_sees_on_real_people(jester: Trained, tmp_path: Path) -> None:
-    bundle, dataset = Bundle(jester.path), read_dataset(SHARED / "jester" / "unseen")
+def test_evaluation_is_what_a_host_sees_on_real_people(jester: Finished, tmp_path: Path) -> None:
+    bundle, dataset = Bundle(jester.folder / "bundle"), read_dataset(SHARED / "jester" / "unseen")
     report = evaluate(bundle, dataset, open_encoder(None, bundle), shots=(10, 60))
     some = slice(0, None, 80)
     for row, shots in enumerate((10, 60)):
@@ -65,8 +65,8 @@ def test_evaluation_is_what_a_host_sees_on_real_people(jester: Trained, tmp_path
 
 
 @pytest.mark.shared
-def test_real_people_are_personalized(jester: Trained, tmp_path: Path) -> None:
-    run = mrm("evaluate", jester.path, SHARED / "jester" / "unseen", "--json", tmp_path / "r.json")
+def test_real_people_are_personalized(jester: Finished, tmp_path: Path) -> None:
+    run = mrm("evaluate", jester.folder / "bundle", SHARED / "jester" / "unseen", "--json", tmp_path / "r.json")
     assert run.code == 0, run.err
     report = json.loads((tmp_path / "r.json").read_text())
     results = {point["shots"]: point for point in report["results"]}

@@ -7,39 +7,42 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, SHARED
-from tests.export.scripts import run
+from tests.conftest import ROOT, SHARED, run_script
 
 pytestmark = pytest.mark.slow
 
 
+def run(name: str, *arguments: object, cwd: Path) -> str:
+    """What an experiment prints."""
+    done = run_script(ROOT / "export" / "experiments" / name, *arguments, cwd=cwd)
+    assert done.code == 0, done.err
+    return done.out
+
+
 @pytest.mark.shared
 def test_the_experiment_behind_the_defaults_runs(tmp_path: Path) -> None:
-    script = ROOT / "export" / "experiments" / "choose_settings.py"
     names = "adam, 3 seeds as one;Λ diagonal;hidden layer"
-    out = run(script, SHARED / "jester" / "train", "--quick", "--only", names, cwd=tmp_path)
+    out = run("choose_settings.py", SHARED / "jester" / "train", "--quick", "--only", names, cwd=tmp_path)
     rows = re.findall(r"^(\S.*?) +\|(?: \d\.\d{4}){6} +\d+ \|(?: \d\.\d{4}){5} +\d+$", out, re.MULTILINE)
     assert rows == names.split(";")
 
 
 @pytest.mark.shared
 def test_the_experiment_behind_handcrafted_features_runs(four_questions: Path, tmp_path: Path) -> None:
-    script = ROOT / "export" / "experiments" / "choose_features.py"
-    out = run(script, four_questions / "train", "--quick", cwd=tmp_path)
+    out = run("choose_features.py", four_questions / "train", "--quick", cwd=tmp_path)
     assert "without" in out
     assert len(re.findall(r"0\.\d{4}", out)) >= 4
 
 
 @pytest.mark.shared
 def test_the_experiment_behind_the_rules_for_ratings_runs(tmp_path: Path) -> None:
-    script = ROOT / "export" / "experiments" / "choose_ratings.py"
-    out = run(script, SHARED / "jester" / "train", "--quick", cwd=tmp_path)
+    out = run("choose_ratings.py", SHARED / "jester" / "train", "--quick", cwd=tmp_path)
     rows = re.findall(r"^\S.*?((?: +0\.\d{4})+)$", out, re.MULTILINE)
     assert [len(row.split()) for row in rows] == [1] * 4 + [5] * 11 + [6] * 6
 
 
 def test_the_measurement_of_drift_runs(tmp_path: Path) -> None:
-    out = run(ROOT / "export" / "experiments" / "measure_drift.py", "--quick", cwd=tmp_path)
+    out = run("measure_drift.py", "--quick", cwd=tmp_path)
     changed, kept = out.split("tastes stay")
     for table in (changed, kept):
         rows = re.findall(r"^(none|\d+ days|none, .*?)((?: +0\.\d{4}(?: ± \d\.\d{3})?){7}) *$", table, re.MULTILINE)
