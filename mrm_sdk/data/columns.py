@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from mrm_sdk.data.ids import id_text, user_id_text
 from mrm_sdk.data.items import Catalogue, is_plain
 from mrm_sdk.data.ratings import RatingColumns
 from mrm_sdk.errors import InvalidInputError
@@ -149,7 +150,7 @@ class Columns:
             InvalidInputError: a value is missing or wrong.
         """
         value = self.ratings.value(row)
-        user_id = identifier("user_id", str(row["user_id"]) if row.get("user_id") is not None else None)
+        user_id = identifier("user_id", user_id_text(row.get("user_id")))
         field = "item_id" if self._catalogue.index else "response"
         if field not in row:
             raise InvalidInputError(f"{field!r} missing; found: {_column_names(row)}")
@@ -158,7 +159,9 @@ class Columns:
         else:
             response = row["response"]
             item = self._number(Item.of(row.get("prompt"), Response(**response) if _is_named(response) else response))
-        event_id = identifier("event_id", str(row["event_id"])) if row.get("event_id") is not None else None
+        event_id = (
+            identifier("event_id", id_text("event_id", row["event_id"])) if row.get("event_id") is not None else None
+        )
         when, strength = None, 1.0
         extras = {key: row[key] for key in ("created_at", "strength") if row.get(key) is not None}
         if extras:
@@ -190,8 +193,10 @@ class Columns:
         if missing:
             raise InvalidInputError(f"{', '.join(map(repr, sorted(missing)))} missing; found: {_column_names(row)}")
         phase = _phase(row)
-        ids = {key: str(row[key]) for key in ("user_id", "event_id") if row.get(key) is not None}
-        user_id, event_id, when = ids.get("user_id"), ids.get("event_id"), None
+        ids = {"user_id": user_id_text(row["user_id"])}
+        if row.get("event_id") is not None:
+            ids["event_id"] = id_text("event_id", row["event_id"])
+        user_id, event_id, when = ids["user_id"], ids.get("event_id"), None
         texts = {} if self._catalogue.index else {key: row.get(key) for key in ("prompt", "chosen", "rejected")}
         extras = self._recall(row)
         # Most rows repeat what was checked before: a known user, usual extras, plain texts.
@@ -205,7 +210,7 @@ class Columns:
             prompt, chosen, rejected = (texts.get(key) for key in ("prompt", "chosen", "rejected"))
         else:
             values = {key: row[key] for key in ("tie", "strength", "created_at") if row.get(key) is not None} | ids
-            checked = Comparison(**{"event_id": "-", **values, **(texts or {"chosen": "", "rejected": ""})})
+            checked = Comparison(**{"event_id": "-", **values, **(texts or {"chosen": "a", "rejected": "b"})})
             tie, strength, user_id = checked.tie, checked.strength, checked.user_id
             prompt, chosen, rejected = checked.prompt, checked.chosen, checked.rejected
             when = checked.created_at if "created_at" in values else None
@@ -214,6 +219,8 @@ class Columns:
             pair = self._named(row, "chosen"), self._named(row, "rejected")
         else:
             pair = self._number(_item(prompt, chosen)), self._number(_item(prompt, rejected))
+        if pair[0] == pair[1]:
+            raise InvalidInputError("chosen and rejected are the same response, so nothing is compared")
         number = len(self)
         if event_id is not None:
             self._stated[number] = event_id
@@ -238,9 +245,10 @@ class Columns:
             self._remembered[extras] = checked
 
     def _named(self, row: Mapping[str, Any], field: str) -> int:
-        index = self._catalogue.index.get(str(row[field]))
+        name = id_text(field, row[field])
+        index = self._catalogue.index.get(name)
         if index is None:
-            raise InvalidInputError(f"{field}: unknown item id {str(row[field])[:40]!r}, which the items file lacks")
+            raise InvalidInputError(f"{field}: unknown item id {name[:40]!r}, which the items file lacks")
         if self._catalogue.embeddings is not None:
             return index
         if self._numbers[index] < 0:

@@ -12,6 +12,7 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from mrm_sdk.data.ids import id_text
 from mrm_sdk.data.rows import read_rows
 from mrm_sdk.errors import DatasetError, InvalidInputError
 from mrm_sdk.schemas.frozen import checked_text
@@ -99,11 +100,11 @@ def read_items(path: Path) -> Catalogue:
     for location, row in read_rows(path):
         if "item_id" not in row:
             raise DatasetError(f"{location}: 'item_id' is missing")
-        name = str(row["item_id"])
-        if name in index:
-            raise DatasetError(f"{location}: item id {name!r} appears twice")
-        index[name] = len(index)
         try:
+            name = id_text("item_id", row["item_id"])
+            if name in index:
+                raise InvalidInputError(f"item id {name!r} appears twice")
+            index[name] = len(index)
             if not with_file:
                 items.append(_item(row))
                 keys.append(items[-1].key)

@@ -6,6 +6,7 @@ import csv
 import gzip
 import json
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO, cast
@@ -15,6 +16,10 @@ from mrm_sdk.errors import DatasetError, MissingDependencyError
 SUFFIXES = (".jsonl", ".jsonl.gz", ".csv", ".csv.gz", ".parquet")
 # What other programs write; a data set of our own is never called so.
 FOREIGN = (*SUFFIXES, ".json", ".json.gz")
+
+
+# Of a cell of CSV, in characters: as many as csv can count on every system.
+LONGEST_CELL = 2**31 - 1
 
 
 def read_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -37,16 +42,16 @@ def read_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _json(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """One array of objects; some programs also call JSON Lines ``.json``."""
-    first = next((line.lstrip()[:1] for _, line in _lines(path) if line.strip()), "")
-    if first != "[":
-        yield from _jsonl(path)
-        return
+    """One array of objects, or one object; some programs also call JSON Lines ``.json``."""
+    text = "".join(line for _, line in _lines(path)).strip()
     try:
-        rows = json.loads("".join(line for _, line in _lines(path)))
+        rows = json.loads(text)
     except (ValueError, RecursionError) as error:
+        if not text.startswith("["):
+            yield from _jsonl(path)
+            return
         raise DatasetError(f"{path}: not JSON ({str(error)[:80]})") from None
-    for number, row in enumerate(rows, 1):
+    for number, row in enumerate(rows if isinstance(rows, list) else [rows], 1):
         if not isinstance(row, dict):
             raise DatasetError(f"{path}, element {number}: a JSON object is wanted, not {type(row).__name__}")
         yield f"{path}, element {number}", row
@@ -68,11 +73,15 @@ def _jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _csv(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    csv.field_size_limit(max(csv.field_size_limit(), LONGEST_CELL))  # for the process: csv knows no other way
     reader = csv.reader(line for _, line in _lines(path))
-    header = next(reader, None)
-    if header is None:
-        return
     try:
+        header = next(reader, None)
+        if header is None:
+            return
+        twice = [name for name, count in Counter(header).items() if count > 1]
+        if twice:
+            raise DatasetError(f"{path}, line 1: the header names {twice[0][:40]!r} twice; rename one of the columns")
         for values in reader:
             if not values:
                 continue

@@ -9,31 +9,34 @@ Settings of a data set are not in the export: label values must be the columns' 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-from mrm_sdk.data.readers.fields import unpacked
-from mrm_sdk.data.readers.source import Outcome, Reader, Row, per_record
-from mrm_sdk.errors import InvalidInputError
+from mrm_sdk.data.readers.chats import prompt_of, unpacked
+from mrm_sdk.data.readers.source import Outcome, Reader, Row, Source, per_record
+from mrm_sdk.errors import DatasetError, InvalidInputError
 
 _PROMPTS = ("prompt", "instruction", "question", "input", "messages", "chat")
 _ANSWERS = ("response", "completion", "answer", "output", "generation")
+_ADDED = {"id", "external_id", "status", "_server_id", "inserted_at", "updated_at", "metadata", "vectors"}
 _TIES = ("tie", "both", "equal", "same")
 _END = ".responses"
 
 
 def reader(question: str | None = None) -> Reader:
     """A reader of one question, by name; without a name, of the only one."""
+    asked: dict[str, None] = {}  # in the order of the records
 
     def responses(record: Row) -> Iterator[Outcome]:
         questions = [key.removesuffix(_END) for key in record if key.endswith(_END)]
-        name = question or (questions[0] if len(questions) == 1 else None)
+        asked.update(dict.fromkeys(questions))
+        name = question or (next(iter(asked)) if len(asked) == 1 else None)
+        if name is None and questions:
+            raise InvalidInputError(_wanted("one question", asked))
+        # The export writes null for all that a record has no answer to yet.
         if name is None or f"{name}{_END}.users" not in record:
-            named = f"a question {question!r}" if question else "one question"
-            raise InvalidInputError(
-                f"{named} with '<question>.responses' and '….responses.users' is wanted; there are: "
-                f"{', '.join(questions) or 'none'}. Name one as --format argilla:QUESTION."
-            )
+            yield "the question has no response yet"
+            return
         parts = [_list(record, f"{name}{_END}"), _list(record, f"{name}{_END}.users")]
         states = _list(record, f"{name}{_END}.status") if f"{name}{_END}.status" in record else []
         if len(parts[0]) != len(parts[1]) or len(states) not in (0, len(parts[0])):
@@ -45,18 +48,34 @@ def reader(question: str | None = None) -> Reader:
             elif value is None or user is None:
                 yield "no response" if value is None else "the user is not known"
             else:
-                yield _judged(record, unpacked(value), str(user))
+                yield _judged(record, unpacked(value), user)
 
-    return per_record("records", responses)
+    def read(source: Source) -> Iterator[tuple[str, Outcome]]:
+        asked.clear()
+        yield from per_record("records", responses)(source)
+        if not asked or (question is not None and question not in asked):
+            named = "one question" if question is None else f"a question {question!r}"
+            raise DatasetError(f"{source.name}: {_wanted(named, asked)}")
+
+    return read
 
 
-def _judged(record: Row, value: Any, user_id: str) -> Outcome:
-    prompt = next((unpacked(record[key]) for key in _PROMPTS if key in record), None)
+def _wanted(named: str, asked: Iterable[str]) -> str:
+    return (
+        f"{named} with '<question>.responses' and '….responses.users' is wanted; there are: "
+        f"{', '.join(asked) or 'none'}. Name one as --format argilla:QUESTION."
+    )
+
+
+def _judged(record: Row, value: Any, user_id: Any) -> Outcome:
+    prompt = next((prompt_of(record[key]) for key in _PROMPTS if key in record), None)
     common = {"user_id": user_id, "prompt": prompt}
     if isinstance(value, bool | int | float):
         answers = [key for key in _ANSWERS if isinstance(record.get(key), str)]
         if len(answers) != 1:
             return f"a number rates one answer, and the record has {len(answers)} of {', '.join(_ANSWERS)}"
+        if prompt is None and (others := _content(record) - {answers[0]}):
+            return f"which of the fields is the prompt is not told: {', '.join(sorted(others)[:5])}; call it prompt"
         return [{**common, "response": record[answers[0]], "rating": float(value)}]
     common |= {"group": str(record["id"])} if "id" in record else {}
     columns = {_alike(key): key for key, text in record.items() if isinstance(text, str)}
@@ -79,6 +98,11 @@ def _judged(record: Row, value: Any, user_id: str) -> Outcome:
         return "the label does not name one of several answers of the record"
     rows = [{**common, "chosen": sides[name], "rejected": text} for text in sides.values() if text != sides[name]]
     return rows or "all answers are the same text"
+
+
+def _content(record: Row) -> set[str]:
+    """The fields that people saw; what Argilla adds has a point in its name, or one of these."""
+    return {key for key in record if "." not in key} - _ADDED
 
 
 def _alike(name: object) -> str:

@@ -2,11 +2,13 @@
 
 One record is a result ``{"type": "pairwise", "value": {"selected": "left"}}`` of one annotator. Which texts were left
 and right stands in ``to_name``, so Text tags must be named as the data's keys are (``<Text name="answer1"
-value="$answer1"/>``); without that, the data must hold two texts besides the prompt, and the first is the left one.
+value="$answer1"/>``); without that, two texts whose names differ in their end alone (``answer1``, ``answer2``) are
+compared, and the first is the left one.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +16,7 @@ from mrm_sdk.data.readers.fields import need
 from mrm_sdk.data.readers.source import Outcome, Row, per_record
 from mrm_sdk.errors import InvalidInputError
 
+_NUMBERED = re.compile(r"(.*?)(?:[_-]?(?:\d+|left|right|first|second|one|two)|[_-]?[A-Z]|[_-][a-z])")
 _PROMPTS = ("prompt", "instruction", "question", "input", "messages", "dialogue")
 
 
@@ -33,14 +36,14 @@ def _task(task: Row) -> Iterator[Outcome]:
             yield "the annotation holds no pairwise result"
         else:
             for result in results:
-                yield _judged(data, result, str(user), task.get("id"))
+                yield _judged(data, result, user, task.get("id"))
 
 
-def _judged(data: Row, result: Row, user: str, task: Any) -> Outcome:
+def _judged(data: Row, result: Row, user: Any, task: Any) -> Outcome:
     key = next((key for key in _PROMPTS if data.get(key) is not None), None)
     named = [name.strip() for name in str(result.get("to_name", "")).split(",")]
     if len(named) != 2 or not all(isinstance(data.get(name), str) for name in named):
-        named = [name for name, value in data.items() if name != key and isinstance(value, str)]
+        named = _numbered([name for name, value in data.items() if name != key and isinstance(value, str)])
     if len(named) != 2:
         raise InvalidInputError(
             f"which two texts were compared is not told: name the Text tags as the data's keys ({', '.join(data)})"
@@ -53,6 +56,12 @@ def _judged(data: Row, result: Row, user: str, task: Any) -> Outcome:
         return "both texts are the same"
     common = {"user_id": user, "prompt": data[key] if key else None, "chosen": chosen, "rejected": rejected}
     return [common | ({} if task is None else {"group": str(task)})]
+
+
+def _numbered(names: list[str]) -> list[str]:
+    """Those of the names that differ in a number, a letter or a side at their end, where these are one set."""
+    ends = {name: found[1] for name in names if (found := _NUMBERED.fullmatch(name))}
+    return list(ends) if len(set(ends.values())) == 1 else []
 
 
 read = per_record("tasks", _task)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from mrm_sdk.data.readers.fields import need
+from mrm_sdk.data.readers.fields import need, number_of
 from mrm_sdk.data.readers.source import Outcome, Reader, Row, Source
 from mrm_sdk.errors import ConfigurationError, DatasetError, InvalidInputError
 
@@ -79,8 +79,9 @@ def _scored(record: Row) -> tuple[str, list[str], list[list[float]], list[str]]:
     by_answer: dict[str, dict[str, float]] = {}
     for key, value in record.items():
         match = _SCORE.fullmatch(key)
-        if match and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-            by_answer.setdefault(match[1], {})[match[2]] = float(value)
+        score = number_of(value) if match else None
+        if match and score is not None and math.isfinite(score):
+            by_answer.setdefault(match[1], {})[match[2]] = score
     models = sorted({name for scores in by_answer.values() for name in scores})
     answers: dict[str, list[float]] = {}
     for number, scores in sorted(by_answer.items(), key=lambda pair: int(pair[0])):

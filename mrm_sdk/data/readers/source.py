@@ -13,6 +13,12 @@ from mrm_sdk.errors import DatasetError, InvalidInputError, MissingDependencyErr
 Row = dict[str, Any]
 # What became of one thing that was judged: rows of our own JSONL shape, or why there are none.
 Outcome = list[Row] | str
+# What pages of an API say besides their records.
+_PAGE = {"data", "meta", "cursors", "next", "has_more", "object", "first_id", "last_id", "total", "count"}
+
+
+class Cell(str):
+    """A cell of CSV, which has no types: a column that holds numbers, lists or chats converts it."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +63,15 @@ class Source:
             why = why or f"Call the file {name}.jsonl, or give the file itself."
             raise DatasetError(f"{self.name} holds no table {name!r}. {why}")
         for location, record in records:
-            yield location, {key: value for key, value in record.items() if value is not None}
+            for row in _page(record) or [record]:
+                yield location, {key: value for key, value in row.items() if value is not None}
+
+
+def _page(record: Row) -> list[Row] | None:
+    """The records of a page as an API returns it, ``{"data": […], "meta": …}``; ``None`` where it is a record."""
+    rows = record.get("data")
+    is_page = isinstance(rows, list) and record.keys() <= _PAGE and all(isinstance(row, dict) for row in rows)
+    return rows if is_page else None
 
 
 Reader = Callable[[Source], Iterator[tuple[str, Outcome]]]
@@ -101,7 +115,13 @@ def files(path: Path, table: str) -> list[Path]:
 
 
 def _chain(paths: list[Path]) -> Iterator[tuple[str, Row]] | None:
-    return (row for path in paths for row in read_rows(path)) if paths else None
+    return (row for path in paths for row in _rows(path)) if paths else None
+
+
+def _rows(path: Path) -> Iterator[tuple[str, Row]]:
+    if not path.name.lower().endswith((".csv", ".csv.gz")):
+        return read_rows(path)
+    return ((location, {key: Cell(value) for key, value in row.items()}) for location, row in read_rows(path))
 
 
 def _hub(spec: str) -> Source:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from mrm_sdk.data.readers.fields import answer_of, prompt_of
+from mrm_sdk.data.readers.chats import answer_of, prompt_of
 from mrm_sdk.data.readers.source import Row, Source
 from mrm_sdk.errors import DatasetError
 
@@ -27,10 +27,18 @@ def one_scale(names: Iterable[str], wanted: str | None, source: Source, program:
     return wanted
 
 
-def answer(record: Row, input_field: str, output_field: str) -> Row | None:
-    """Prompt and response of a traced call; ``None`` if the answer has no text."""
-    text = answer_of(record.get(output_field))
-    return None if text is None else {"prompt": prompt_of(record.get(input_field)), "response": text}
+def traced(call: str, record: Row, asked: str, answered: str) -> Row | str:
+    """Prompt and response of a traced ``call`` from the fields of these names, or why there are none."""
+    prompt, response = prompt_of(record.get(asked)), answer_of(record.get(answered))
+    if response is None:
+        return f"no answer is found in {call}'s {answered}"
+    return f"no prompt is found in {call}'s {asked}" if prompt is None else {"prompt": prompt, "response": response}
+
+
+def last_of_each_id(records: list[tuple[str, Row]]) -> set[int]:
+    """The numbers of the records that count: of several with one id the last, and those without an id."""
+    last = {str(record.get("id", number)): number for number, (_, record) in enumerate(records)}
+    return set(last.values())
 
 
 def dig(record: Any, *path: str) -> Any:

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from mrm_sdk.data.readers.fields import is_chat, messages, need
+from mrm_sdk.data.readers.chats import chat_of
+from mrm_sdk.data.readers.fields import messages, need
 from mrm_sdk.data.readers.source import Outcome, Row, per_record
 from mrm_sdk.errors import InvalidInputError
 
@@ -68,7 +69,7 @@ def _completed(record: Row, key: str) -> tuple[Any, str]:
         return prompt, record[key]
     said = messages(record, key)
     before = said[:-1]
-    if prompt is not None and not is_chat(prompt):
+    if prompt is not None and chat_of(prompt) is None:
         prompt = [{"role": "user", "content": need(record, "prompt")}]
     prompt_messages = messages({"prompt": prompt}, "prompt") if prompt else []
     # Full chats begin with the prompt, perhaps after a system message of their own: it is not said twice.

@@ -134,6 +134,7 @@ def test_langsmith(tmp_path: Path) -> None:
         feedback("r5", 1, **by("ann")), feedback("r1", 1, **by(None, "model")),
         feedback("r1", 1, key="tone", **by("ann")),
     ]  # fmt: skip
+    rows = [{**row, "id": number} for number, row in enumerate(rows)]
     write_lines(tmp_path / "feedback.jsonl", rows)
     with pytest.raises(DatasetError, match=r"holds no table 'runs'. LangSmith's feedback holds no texts: put the runs"):
         read_dataset(tmp_path, format="langsmith")

@@ -250,5 +250,5 @@ def test_what_is_recognised_and_what_is_not(tmp_path: Path) -> None:
         (tmp_path / "own.json").write_text("[{]")
         read_dataset(tmp_path / "own.json", format="trl")
     assert set(READERS) == {p.stem for p in Path(personalllm.__file__).parent.glob("*.py")} - {
-        "__init__", "source", "fields", "traces",
+        "__init__", "source", "fields", "traces", "chats",
     }  # fmt: skip
