@@ -86,7 +86,7 @@ class Settings(BaseSettings):
         90
     """
 
-    model_config = SettingsConfigDict(env_prefix="MRM_", frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(env_prefix="MRM_", env_ignore_empty=True, frozen=True, extra="forbid")
 
     auto_migrate: bool = True
     busy_timeout: float = Field(default=30.0, ge=0, le=3600)

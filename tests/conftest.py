@@ -77,6 +77,7 @@ def mrm(*arguments: object, cwd: Path | None = None, **environment: str) -> Run:
         env={**os.environ, "PYTHONWARNINGS": "default", **environment},
         capture_output=True,
         encoding="utf-8",
+        errors="replace",
         timeout=300,
         check=False,
     )

@@ -29,6 +29,14 @@ def test_wrong_ones_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         Settings()
 
 
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_an_empty_variable_is_as_if_unset(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Container tools write ``MRM_POOL_SIZE=`` for a variable that no one has set."""
+    unset = Settings()
+    monkeypatch.setenv(f"MRM_{name.upper()}", "")
+    assert Settings() == unset
+
+
 def test_a_serverless_handlers(monkeypatch: pytest.MonkeyPatch) -> None:
     def chosen(settings: Settings) -> tuple[bool, int, int]:
         return settings.auto_migrate, settings.pool_size, settings.threads

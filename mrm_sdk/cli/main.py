@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 
 from mrm_sdk.cli.output import INTERRUPTED, say
@@ -10,6 +11,9 @@ from mrm_sdk.errors import MrmError
 
 def main() -> None:
     """Runs ``mrm``; an error of this package becomes one line on stderr and its exit code."""
+    # A terminal or a pipe without Unicode gets "?" for a sign that it lacks; results are not lost for it.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
     try:
         from mrm_sdk.cli.commands import app  # imported here: Ctrl-C may come while it loads
 

@@ -196,7 +196,8 @@ def _token_ids(tokenizer: Tokenizer, texts: Sequence[str], cut: Callable[[Sequen
         while end < len(texts) and (size := size + len(texts[end])) <= _AT_ONCE:
             end += 1
         try:
-            rows = tokenizer.encode_batch(texts[start:end], add_special_tokens=False)
+            # One by one: the pool of threads behind encode_batch does not survive a fork.
+            rows = [tokenizer.encode(text, add_special_tokens=False) for text in texts[start:end]]
         except Exception as error:  # as for the template
             raise EncoderError(f"A text cannot be made into tokens: {str(error)[:200]}") from error
         yield from [cut(row.ids) for row in rows]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 import time
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from sqlalchemy.pool import NullPool, StaticPool
 from mrm_sdk.errors import ConfigurationError, MissingDependencyError
 from mrm_sdk.settings import Settings
 
+logger = logging.getLogger("mrm_sdk")
 _CONNECT_TIMEOUT = 10  # seconds; libpq's own default is two minutes
 _READ_ONLY = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}
 
@@ -102,15 +105,28 @@ def _connect_read_only(file: Path, busy_timeout: float) -> sqlite3.Connection:
     return sqlite3.connect(uri, busy_timeout, uri=True, check_same_thread=False, factory=_ReadOnlyConnection)
 
 
+@cache
+def _warn_of_rollback_journal() -> None:
+    """Once per process: with a pool of no connections, each transaction opens the file anew."""
+    logger.warning(
+        "SQLite has no write-ahead log here (a network disk, nolock=1, another VFS): readers and writers wait for each "
+        "other. Put the file on a local disk, or use PostgreSQL."
+    )
+
+
 def _configure(connection: sqlite3.Connection, busy_timeout: float) -> None:
     """Readers do not block the writer, commits reach the disk, foreign keys hold, deleted rows are overwritten."""
     connection.execute("PRAGMA synchronous=FULL")
     connection.execute("PRAGMA foreign_keys=ON")
     connection.execute("PRAGMA secure_delete=ON").fetchall()
     give_up = time.monotonic() + busy_timeout
-    while connection.execute("PRAGMA journal_mode").fetchone() == ("delete",):
+    mode = connection.execute("PRAGMA journal_mode").fetchone()
+    while mode == ("delete",):
         try:
-            connection.execute("PRAGMA journal_mode=WAL")
+            mode = connection.execute("PRAGMA journal_mode=WAL").fetchone()
+            if mode == ("delete",):  # declined without an error, by a file system or a VFS without shared memory
+                _warn_of_rollback_journal()
+                return
         except sqlite3.OperationalError as error:
             # Changing the mode ignores the busy timeout, unlike all other statements.
             if "locked" not in str(error) or time.monotonic() > give_up:

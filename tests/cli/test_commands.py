@@ -53,6 +53,18 @@ def test_train_and_evaluate(embedded: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("encoding", ["ascii", "cp437", "koi8-r"])
+def test_a_terminal_without_unicode(encoding: str, embedded: Path, embedded_bundle: Bundle, tmp_path: Path) -> None:
+    judged = ("evaluate", embedded_bundle.path, embedded, "--shots", "0,6", "--json", tmp_path / "r.json")
+    compared = ("compare", embedded, "--methods", "population,newton", "--seeds", 0, "--folds", 2, "--json")
+    for command in (judged, (*compared, tmp_path / "c.json")):
+        run = mrm(*command, PYTHONIOENCODING=f"{encoding}:strict")
+        assert (run.code, run.err) == (0, "")
+    assert json.loads((tmp_path / "r.json").read_text())["results"]
+    assert json.loads((tmp_path / "c.json").read_text())["methods"]
+
+
+@pytest.mark.slow
 def test_import_twice_adds_nothing_and_features_come_later(
     embedded: Path, embedded_bundle: Bundle, tmp_path: Path
 ) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -204,3 +207,36 @@ def test_a_tokenizer_that_leaves_no_room() -> None:
         Segments(files[TOKENIZER], 3)
     with pytest.raises(BundleMismatchError, match=r"tokenizer\.json cannot be read"):
         Segments(json.dumps({}).encode(), 24)
+
+
+FORK = """
+import os, pathlib, signal, sys, time, warnings
+from mrm_sdk.encoders.tokenization import Segments
+warnings.simplefilter("ignore")  # of forking with threads, in Python 3.12
+segments = Segments(pathlib.Path(sys.argv[1]).read_bytes(), 16)
+texts = [(None, "the text")] * int(sys.argv[2])
+here = segments(texts)
+child = os.fork()
+if not child:
+    os._exit(segments(texts) != here)
+for _ in range(200):
+    ended, status = os.waitpid(child, os.WNOHANG)
+    if ended:
+        sys.exit(os.waitstatus_to_exitcode(status))
+    time.sleep(0.05)
+os.kill(child, signal.SIGKILL)
+sys.exit("the child hangs")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+@pytest.mark.parametrize("texts", [1, 100])
+def test_a_forked_child_encodes_too(texts: int, tmp_path: Path) -> None:
+    """The library's own pool of threads, which TOKENIZERS_PARALLELISM=true keeps after a fork, is never used."""
+    words().save_pretrained(tmp_path)
+    command = [sys.executable, "-c", FORK, str(tmp_path / "tokenizer.json"), str(texts)]
+    done = subprocess.run(
+        command, env={**os.environ, "TOKENIZERS_PARALLELISM": "true"}, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
