@@ -123,3 +123,20 @@ def test_a_forked_child_records_and_scores(url: str, embedded_bundle: Bundle, sc
     command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", script, url, str(embedded_bundle.path)]
     done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=60, check=False)
     assert (done.stdout, done.stderr) == (said, "")
+
+
+def test_a_debug_allocator(url: str, embedded_bundle: Bundle) -> None:
+    """pydantic's own time zone, where it is kept to the end, crashes a process there."""
+    code = """
+import sys
+from mrm_sdk import Client, Comparison, Response
+client = Client(sys.argv[1], bundle=sys.argv[2])
+sides = [Response(embedding=[n, 1, 0, 0, 0, 0]) for n in range(2)]
+values = {"user_id": "ada", "chosen": sides[0], "rejected": sides[1], "created_at": "2026-01-01T00:00:00+02:00"}
+kept = Comparison.model_validate(values)
+client.record(kept)
+print(client.personalize("ada").comparisons, client.bundle.manifest.created_at.tzname())
+"""
+    command = [sys.executable, "-X", "dev", "-W", "ignore", "-c", code, url, str(embedded_bundle.path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "1 UTC\n", "")

@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError
 from mrm_sdk.bundle.encoder_spec import ENCODER, EncoderSpec, digest
 from mrm_sdk.core.inner_loop import SERVING_STEPS, SERVING_TOLERANCE
 from mrm_sdk.errors import BundleDamagedError, BundleMismatchError
-from mrm_sdk.schemas.frozen import Frozen
+from mrm_sdk.schemas.frozen import Frozen, Utc
 
 FORMAT: Final = 2
 MANIFEST: Final = "manifest.json"
@@ -61,7 +61,7 @@ class Manifest(Frozen):
 
     format: Literal[2] = FORMAT
     name: str
-    created_at: datetime = Field(default_factory=lambda: datetime.now(UTC))
+    created_at: Utc = Field(default_factory=lambda: datetime.now(UTC))
     sdk_version: str
     licence: str
     base_functions: int = Field(gt=0)

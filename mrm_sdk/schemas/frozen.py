@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import time
 import uuid
+from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
 
 from mrm_sdk.errors import EmbeddingError, InvalidInputError
 
@@ -24,6 +25,8 @@ def read_only(values: Any, dtype: Any = np.float64) -> NDArray[Any]:
     return array
 
 
+# pydantic's own time zone, kept to the end of a process, crashes it there under a debug allocator (python -X dev).
+Utc = Annotated[datetime, AfterValidator(lambda moment: moment.astimezone(UTC))]
 SERIALISED_ARRAY = PlainSerializer(lambda array: None if array is None else array.tolist(), return_type=Any)
 
 

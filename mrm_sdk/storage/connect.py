@@ -43,6 +43,14 @@ def open_engine(database: str, settings: Settings, *, read_only: bool) -> sa.Eng
     raise ConfigurationError(f"{url.drivername!r} is not supported; use sqlite:// or postgresql+psycopg://")
 
 
+def sqlite_file(url: sa.URL) -> Path | None:
+    """The absolute path of SQLite's file; ``None`` for other databases, in memory, or named by a URI of SQLite's."""
+    name = url.database
+    if url.get_backend_name() != "sqlite" or not name or name.startswith((":", "file:")) or ":memory:" in name:
+        return None
+    return Path(name).absolute() if url.query.get("mode") != "memory" else None
+
+
 def _pool(settings: Settings) -> dict[str, Any]:
     return {"pool_size": settings.pool_size} if settings.pool_size else {"poolclass": NullPool}
 
@@ -66,7 +74,7 @@ def _sqlite(url: sa.URL, settings: Settings, read_only: bool) -> sa.Engine:
         raise ConfigurationError(f"{name} is a folder; name a file in it.")
     in_memory = not name or ":memory:" in name or url.query.get("mode") == "memory"
     pool = {"poolclass": StaticPool} if in_memory else _pool(settings)
-    file = None if in_memory or not name or name.startswith("file:") else Path(name)
+    file = sqlite_file(url)
 
     def connect(_dialect: Any, _record: Any, arguments: Any, options: Any) -> sqlite3.Connection:
         if read_only and file:

@@ -16,9 +16,9 @@ import sqlalchemy as sa
 from sqlalchemy import exc
 from sqlalchemy.pool import StaticPool
 
-from mrm_sdk.errors import ConfigurationError, ContentionError, DatabaseUnavailableError
+from mrm_sdk.errors import ConfigurationError, ContentionError, DatabaseError, DatabaseUnavailableError
 from mrm_sdk.settings import Settings
-from mrm_sdk.storage.connect import open_engine
+from mrm_sdk.storage.connect import open_engine, sqlite_file
 from mrm_sdk.storage.error_translation import translation, was_lost
 
 logger = logging.getLogger("mrm_sdk")
@@ -76,6 +76,8 @@ class Database:
         # A database in memory has one connection for all threads; they take turns.
         shared = isinstance(self.engine.pool, StaticPool)
         self._turn: threading.RLock | None = threading.RLock() if shared else None
+        self._file = sqlite_file(self.engine.url) if self.is_ours else None
+        self._file_identity: tuple[int, int] | None = None
         _open.add(self)
 
     @property
@@ -94,13 +96,8 @@ class Database:
     @property
     def is_new(self) -> bool:
         """Whether this is a SQLite file that does not exist yet; connecting to it would create it."""
-        name = self.engine.url.database
-        return (
-            self.dialect == "sqlite"
-            and bool(name)
-            and not str(name).startswith((":", "file:"))
-            and not os.path.lexists(str(name))
-        )
+        file = sqlite_file(self.engine.url)
+        return file is not None and not os.path.lexists(file)
 
     def run(self, work: Callable[[sa.Connection], _T], *, write: bool = False) -> _T:
         """Runs ``work`` in one transaction, and again if a repetition may succeed.
@@ -157,7 +154,7 @@ class Database:
 
         Raises:
             DatabaseUnavailableError: the database cannot be reached, opened or written.
-            DatabaseError: it refused for another reason.
+            DatabaseError: it refused for another reason, or its file was deleted or replaced while it was open.
         """
         with self._connected(self.engine) as connection:
             if write and self.dialect == "sqlite":
@@ -171,14 +168,36 @@ class Database:
         if self._turn:
             self._turn.acquire()
         try:
+            self._check_file()
             with engine.connect() as connection, connection.begin():
                 self._was_reached = True
                 yield connection
+            self._check_file()
         except exc.SQLAlchemyError as error:
             raise translation(error, self.url) from error
         finally:
             if self._turn:
                 self._turn.release()
+
+    def _check_file(self) -> None:
+        """Makes sure that SQLite's file is still the one that was opened: an open one outlives its name.
+
+        Raises:
+            DatabaseError: it was deleted, or another file has its name.
+        """
+        if self._file is None or (self._file_identity is None and not self._was_reached):
+            return
+        try:
+            status = os.stat(self._file)
+            found = status.st_dev, status.st_ino
+        except OSError:
+            found = None
+        self._file_identity = self._file_identity or found
+        if found is None or found != self._file_identity:
+            raise DatabaseError(
+                f"The database file {self._file} was deleted or replaced while it was open, and what was written since "
+                "is lost. Put it back, or make a new client to use the file that is there."
+            )
 
     def scrub(self) -> None:
         """Removes deleted rows from SQLite's WAL too, unless another process is reading it right now.

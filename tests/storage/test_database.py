@@ -14,8 +14,7 @@ from sqlalchemy.pool import NullPool, QueuePool, StaticPool
 from mrm_sdk.errors import ConfigurationError, DatabaseError, DatabaseUnavailableError, MrmError
 from mrm_sdk.settings import Settings
 from mrm_sdk.storage import Database, Store, upgrade
-from mrm_sdk.storage.connect import _warn_of_rollback_journal
-from tests.storage.events import FEATURES, accepted, event
+from tests.storage.events import FEATURES, event
 
 SECRET = "s3cret-word"
 
@@ -159,24 +158,6 @@ def test_sqlite_is_set_for_durability(sqlite_url: str) -> None:
     database.close()
 
 
-@pytest.mark.parametrize("option", ["nolock=1", "vfs=unix-dotfile"])
-def test_sqlite_that_declines_its_log_works_without(
-    option: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    _warn_of_rollback_journal.cache_clear()
-    database = Database(
-        f"sqlite:///file:{tmp_path / 'mrm.db'}?{option}&uri=true", Settings(busy_timeout=1, pool_size=0)
-    )
-    upgrade(database)
-    assert accepted(Store(database, "t").add([event()])) == [True]
-    with database.transaction() as connection:
-        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "delete"
-        assert connection.exec_driver_sql("SELECT count(*) FROM mrm_comparisons").scalar() == 1
-    database.close()
-    assert [record.message for record in caplog.records if "no write-ahead log" in record.message] == caplog.messages
-    assert len(caplog.messages) == 1
-
-
 def test_a_failed_transaction_leaves_nothing(empty: Database) -> None:
     upgrade(empty)
 
@@ -317,8 +298,7 @@ FORK = """
 import os, sys
 from mrm_sdk.settings import Settings
 from mrm_sdk.storage import Database, Store, upgrade
-from mrm_sdk.storage.connect import _warn_of_rollback_journal
-from tests.storage.events import FEATURES, accepted, event
+from tests.storage.events import FEATURES, event
 
 database = Database(sys.argv[1], Settings())
 upgrade(database)
