@@ -147,7 +147,12 @@ def test_the_snippets_of_encoders(tmp_path: Path) -> None:
 
 def test_recipes_examples_and_experiments_are_all_listed_and_tested() -> None:
     folder = ROOT / "tests"
-    files = (folder / "test_docs.py", folder / "test_serverless.py", *(folder / "export").glob("*.py"))
+    files = (
+        folder / "conftest.py",
+        folder / "test_docs.py",
+        folder / "test_serverless.py",
+        *(folder / "export").glob("*.py"),
+    )
     tested = "".join(path.read_text(encoding="utf-8") for path in files)
     listed = (ROOT / "export" / "README.md").read_text(encoding="utf-8")
     for path in (*(ROOT / "examples").glob("*.py"), *(ROOT / "export").rglob("*.py")):
