@@ -57,13 +57,33 @@ def _pool(settings: Settings) -> dict[str, Any]:
 
 def _postgres(url: sa.URL, settings: Settings) -> sa.Engine:
     # Behind a pooler in transaction mode the next transaction may run in a session that lacks our prepared statements.
-    arguments: dict[str, Any] = {"prepare_threshold": None}
+    arguments: dict[str, Any] = {"prepare_threshold": None, "client_encoding": "utf8"}
     if "connect_timeout" not in url.query and "PGCONNECT_TIMEOUT" not in os.environ:
         arguments["connect_timeout"] = _CONNECT_TIMEOUT
     try:
-        return sa.create_engine(url, connect_args=arguments, hide_parameters=True, **_pool(settings))
+        engine = sa.create_engine(url, connect_args=arguments, hide_parameters=True, **_pool(settings))
     except ImportError:
         raise MissingDependencyError.of("psycopg", "postgres", "PostgreSQL") from None
+    sa.event.listen(engine, "connect", _set_session)
+    return engine
+
+
+def _set_session(connection: Any, _record: Any) -> None:
+    """Sets how dates and strings are written, where the database, the role or the environment have other defaults.
+
+    With SET, which poolers follow for these three, and not in the options of a connection, which some of them refuse.
+    """
+    told = connection.info.parameter_status  # by the server as it connects: asking costs nothing
+    changes = []
+    if not str(told("DateStyle") or "ISO").startswith("ISO"):
+        changes.append("SET datestyle TO 'ISO'")
+    if str(told("TimeZone") or "UTC") not in ("UTC", "Etc/UTC", "GMT"):
+        changes.append("SET timezone TO 'UTC'")
+    if told("standard_conforming_strings") == "off":
+        changes.append("SET standard_conforming_strings TO on")
+    if changes:
+        connection.execute("; ".join(changes))
+        connection.commit()
 
 
 def _sqlite(url: sa.URL, settings: Settings, read_only: bool) -> sa.Engine:
