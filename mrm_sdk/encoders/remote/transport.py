@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import email.utils
 import json
+import os
 import random
 import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final
 from urllib.parse import unquote, urlsplit, urlunsplit
@@ -29,6 +30,21 @@ RETRIED: Final = frozenset({408, 424, 429, 500, 502, 503, 504})
 _CODE = re.compile(r"[A-Za-z_]{1,40}")
 # In a 400, 413 or 422 of various servers when a request has too many texts.
 _TOO_MANY = re.compile(rb"batch[ _]size|submitted batch|tokens per request|array too long", re.IGNORECASE)
+
+
+# httpx and ssl read these; other spellings of the same ones count too.
+_PROXIES: Final = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
+_CERTIFICATES: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+
+
+def _wrong_variable(names: Sequence[str], what: str, error: Exception) -> ConfigurationError:
+    """Names what is set; its value stays out of the message, for a proxy's may hold a password."""
+    found = [name for name in os.environ if name.upper() in names and os.environ[name]]
+    variables = " or ".join(found) or "the system's settings"
+    reason = "; for a SOCKS proxy: pip install 'httpx[socks]'" if isinstance(error, ImportError) else ""
+    return ConfigurationError(
+        f"{variables} names {what} that cannot be used ({type(error).__name__}). Correct or unset it{reason}."
+    )
 
 
 class RequestTooLargeError(EncoderError):
@@ -59,6 +75,9 @@ class RetryingClient:
 
     Args:
         endpoint: address, key, timeouts and retries; user and password in the address become basic authentication.
+
+    Raises:
+        ConfigurationError: a variable of the environment names a proxy or certificates that cannot be used.
     """
 
     def __init__(self, endpoint: Endpoint) -> None:
@@ -70,14 +89,19 @@ class RetryingClient:
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
         if endpoint.key is not None:
             headers["Authorization"] = f"Bearer {endpoint.key.get_secret_value()}"
-        self._client = httpx.Client(
-            headers=headers,
-            auth=(unquote(parts.username), unquote(parts.password or "")) if parts.username else None,
-            timeout=endpoint.limits.timeout,
-            limits=httpx.Limits(max_connections=endpoint.limits.concurrency),
-            # A redirect would carry users' texts to a server that the host did not name.
-            follow_redirects=False,
-        )
+        try:
+            self._client = httpx.Client(
+                headers=headers,
+                auth=(unquote(parts.username), unquote(parts.password or "")) if parts.username else None,
+                timeout=endpoint.limits.timeout,
+                limits=httpx.Limits(max_connections=endpoint.limits.concurrency),
+                # A redirect would carry users' texts to a server that the host did not name.
+                follow_redirects=False,
+            )
+        except OSError as error:  # ssl's errors are some
+            raise _wrong_variable(_CERTIFICATES, "certificates", error) from None
+        except (httpx.InvalidURL, ImportError, ValueError) as error:
+            raise _wrong_variable(_PROXIES, "a proxy", error) from None
 
     def post(self, body: bytes) -> bytes:
         """Sends ``body`` and returns the answer's, after as many attempts as the limits allow.

@@ -294,3 +294,29 @@ def test_codes_are_words_and_nothing_else() -> None:
         b"[]": "", b"null": "", b"<html>": "", b"": "", b"\xff": "", b"[" * 100_000: "",
     }  # fmt: skip
     assert {body: error_code(body) for body in read} == read
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("NO_PROXY", "localhost,[::1]", "InvalidURL"),
+        ("no_proxy", "fe80::/10", "InvalidURL"),
+        ("ALL_PROXY", "socks5://127.0.0.1:9", r"ImportError.*pip install 'httpx\[socks\]'"),
+        ("ALL_PROXY", f"socks://user:{SECRET}@127.0.0.1:9", "ValueError"),
+        ("HTTP_PROXY", "http://127.0.0.1:port", "InvalidURL"),
+        ("SSL_CERT_FILE", "/nowhere.pem", "FileNotFoundError"),
+        ("SSL_CERT_FILE", "/dev/null", "SSLError"),
+    ],
+)
+def test_variables_that_httpx_and_ssl_reject(
+    name: str, value: str, said: str, server: EmbeddingServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for other in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR"):
+        monkeypatch.delenv(other, raising=False)
+        monkeypatch.delenv(other.lower(), raising=False)
+    monkeypatch.setenv(name, value)
+    encoder = RemoteEncoder(server.url, protocol="openai", model="tiny", limits=FAST)
+    with pytest.raises(ConfigurationError, match=f"{name} names .* cannot be used .*{said}") as caught:
+        encoder.encode([(None, TEXT)])
+    assert SECRET not in str(caught.value)
+    assert not server.requests
