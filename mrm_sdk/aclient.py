@@ -22,7 +22,7 @@ from mrm_sdk.schemas.results import Forgotten, Pruned, Ranked, Rebuilt, Recorded
 from mrm_sdk.settings import Settings
 
 if TYPE_CHECKING:
-    from sqlalchemy import Engine
+    from sqlalchemy import URL, Engine
 
 
 class AsyncClient:
@@ -40,7 +40,7 @@ class AsyncClient:
 
     def __init__(
         self,
-        database: str | Engine,
+        database: str | URL | Engine,
         *,
         bundle: str | Path | Bundle,
         encoder: Encoder | None = None,

@@ -32,7 +32,7 @@ from mrm_sdk.storage.migrate import require_current
 from mrm_sdk.tracing import traced
 
 if TYPE_CHECKING:
-    from sqlalchemy import Engine
+    from sqlalchemy import URL, Engine
 
 
 _clients: weakref.WeakSet[Client] = weakref.WeakSet()
@@ -45,8 +45,8 @@ class Client:
     process opens connections of its own.
 
     Args:
-        database: ``sqlite:///file.db``, ``sqlite://`` (in memory), ``postgresql+psycopg://…``, or a SQLAlchemy engine,
-            which the host closes itself.
+        database: ``sqlite:///file.db``, ``sqlite://`` (in memory), ``postgresql+psycopg://…``, a ``sqlalchemy.URL``, or
+            a SQLAlchemy engine, which the host closes itself.
         bundle: folder of a bundle, or a loaded one.
         encoder: turns text into embeddings instead of the bundle's own encoder.
         tenant: keeps customers of the host apart: one tenant never sees another's rows.
@@ -73,7 +73,7 @@ class Client:
 
     def __init__(
         self,
-        database: str | Engine,
+        database: str | URL | Engine,
         *,
         bundle: str | Path | Bundle,
         encoder: Encoder | None = None,

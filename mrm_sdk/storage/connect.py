@@ -18,17 +18,24 @@ from mrm_sdk.errors import ConfigurationError, MissingDependencyError
 from mrm_sdk.settings import Settings
 
 logger = logging.getLogger("mrm_sdk")
+_NOT_PARSED = (
+    "The database URL does not parse. Examples: sqlite:///mrm.db (three slashes), postgresql+psycopg://user@host/name. "
+    "In a password, write %40 for @, %2F for /, %23 for # and %3F for ? (urllib.parse.quote(password, safe='')), or "
+    "give a sqlalchemy.URL."
+)
 _CONNECT_TIMEOUT = 10  # seconds; libpq's own default is two minutes
 _READ_ONLY = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}
 
 
-def open_engine(database: str, settings: Settings, *, read_only: bool) -> sa.Engine:
+def open_engine(database: str | sa.URL, settings: Settings, *, read_only: bool) -> sa.Engine:
     """Creates the engine for a URL, without connecting.
 
     Raises:
         ConfigurationError: the URL does not parse, or names another kind of database.
         MissingDependencyError: the driver is not installed.
     """
+    if isinstance(database, str) and _is_ambiguous(database):
+        raise ConfigurationError(_NOT_PARSED)
     try:
         url = sa.make_url(database)
         if url.drivername in ("sqlite", "sqlite+pysqlite"):
@@ -36,11 +43,17 @@ def open_engine(database: str, settings: Settings, *, read_only: bool) -> sa.Eng
         if url.drivername in ("postgresql", "postgresql+psycopg"):
             return _postgres(url.set(drivername="postgresql+psycopg"), settings)
     except (exc.ArgumentError, ValueError, TypeError):  # e.g. a port that is not a number, an option of a wrong type
-        raise ConfigurationError(
-            "The database URL does not parse. Examples: sqlite:///mrm.db (three slashes), "
-            "postgresql+psycopg://user@host/name"
-        ) from None
+        raise ConfigurationError(_NOT_PARSED) from None
     raise ConfigurationError(f"{url.drivername!r} is not supported; use sqlite:// or postgresql+psycopg://")
+
+
+def _is_ambiguous(url: str) -> bool:
+    """Whether a password holds an @, so that the rest of it would be taken for the host, and be shown as such."""
+    user, _, rest = url.partition("//")[2].partition(":")
+    if "/" in user or "?" in user or "@" not in rest:
+        return False
+    place, _, query = rest.partition("@")[2].partition("?")
+    return "@" in place or any("@" in option.partition("=")[0] for option in query.split("&"))
 
 
 def sqlite_file(url: sa.URL) -> Path | None:

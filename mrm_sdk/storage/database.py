@@ -38,8 +38,8 @@ class Database:
     Nothing is opened before the first transaction. Threads may share it; a forked child makes new connections.
 
     Args:
-        database: a URL (``sqlite:///file.db``, ``sqlite://`` in memory, ``postgresql+psycopg://…``) or an engine of
-            the host's, which is used as it is and not closed.
+        database: a URL (``sqlite:///file.db``, ``sqlite://`` in memory, ``postgresql+psycopg://…``), as text or as
+            SQLAlchemy has it, or an engine of the host's, which is used as it is and not closed.
         settings: the schema; for a URL also the size of the pool and the busy timeout.
         read_only: leave a SQLite file, its mode and its neighbours as they are.
 
@@ -48,10 +48,10 @@ class Database:
         MissingDependencyError: the driver is not installed.
     """
 
-    def __init__(self, database: str | sa.Engine, settings: Settings, *, read_only: bool = False) -> None:
+    def __init__(self, database: str | sa.URL | sa.Engine, settings: Settings, *, read_only: bool = False) -> None:
         # A host's engine is used as it is, and not closed.
-        self.is_ours = isinstance(database, str)
-        if isinstance(database, str):
+        self.is_ours = isinstance(database, str | sa.URL)
+        if isinstance(database, str | sa.URL):
             self.engine = open_engine(database, settings, read_only=read_only)
         elif isinstance(database, sa.Engine):
             self.engine = _accepted(database)
