@@ -58,7 +58,7 @@ class Bundle:
 
     def __init__(self, path: str | Path, settings: Settings | None = None) -> None:
         try:
-            self.path = Path(path)
+            self.path = Path(path).absolute()  # a host may change its folder, as daemons do
         except TypeError:
             raise ConfigurationError(f"A bundle is a folder's path, not a {type(path).__name__}.") from None
         self.settings = settings or Settings()

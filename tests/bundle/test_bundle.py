@@ -66,6 +66,17 @@ def test_a_missing_file_is_named(copy: Path, name: str) -> None:
         Bundle(copy)
 
 
+def test_a_relative_path_means_the_folder_at_the_start(
+    embedded_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(embedded_bundle.path.parent)
+    bundle = Bundle(embedded_bundle.path.name)
+    monkeypatch.chdir(tmp_path)
+    assert bundle.path == embedded_bundle.path
+    vectors = np.eye(2, bundle.manifest.dimension, dtype=np.float32)
+    np.testing.assert_array_equal(bundle.base_rewards(vectors), embedded_bundle.base_rewards(vectors))
+
+
 def test_what_is_no_bundle(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="no bundle at"):
         Bundle(tmp_path / "nothing")

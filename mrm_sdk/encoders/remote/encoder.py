@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 from urllib.parse import urlsplit, urlunsplit
 
@@ -94,7 +95,9 @@ class RemoteEncoder:
             raise ConfigurationError("dimension must be 1 or more, a whole number.")
         if shorten and (protocol != "openai" or dimension is None):
             raise ConfigurationError("shorten=True needs protocol='openai' and the dimension to ask for.")
-        self._dimension, self._template, self._cache = dimension, template, cache
+        self._dimension, self._template = dimension, template
+        # Opened with the first request, when the host may be in another folder.
+        self._cache = None if cache is None else Path(cache).absolute()
         self._probe = None if probe is None else _checked_probe(probe, dimension)
         self._endpoint = Endpoint(
             protocol=PROTOCOLS[protocol],

@@ -296,6 +296,19 @@ def test_codes_are_words_and_nothing_else() -> None:
     assert {body: error_code(body) for body in read} == read
 
 
+def test_a_relative_cache_is_in_the_folder_at_the_start(
+    server: EmbeddingServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path)
+    encoder = RemoteEncoder(server.url, protocol="openai", model="tiny", limits=FAST, cache="vectors.db")
+    monkeypatch.chdir(tmp_path / "other")
+    encoder.encode([(None, TEXT)])
+    encoder.close()
+    assert (tmp_path / "vectors.db").is_file()
+    assert not list((tmp_path / "other").iterdir())
+
+
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
