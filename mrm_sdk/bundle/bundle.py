@@ -84,6 +84,9 @@ class Bundle:
         """Identifies the whole bundle; stored weights belong to it."""
         return self.manifest.fingerprint
 
+    def __repr__(self) -> str:
+        return f"Bundle({str(self.path)!r}, name={self.manifest.name!r}, fingerprint={self.fingerprint!r})"
+
     @property
     def providers(self) -> list[str]:
         """The execution providers that really started for φ."""

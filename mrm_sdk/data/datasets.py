@@ -26,7 +26,7 @@ from mrm_sdk.schemas.items import Item, Response
 __all__ = ["QUERY", "SUPPORT", "Dataset", "Ratings", "Reading", "read_dataset"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Dataset:
     """Comparisons of many users, row by row in the order of the file, and ratings where they were asked for.
 
@@ -66,6 +66,10 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.user)
+
+    def __repr__(self) -> str:
+        ratings = "" if self.ratings is None else f", {len(self.ratings.user)} ratings"
+        return f"Dataset({len(self.user_ids)} users, {len(self.items)} items, {len(self)} comparisons{ratings})"
 
     @property
     def dimension(self) -> int | None:

@@ -8,7 +8,7 @@ from typing import Annotated, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AfterValidator, AwareDatetime, BeforeValidator, PlainSerializer
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, PlainSerializer
 
 from mrm_sdk.schemas.frozen import SERIALISED_ARRAY, Frozen, read_only
 from mrm_sdk.schemas.items import Response
@@ -52,7 +52,7 @@ class UserReward(Frozen):
 
     user_id: str
     weights: Array
-    covariance: Array | None
+    covariance: Array | None = Field(repr=False)
     comparisons: int
     revision: int
     fingerprint: str

@@ -31,6 +31,10 @@ def test_version_and_help() -> None:
     assert mrm("--version").out == f"mrm-sdk {__version__}\n"
     for command in ("demo", "train", "evaluate", "import", "db", "doctor"):
         assert command in mrm("--help").out
+    assert mrm("-h").out == mrm("--help").out
+    assert mrm("train", "-h").code == 0
+    assert "--install-completion" in mrm("-h").out
+    assert mrm("demo", "--seed", -1).code == 2
     assert mrm("nonsense").code == 2
     assert mrm("train").code == 2
 
