@@ -5,7 +5,7 @@ adapt and the other to be judged on. They pick the best epoch on the unseen user
 prior's strength is chosen on seen users who are set aside from training.
 
 Embeddings are float16: the model's are bfloat16, of which float16 loses nothing between 6e-5 and 65504, and what is
-larger stops the recipe with a message (``--store float32`` then). Encoding that is interrupted goes on when the same
+larger stops the recipe with a message (``--store float32`` then). Interrupted encoding resumes when the same
 command is run again.
 """
 

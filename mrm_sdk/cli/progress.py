@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def progress() -> Iterator[Progress]:
-    """Yields a function that shows how far each stage is, how fast it goes on, and how long it will take.
+    """Yields a function that shows how far each stage is, how fast it goes, and how long it will take.
 
     Without a terminal the function does nothing.
     """

@@ -320,7 +320,7 @@ def _repetition(words: list[str]) -> float:
 
 
 def _code_lines(text: str) -> int:
-    """Lines between fences; a fence that is never closed goes on to the end."""
+    """Lines between fences; a fence that is never closed ends with the text."""
     places = [match.start() for match in _LINE_START.finditer(text) if match.lastgroup == "fence"]
     ends = [*places[1::2], len(text)]
     return sum(max(0, text.count("\n", start, end) - 1) for start, end in zip(places[::2], ends, strict=False))

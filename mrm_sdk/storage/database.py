@@ -189,11 +189,11 @@ class Database:
             return
         try:
             status = os.stat(self._file)
-            found = status.st_dev, status.st_ino
+            identity = status.st_dev, status.st_ino
         except OSError:
-            found = None
-        self._file_identity = self._file_identity or found
-        if found is None or found != self._file_identity:
+            identity = None
+        self._file_identity = self._file_identity or identity
+        if identity is None or identity != self._file_identity:
             raise DatabaseError(
                 f"The database file {self._file} was deleted or replaced while it was open, and what was written since "
                 "is lost. Put it back, or make a new client to use the file that is there."

@@ -59,9 +59,9 @@ def prompt_of(value: Any) -> str | Chat | None:
     inner = unpacked(value)
     if isinstance(inner, str):
         return None if inner.strip() in _NO_TEXT else inner
-    found = _prompt_of_object(inner)
+    prompt = _prompt_of_object(inner)
     # A text that happens to be JSON is a prompt all the same.
-    return value if found is None and isinstance(value, str) and inner not in _NOTHING else found
+    return value if prompt is None and isinstance(value, str) and inner not in _NOTHING else prompt
 
 
 def answer_of(value: Any) -> str | None:
@@ -69,8 +69,8 @@ def answer_of(value: Any) -> str | None:
     inner = unpacked(value)
     if isinstance(inner, str):
         return None if inner.strip() in _NO_TEXT else inner
-    found = _answer_of_object(inner)
-    return value if found is None and isinstance(value, str) and inner not in _NOTHING else found
+    answer = _answer_of_object(inner)
+    return value if answer is None and isinstance(value, str) and inner not in _NOTHING else answer
 
 
 def chat_of(value: Any) -> Chat | None:
@@ -107,8 +107,8 @@ def _part(part: Any) -> str | None:
 def _call(call: Mapping[str, Any]) -> str:
     inner = call.get("function") if isinstance(call.get("function"), dict) else call
     assert inner is not None  # noqa: S101  it is one of two mappings
-    given = next((inner[key] for key in ("arguments", "args", "input") if key in inner), "")
-    return f"[call {inner.get('name', '')} {given if isinstance(given, str) else _json(given)}]"
+    arguments = next((inner[key] for key in ("arguments", "args", "input") if key in inner), "")
+    return f"[call {inner.get('name', '')} {arguments if isinstance(arguments, str) else _json(arguments)}]"
 
 
 def _messages(value: Any) -> list[dict[str, Any]]:

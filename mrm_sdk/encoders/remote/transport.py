@@ -39,11 +39,11 @@ _CERTIFICATES: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 
 def _wrong_variable(names: Sequence[str], what: str, error: Exception) -> ConfigurationError:
     """Names what is set; its value stays out of the message, for a proxy's may hold a password."""
-    found = [name for name in os.environ if name.upper() in names and os.environ[name]]
-    variables = " or ".join(found) or "the system's settings"
+    variables = [name for name in os.environ if name.upper() in names and os.environ[name]]
+    named = " or ".join(variables) or "the system's settings"
     reason = "; for a SOCKS proxy: pip install 'httpx[socks]'" if isinstance(error, ImportError) else ""
     return ConfigurationError(
-        f"{variables} names {what} that cannot be used ({type(error).__name__}). Correct or unset it{reason}."
+        f"{named} names {what} that cannot be used ({type(error).__name__}). Correct or unset it{reason}."
     )
 
 
