@@ -19,7 +19,7 @@ Feedback = Annotated[str, typer.Option(help="comparisons, or ratings: what users
 Encoder = Annotated[
     str, typer.Option(help="minilm, an exported encoder's folder, remote:PROTOCOL:MODEL, or precomputed.")
 ]
-Seed = Annotated[int, typer.Option(min=0, help="The only source of randomness.")]
+Seed = Annotated[int, typer.Option(help="The only source of randomness.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
 
 

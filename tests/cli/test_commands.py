@@ -34,7 +34,6 @@ def test_version_and_help() -> None:
     assert mrm("-h").out == mrm("--help").out
     assert mrm("train", "-h").code == 0
     assert "--install-completion" in mrm("-h").out
-    assert mrm("demo", "--seed", -1).code == 2
     assert mrm("nonsense").code == 2
     assert mrm("train").code == 2
 
@@ -180,6 +179,7 @@ def test_bad_arguments(embedded: Path, embedded_bundle: Bundle, tmp_path: Path) 
     assert_error(mrm("train", embedded, "--out", tmp_path / "x", "--preset", "best"), 2, "no preset 'best'")
     assert_error(mrm("train", embedded, "--out", tmp_path / "x", "--encoder", "gpt"), 2, "no encoder 'gpt'")
     assert_error(mrm("train", embedded, "--out", tmp_path / "x", "--seed", -1), 2, "seed must be 0 or more")
+    assert_error(mrm("demo", "--seed", -1, cwd=tmp_path), 2, "seed must be 0 or more")
     assert_error(mrm("evaluate", embedded_bundle.path, embedded, "--shots", "a,b"), 2, "whole numbers with commas")
     assert_error(mrm("import", embedded, "--database", "mysql://h/d"), 2, "not supported")
     assert_error(mrm("import", embedded, "--database", "nonsense"), 2, "does not parse")

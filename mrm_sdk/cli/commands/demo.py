@@ -76,13 +76,13 @@ def _train(console: Console, questions: Sequence[Question], out: Path, seed: int
     from mrm_sdk.training.config import TrainingConfig
     from mrm_sdk.training.pipeline import train_bundle
 
+    config = TrainingConfig.preset("newton", seed=seed).with_settings(iterations=8)  # checks the seed
     with progress() as report:
         trained_on = range(TRAINED_PROMPTS)
         people = draw_users(TRAINED_USERS, seed=seed, prefix="trained")
         data = judge(
             people, questions, support=trained_on, query=trained_on, support_pairs=30, query_pairs=30, seed=seed
         )
-        config = TrainingConfig.preset("newton", seed=seed).with_settings(iterations=8)
         texts = TRAINED_PROMPTS * 4
         console.print(f"[bold]1.[/] Meta-training on {TRAINED_USERS:,} synthetic people and {texts} answers …")
         manifest = train_bundle(data, out, config=config, licence="MIT", progress=report)
