@@ -19,8 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrm_sdk import Bundle
-from mrm_sdk.data import write_embedded
-from mrm_sdk.data.datasets import QUERY, SUPPORT, Dataset, read_dataset
+from mrm_sdk.data import QUERY, SUPPORT, Dataset, read_dataset, write_embedded
 from mrm_sdk.encoders.hidden_state import DTYPES, HiddenStateEncoder
 from mrm_sdk.evaluation import evaluate, evaluation_table
 from mrm_sdk.training import MamlConfig, TrainingConfig, train_bundle

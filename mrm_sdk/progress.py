@@ -1,4 +1,4 @@
-"""How long work tells its caller how far it is."""
+"""The type of progress callbacks."""
 
 from __future__ import annotations
 
@@ -9,4 +9,4 @@ Progress = Callable[[str, int, int], None]
 
 
 def no_progress(stage: str, done: int, total: int) -> None:
-    """Tells nothing: the default where a caller does not ask."""
+    """Does nothing: the default."""

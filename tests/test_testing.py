@@ -11,12 +11,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mrm_sdk import BundleMismatchError, RemoteEncoder
+from mrm_sdk import BundleMismatchError, RemoteEncoder, Settings
 from mrm_sdk.bundle import Bundle
-from mrm_sdk.bundle.encoder_spec import Handcrafted
+from mrm_sdk.bundle.encoder_spec import PROBE_TEXT, Handcrafted, Probe
 from mrm_sdk.encoders import Encoder, open_encoder
-from mrm_sdk.encoders.handcrafted import VERSION, Statistics, measure
+from mrm_sdk.encoders.export.pipeline import export_encoder
+from mrm_sdk.encoders.folder import EncoderFolder
+from mrm_sdk.encoders.handcrafted import VERSION, Statistics, count_features
 from mrm_sdk.encoders.hidden_state import HiddenStateEncoder
+from mrm_sdk.encoders.onnx import OnnxEncoder
+from mrm_sdk.encoders.probe import ProbedEncoder
 from mrm_sdk.encoders.with_handcrafted import WithHandcrafted
 from mrm_sdk.testing import EncoderContract
 from tests.encoders.remote.servers import EmbeddingServer
@@ -27,6 +31,13 @@ from tests.small_encoders import CountingEncoder
 @pytest.fixture(scope="module")
 def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_llama(tmp_path_factory.mktemp("llama"))
+
+
+@pytest.fixture(scope="module")
+def chat_encoder(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> EncoderFolder:
+    folder = tmp_path_factory.mktemp("chat") / "encoder"
+    export_encoder(str(tiny_llama), folder, max_tokens=512)
+    return EncoderFolder(folder)
 
 
 class TestSmallEncoder(EncoderContract):
@@ -76,8 +87,31 @@ class TestWithHandcrafted(EncoderContract):
     tolerance = 1e-6
 
     def make_encoder(self) -> Encoder:
-        statistics = Statistics.of(measure(self.texts), CountingEncoder().encode(self.texts))
+        statistics = Statistics.of(count_features(self.texts), CountingEncoder().encode(self.texts))
         return WithHandcrafted(CountingEncoder(), Handcrafted(version=VERSION, **statistics._asdict()))
+
+
+class TestProbedEncoder(EncoderContract):
+    tolerance = 1e-9
+
+    def make_encoder(self) -> Encoder:
+        (vector,) = CountingEncoder().encode([PROBE_TEXT])
+        return ProbedEncoder(CountingEncoder(), Probe.of(vector))
+
+
+@pytest.mark.slow
+class TestChatLayout(EncoderContract):
+    """A reward model that was exported with its chat template."""
+
+    tolerance = 1e-5
+
+    @pytest.fixture(autouse=True)
+    def _open(self, chat_encoder: EncoderFolder) -> None:
+        self.folder = chat_encoder
+        assert chat_encoder.manifest.encoder.layout == "chat"
+
+    def make_encoder(self) -> Encoder:
+        return OnnxEncoder(self.folder.read, self.folder.manifest.encoder, settings=Settings(providers="cpu"))
 
 
 class _Faulty(CountingEncoder):

@@ -333,10 +333,10 @@ class TestNoUserIsSeen:
     @pytest.fixture(params=["sqlite_url", "postgres_url"])
     def url(self, request: pytest.FixtureRequest) -> str:
         """An empty database, whose URL holds a password where it can."""
-        given = sa.make_url(request.getfixturevalue(request.param))
-        if given.get_backend_name() == "postgresql":
-            given = given.set(password=f"{CANARY}password")
-        return given.render_as_string(hide_password=False)
+        url = sa.make_url(request.getfixturevalue(request.param))
+        if url.get_backend_name() == "postgresql":
+            url = url.set(password=f"{CANARY}password")
+        return url.render_as_string(hide_password=False)
 
     def test_in_a_span(self, url: str, watched: Watched, embedded_bundle: Bundle) -> None:
         session(url, embedded_bundle)

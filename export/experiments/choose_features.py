@@ -23,10 +23,9 @@ from numpy.typing import NDArray
 from mrm_sdk.core.inner_loop import SERVING_STEPS, SERVING_TOLERANCE, newton_serving
 from mrm_sdk.data.datasets import Dataset, read_dataset
 from mrm_sdk.data.vectors import embed_items
-from mrm_sdk.encoders.handcrafted import NAMES, SHARE, Statistics, measure
+from mrm_sdk.encoders.handcrafted import NAMES, SHARE, Statistics, count_features
 from mrm_sdk.evaluation.bootstrap import paired_intervals
-from mrm_sdk.evaluation.measure import Measured, merge
-from mrm_sdk.evaluation.measure import measure as judge
+from mrm_sdk.evaluation.measure import Measured, measure, merge
 from mrm_sdk.evaluation.method import FittedMethod
 from mrm_sdk.evaluation.metrics import worst_share
 from mrm_sdk.evaluation.splits import Split, fold_splits
@@ -45,7 +44,7 @@ def variants(
     dataset: Dataset, embeddings: NDArray[np.float32], shares: Sequence[float], single: list[str]
 ) -> Iterator[tuple[str, NDArray[np.float32]]]:
     """Names and embeddings of the variants; the first is the embedding alone."""
-    measured = measure([(item.prompt, item.text or "") for item in dataset.items])
+    measured = count_features([(item.prompt, item.text or "") for item in dataset.items])
 
     def beside(features: NDArray[np.float32], share: float) -> NDArray[np.float32]:
         statistics = Statistics.of(features, embeddings, share=share)
@@ -74,7 +73,7 @@ def run(dataset: Dataset, embeddings: NDArray[np.float32], config: TrainingConfi
         with torch.no_grad():
             features = trained.module(torch.from_numpy(embeddings)).double()
         adapt = partial(newton_serving, prior=trained.prior, max_steps=SERVING_STEPS, tolerance=SERVING_TOLERANCE)
-        parts.append(judge(FittedMethod(features, adapt), split.judged, split.users, SHOTS))
+        parts.append(measure(FittedMethod(features, adapt), split.judged, split.users, SHOTS))
     return merge(parts)
 
 

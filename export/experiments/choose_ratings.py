@@ -20,7 +20,7 @@ from torch import Tensor
 from mrm_sdk.core.batching import Pairs, pad
 from mrm_sdk.core.inner_loop import SERVING_STEPS, SERVING_TOLERANCE, Prior, newton_serving
 from mrm_sdk.core.ratings import rated_pairs
-from mrm_sdk.data.datasets import QUERY, SUPPORT, Dataset, read_dataset
+from mrm_sdk.data import QUERY, SUPPORT, Dataset, read_dataset
 from mrm_sdk.data.vectors import embed_items
 from mrm_sdk.evaluation.metrics import accuracy
 from mrm_sdk.progress import no_progress

@@ -28,8 +28,7 @@ from mrm_sdk.evaluation.protocol import judge
 from mrm_sdk.progress import no_progress
 from mrm_sdk.settings import Settings
 from mrm_sdk.simulation.corpus import load_corpus
-from mrm_sdk.simulation.users import draw_users
-from mrm_sdk.simulation.users import judge as ask
+from mrm_sdk.simulation.users import draw_users, simulate_judgements
 from mrm_sdk.training.config import MamlConfig, TrainingConfig
 from mrm_sdk.training.encoding import prepare_encoder
 from mrm_sdk.training.fitting import fit
@@ -91,10 +90,10 @@ def load(jester: Path, llmfao: Path | None) -> dict[str, Data]:
         sets["llmfao"] = Data(data, data, splits, embed(data), (0, 2, 10, 60))
     # 64 prompts to learn from and 32 others to judge on; the demo's own 32 are left alone.
     questions, texts = load_corpus(), range(64)
-    many = ask(
+    many = simulate_judgements(
         draw_users(1000, seed=11), questions, support=texts, query=texts, support_pairs=30, query_pairs=30, seed=11
     )
-    newcomers = ask(
+    newcomers = simulate_judgements(
         draw_users(300, seed=12), questions, support=range(64, 80), query=range(80, 96), support_pairs=20,
         query_pairs=40, seed=12, noisy_query=False,
     )  # fmt: skip

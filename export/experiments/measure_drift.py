@@ -21,14 +21,14 @@ from torch import Tensor
 
 from mrm_sdk.core.batching import Pairs
 from mrm_sdk.core.drift import discounts
-from mrm_sdk.core.inner_loop import Prior, newton_serving
-from mrm_sdk.data.datasets import QUERY, SUPPORT, Dataset
+from mrm_sdk.core.inner_loop import SERVING_STEPS, SERVING_TOLERANCE, Prior, newton_serving
+from mrm_sdk.data import QUERY, SUPPORT, Dataset
 from mrm_sdk.data.vectors import embed_items
 from mrm_sdk.evaluation.metrics import accuracy
 from mrm_sdk.progress import no_progress
 from mrm_sdk.settings import Settings
 from mrm_sdk.simulation.corpus import Question, load_corpus
-from mrm_sdk.simulation.users import SyntheticUsers, draw_users, judge
+from mrm_sdk.simulation.users import SyntheticUsers, draw_users, simulate_judgements
 from mrm_sdk.training.config import TrainingConfig
 from mrm_sdk.training.encoding import prepare_encoder
 from mrm_sdk.training.episodes import pack
@@ -56,13 +56,15 @@ def simulate(
     """Trains on other people, and returns those whose tastes change and, with the same start, those who keep theirs."""
     seed = 10 * config.seed
     users = draw_users(1000 if size > 100 else 100, seed=seed, prefix="trained")
-    data = judge(users, questions, support=TRAINED, query=TRAINED, support_pairs=30, query_pairs=30, seed=seed)
+    data = simulate_judgements(
+        users, questions, support=TRAINED, query=TRAINED, support_pairs=30, query_pairs=30, seed=seed
+    )
     trained = fit(data, np.arange(len(users.user_ids)), embeddings, config, no_progress)
     with torch.no_grad():
         base_rewards = trained.module(torch.from_numpy(embeddings)).double()
 
     def asked(people: SyntheticUsers, number: int) -> Dataset:
-        return judge(
+        return simulate_judgements(
             people, questions, support=FEEDBACK, query=JUDGED, support_pairs=BEFORE, query_pairs=BEFORE,
             seed=seed + number, noisy_query=False,
         )  # fmt: skip
@@ -83,7 +85,9 @@ def adapted(people: People, half_life: float | None, after: int, before: int = B
     days = [datetime(2026, 1, 1, tzinfo=UTC) + day * DAY for day in range(before + after)]
     factors = discounts(days, None if half_life is None else half_life * DAY.total_seconds())
     pairs = pairs._replace(strength=pairs.strength * torch.from_numpy(factors))
-    return accuracy(people.query, newton_serving(pairs, people.prior, max_steps=50, tolerance=1e-9))
+    return accuracy(
+        people.query, newton_serving(pairs, people.prior, max_steps=SERVING_STEPS, tolerance=SERVING_TOLERANCE)
+    )
 
 
 def show(title: str, rows: dict[str, Callable[[People, int], Tensor]], seeds: Sequence[People]) -> None:
@@ -109,7 +113,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     questions = load_corpus()
-    once = judge(
+    once = simulate_judgements(
         draw_users(1, seed=0), questions, support=TRAINED, query=JUDGED, support_pairs=1, query_pairs=1, seed=0
     )  # holds all texts, as every other draw does
     embeddings = np.array(

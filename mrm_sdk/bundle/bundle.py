@@ -75,9 +75,11 @@ class Bundle:
         self._sessions = {name: self._session(name) for name in graphs if name in self.manifest.files}
 
     @property
-    def features(self) -> str:
+    def features_hash(self) -> str:
         """Identifies encoder and base rewards; stored feature differences belong to it."""
         return self.manifest.features
+
+    features = features_hash  # its name in the manifest
 
     @property
     def fingerprint(self) -> str:

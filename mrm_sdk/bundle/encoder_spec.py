@@ -23,7 +23,7 @@ CHAT_TEMPLATE: Final = "chat_template.json"
 
 EncoderFile = Literal["encoder.onnx", "encoder.onnx.data", "tokenizer.json", "chat_template.json"]
 Precision = Literal["float32", "float16", "bfloat16", "int8"]
-Protocol = Literal["openai", "vllm", "tei", "sglang"]
+ProtocolName = Literal["openai", "vllm", "tei", "sglang"]
 
 PROBE_TEXT: Final = ("Which of these is the better answer?", "The shorter one: it says what to do, and why.")
 # Another model's vector differs by about its whole length; int8, float16 and other machines' kernels by at most 2 %.
@@ -116,7 +116,7 @@ class RemoteSpec(Frozen):
         shorten: ask for vectors of fewer numbers than the model's own.
     """
 
-    protocol: Protocol
+    protocol: ProtocolName
     model: str
     template: str | None = "{prompt}\n\n{response}"
     shorten: bool = False

@@ -47,7 +47,7 @@ def publish(path: Path, contents: Mapping[Any, bytes | Path], marker: str, descr
         description: the manifest.
 
     Raises:
-        OutputError: the disk refused; what stood at ``path`` still stands.
+        OutputError: the disk refused; ``path`` is unchanged.
     """
     check_output(path, marker)
     try:
@@ -98,7 +98,7 @@ def write_bundle(
         metrics: what was measured.
 
     Raises:
-        OutputError: the disk refused; what stood at ``path`` still stands.
+        OutputError: the disk refused; ``path`` is unchanged.
     """
     tensors = {key: tensor.detach().contiguous() for key, tensor in prior._asdict().items()}
     contents: dict[FileName, bytes | Path] = {**files, PRIOR: save(tensors)}

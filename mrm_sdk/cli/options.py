@@ -10,17 +10,17 @@ import typer
 
 from mrm_sdk.errors import ConfigurationError
 
-Database = Annotated[
+DatabaseOption = Annotated[
     str, typer.Option("--database", envvar="MRM_DATABASE", help="URL, as sqlite:///mrm.db", show_default=False)
 ]
-Dataset = Annotated[Path, typer.Argument(help="A folder, or a comparisons.jsonl[.gz].", show_default=False)]
-Format = Annotated[str, typer.Option("--format", help="auto, own, or another program's (docs/data.md).")]
-Feedback = Annotated[str, typer.Option(help="comparisons, or ratings: what users adapt to.")]
-Encoder = Annotated[
+DatasetArgument = Annotated[Path, typer.Argument(help="A folder, or a comparisons.jsonl[.gz].", show_default=False)]
+FormatOption = Annotated[str, typer.Option("--format", help="auto, own, or another program's (docs/data.md).")]
+FeedbackOption = Annotated[str, typer.Option(help="comparisons, or ratings: what users adapt to.")]
+EncoderOption = Annotated[
     str, typer.Option(help="minilm, an exported encoder's folder, remote:PROTOCOL:MODEL, or precomputed.")
 ]
-Seed = Annotated[int, typer.Option(help="The only source of randomness.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
+SeedOption = Annotated[int, typer.Option(help="The only source of randomness.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
 
 
 def numbers(text: str, option: str) -> list[int]:

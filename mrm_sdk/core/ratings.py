@@ -46,7 +46,7 @@ def rated_pairs(
     on which a user rates does not matter. ``export/experiments/choose_ratings.py`` measures the rule against others.
 
     Where a prompt has more than ``most_distances + 1`` ratings, each meets only those that lie certain numbers of
-    ranks away, ``most_distances`` of them and evenly spaced; a pair then counts ``(n − 1) / pairs`` in position of
+    ranks away, ``most_distances`` of them and evenly spaced; a pair then counts ``(n − 1) / pairs`` instead of
     ``2/n``, which is the same where all pairs are there. So n ratings make at most ``most_distances · n`` pairs.
 
     Args:

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 from mrm_sdk.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from mrm_sdk.data.datasets import Dataset, read_dataset
+    from mrm_sdk.data.datasets import QUERY, SUPPORT, Dataset, read_dataset
     from mrm_sdk.data.rating_pairs import from_ratings
     from mrm_sdk.data.readers.source import Reader
     from mrm_sdk.data.vectors import write_embedded
 
 __all__ = [
+    "QUERY",
+    "SUPPORT",
     "Dataset",
     "Reader",
     "from_ratings",
@@ -24,7 +26,9 @@ __getattr__, __dir__ = lazy_exports(
     __name__,
     {
         "Dataset": "mrm_sdk.data.datasets",
+        "QUERY": "mrm_sdk.data.datasets",
         "Reader": "mrm_sdk.data.readers.source",
+        "SUPPORT": "mrm_sdk.data.datasets",
         "from_ratings": "mrm_sdk.data.rating_pairs",
         "read_dataset": "mrm_sdk.data.datasets",
         "write_embedded": "mrm_sdk.data.vectors",

@@ -175,7 +175,7 @@ def read_dataset(path: str | Path, *, format: str | Reader = "auto", ratings: bo
             ratings; a file or folder of another program's; or ``hub:owner/name[:config][@split]``.
         format: a name out of :data:`~mrm_sdk.data.readers.READERS`, ``own``, a reader, or ``auto``: own forms, and
             others where their file names or first record leave no doubt.
-        ratings: also read the folder's ratings; they are read anyhow where there are no comparisons.
+        ratings: also read the folder's ratings; always read if there are no comparisons.
 
     Raises:
         NotFoundError: there is nothing at ``path``.
@@ -205,7 +205,7 @@ def _read_own(path: Path, with_ratings: bool) -> Dataset:
     if not path.is_dir():
         if ".jsonl" in path.name:
             return _build(Columns(Catalogue({}, [], [], None)), path, None)
-        raise DatasetError(f"{path} is none of comparisons.jsonl[.gz]; a table names items by id: give its folder.")
+        raise DatasetError(f"{path} is not a comparisons.jsonl[.gz]; a table names items by id: give its folder.")
     comparisons, rated = (_only(path, kind) for kind in ("comparisons", "ratings"))
     if comparisons is None and rated is None:
         names = ", ".join(f"comparisons{suffix}" for suffix in SUFFIXES)

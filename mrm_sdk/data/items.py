@@ -166,9 +166,9 @@ def _map(path: Path, count: int, beside: str) -> NDArray[Any]:
     except (OSError, ValueError, EOFError) as error:
         raise DatasetError(f"{path} cannot be read as .npy: {error}. Write it with numpy.save.") from None
     if embeddings.dtype not in (np.float16, np.float32):
-        raise DatasetError(f"{path} holds {embeddings.dtype}; float16 or float32 is wanted.")
+        raise DatasetError(f"{path} holds {embeddings.dtype}; expected float16 or float32.")
     if embeddings.ndim != 2 or not embeddings.shape[-1]:
-        raise DatasetError(f"{path} has the shape {list(embeddings.shape)}; [items, D] is wanted.")
+        raise DatasetError(f"{path} has the shape {list(embeddings.shape)}; expected [items, D].")
     if len(embeddings) != count:
         raise DatasetError(
             f"{path} has {len(embeddings)} rows, {beside} has {count} items; row i must belong to line i. "

@@ -53,7 +53,7 @@ def _json(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         raise DatasetError(f"{path}: not JSON ({str(error)[:80]})") from None
     for number, row in enumerate(rows if isinstance(rows, list) else [rows], 1):
         if not isinstance(row, dict):
-            raise DatasetError(f"{path}, element {number}: a JSON object is wanted, not {type(row).__name__}")
+            raise DatasetError(f"{path}, element {number}: expected a JSON object, not {type(row).__name__}")
         yield f"{path}, element {number}", row
 
 
@@ -68,7 +68,7 @@ def _jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         except (ValueError, RecursionError):
             raise DatasetError(f"{path}, line {number}: not JSON that can be read") from None
         if not isinstance(row, dict):
-            raise DatasetError(f"{path}, line {number}: a JSON object is wanted, not {type(row).__name__}")
+            raise DatasetError(f"{path}, line {number}: expected a JSON object, not {type(row).__name__}")
         yield f"{path}, line {number}", row
 
 

@@ -88,7 +88,9 @@ def base_rewards(encoder: Encoder, bundle: Bundle, items: Sequence[Item]) -> NDA
         EmbeddingError: an item's own embedding is not of D numbers.
         EncoderError: the encoder failed.
     """
-    if getattr(encoder, "features_hash", None) == bundle.features and all(item.embedding is None for item in items):
+    if getattr(encoder, "features_hash", None) == bundle.features_hash and all(
+        item.embedding is None for item in items
+    ):
         joined = cast(JoinedEncoder, encoder)
         rewards = joined.base_rewards([(item.prompt, item.text or "") for item in items])
         return _checked(rewards, (len(items), bundle.manifest.base_functions))

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from mrm_sdk.errors import EncoderError
 
 VERSION = 1
-"""Changes whenever :func:`measure` would give other numbers for the same text."""
+"""Changes whenever :func:`count_features` would give other numbers for the same text."""
 SHARE = 0.1
 """Variance of the features, as a share of the embedding's: chosen in export/experiments/choose_features.py."""
 _CLIP = 5.0
@@ -166,7 +166,7 @@ _LISTS = {
 }
 
 
-def measure(texts: Sequence[tuple[str | None, str]]) -> NDArray[np.float32]:
+def count_features(texts: Sequence[tuple[str | None, str]]) -> NDArray[np.float32]:
     """Measures answers, each with its prompt or without one; in time linear in their length.
 
     Args:
@@ -243,7 +243,7 @@ class _PromptWords(NamedTuple):
 def _features(text: str, prompt_words: _PromptWords) -> Features:
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     body = text.strip()
-    # Everything that is prompt_words of single characters is prompt_words once of each distinct one.
+    # Properties of single characters are computed once per distinct character.
     characters = Counter(text)
     letters = _total(characters, str.isalpha)
     words = _words(text)

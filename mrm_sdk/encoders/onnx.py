@@ -38,7 +38,7 @@ class OnnxEncoder:
         spec: what the encoder is; without handcrafted features, D is its ``own_dimension``.
         settings: budget of tokens, execution providers, threads.
         folder: where the graph's external data lie, if it has any.
-        joined: if base rewards are joined to the graph: the features hash of their bundle, and K.
+        joined: features hash of the bundle whose base rewards are joined to the graph, and K; ``None`` if none are.
 
     Raises:
         BundleMismatchError: the tokenizer or the chat template cannot be read, or is another model's.
@@ -103,7 +103,7 @@ class OnnxEncoder:
             handcrafted: standardised features [n, F], where the bundle has such.
 
         Raises:
-            BundleMismatchError: as for ``encode``, as are the other errors.
+            BundleMismatchError, EncoderError, OutOfMemoryError: as for ``encode``.
         """
         self._check()
         return self._run(texts, REWARDS, self._base_functions, handcrafted)
@@ -135,14 +135,14 @@ class OnnxEncoder:
             if handcrafted is not None:
                 inputs[HANDCRAFTED] = handcrafted[rows]
             elif HANDCRAFTED in needed:  # asked for ``pooled``, which does not depend on them
-                inputs[HANDCRAFTED] = np.zeros((len(rows), self._features), np.float32)
+                inputs[HANDCRAFTED] = np.zeros((len(rows), self._handcrafted_count), np.float32)
             return {name: array for name, array in inputs.items() if name in needed}
 
         self._session.fill(out, token_batches(lengths, self._budget(sum(lengths))), prepare, output)
         return out
 
     @property
-    def _features(self) -> int:
+    def _handcrafted_count(self) -> int:
         return self._spec.dimension - self._spec.own_dimension
 
     def _budget(self, total: int) -> int:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from mrm_sdk.bundle.encoder_spec import Handcrafted, handcrafted_fingerprint
 from mrm_sdk.encoders.base import Encoder, close
-from mrm_sdk.encoders.handcrafted import NAMES, VERSION, Statistics, measure
+from mrm_sdk.encoders.handcrafted import NAMES, VERSION, Statistics, count_features
 from mrm_sdk.encoders.onnx import OnnxEncoder
 from mrm_sdk.errors import BundleMismatchError
 
@@ -39,7 +39,7 @@ class WithHandcrafted:
 
     def encode(self, texts: Sequence[tuple[str | None, str]]) -> NDArray[np.float32]:
         """Encodes (prompt or ``None``, response) pairs: n of them -> [n, D + F]; raises what its encoder raises."""
-        return np.concatenate([self._encoder.encode(texts), self._statistics.apply(measure(texts))], axis=1)
+        return np.concatenate([self._encoder.encode(texts), self._statistics.apply(count_features(texts))], axis=1)
 
     def close(self) -> None:
         """Closes the encoder, if it can be closed."""
@@ -48,4 +48,4 @@ class WithHandcrafted:
     def base_rewards(self, texts: Sequence[tuple[str | None, str]]) -> NDArray[np.float32]:
         """Base rewards of texts, [n, K], if they are joined to the encoder's graph."""
         assert isinstance(self._encoder, OnnxEncoder)  # noqa: S101  only it has a features_hash
-        return self._encoder.base_rewards(texts, self._statistics.apply(measure(texts)))
+        return self._encoder.base_rewards(texts, self._statistics.apply(count_features(texts)))

@@ -47,9 +47,9 @@ class Featurizer:
     def __init__(self, store: Store, bundle: Bundle, encoder: Encoder, settings: Settings) -> None:
         self.store, self.bundle, self.settings = store, bundle, settings
         self._encoder = encoder
-        self.features_hash, self.fingerprint = bundle.features, bundle.fingerprint
+        self.features_hash, self.fingerprint = bundle.features_hash, bundle.fingerprint
         if encoder.fingerprint != bundle.manifest.encoder.fingerprint:  # a host's own: its vectors are kept apart
-            self.features_hash = digest([bundle.features, encoder.fingerprint])
+            self.features_hash = digest([bundle.features_hash, encoder.fingerprint])
             self.fingerprint = digest([bundle.fingerprint, encoder.fingerprint])
         self._cache: OrderedDict[bytes, NDArray[np.float32]] = OrderedDict()
         self._cache_lock = threading.Lock()

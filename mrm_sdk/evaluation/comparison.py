@@ -59,8 +59,8 @@ class Standings:
         users: how many were judged.
         folds: over users; ``None`` if another data set was judged.
         seeds: of splits and fits.
-        data: what the data set says of itself.
-        unseen: the same of the data set that was judged, if it is another one.
+        data: description of the data set.
+        unseen: description of the data set that was judged, if it is another one.
         seconds: everything but encoding.
     """
 

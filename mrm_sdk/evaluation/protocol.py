@@ -79,7 +79,7 @@ class Report:
         per_user: accuracy of each user at each number of shots, [shots, users].
         reliability: sums over users per bin of confidence, see ``metrics.reliability``, [shots, 3, bins].
         bundle: name and fingerprint, or what else the caller says of the judged method.
-        data: what the data set says of itself.
+        data: description of the data set.
         seconds: of adapting and judging all users at all shots, without encoding.
     """
 
@@ -217,7 +217,6 @@ def judge(
     """
     began = time.perf_counter()
     usable_shots(shots, 0)
-    judged = judgeable(dataset)
     judged = judgeable(dataset, users)
     shots = usable_shots(shots, most_shots(dataset, judged))
     measured = sorted({0, *shots})

@@ -122,7 +122,7 @@ class GraphSession:
             BundleMismatchError: the graph is not one of ours.
             EncoderError: the runtime refused the inputs.
             OutOfMemoryError: they do not fit into memory.
-            ProviderError: under ``strict_providers``, the provider providers_to_try for did not start.
+            ProviderError: under ``strict_providers``, the requested provider did not start.
             MissingDependencyError: there is no ONNX Runtime.
         """
         opened = self._open()
@@ -255,7 +255,7 @@ class GraphSession:
         return _Opened(os.getpid(), session, providers, bound, workers, pool)
 
     def _session(self, runtime: Any, providers_to_try: list[str]) -> tuple[Any, str]:
-        """An open session, and why it is on the CPU where that was not providers_to_try for."""
+        """An open session, and why it runs on the CPU although another provider was requested."""
         options = runtime.SessionOptions()
         # A plan of memory is kept for every shape there ever was. On a GPU, whose batches are of any size, these
         # would grow without end, and each plan's one large block would fit no hole that another one left.
@@ -285,9 +285,9 @@ class GraphSession:
         return session, why
 
     def _start_on(self, runtime: Any, graph: bytes, options: Any, providers: list[str]) -> Any:
-        providers_to_try = [with_options(provider, self._settings) for provider in providers]
+        providers_and_options = [with_options(provider, self._settings) for provider in providers]
         # Its own fallback prints to standard output.
-        return runtime.InferenceSession(graph, options, providers=providers_to_try, enable_fallback=0)
+        return runtime.InferenceSession(graph, options, providers=providers_and_options, enable_fallback=0)
 
     def _check(self, session: Any) -> None:
         inputs = {graph_input.name for graph_input in session.get_inputs()}

@@ -54,7 +54,7 @@ def draw_users(size: int, *, seed: int, prefix: str = "person") -> SyntheticUser
     )
 
 
-def judge(
+def simulate_judgements(
     users: SyntheticUsers,
     questions: Sequence[Question],
     *,

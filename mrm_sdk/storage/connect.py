@@ -52,8 +52,8 @@ def _is_ambiguous(url: str) -> bool:
     user, _, rest = url.partition("//")[2].partition(":")
     if "/" in user or "?" in user or "@" not in rest:
         return False
-    place, _, query = rest.partition("@")[2].partition("?")
-    return "@" in place or any("@" in option.partition("=")[0] for option in query.split("&"))
+    address, _, query = rest.partition("@")[2].partition("?")
+    return "@" in address or any("@" in option.partition("=")[0] for option in query.split("&"))
 
 
 def sqlite_file(url: sa.URL) -> Path | None:

@@ -19,25 +19,20 @@ from mrm_sdk.schemas.items import Item, Prompt, Response
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Event:
+class ComparisonEvent:
     """A comparison with its two items, ready to be stored; ``content`` is a hash of what was judged, not when."""
 
-    comparison: Comparison
+    source: Comparison
     chosen: Item
     rejected: Item
     content: bytes = field(init=False)
 
     def __post_init__(self) -> None:
-        comparison = self.comparison
+        comparison = self.source
         sides = [self.chosen.key, self.rejected.key]
         digest = hashlib.sha256(b"".join(sorted(sides) if comparison.tie else sides))  # a tie has no order
         digest.update(repr((comparison.user_id, comparison.tie, comparison.strength)).encode())
         object.__setattr__(self, "content", digest.digest())
-
-    @property
-    def source(self) -> Comparison:
-        """The feedback that the host recorded."""
-        return self.comparison
 
     @property
     def items(self) -> tuple[Item, ...]:
@@ -47,7 +42,7 @@ class Event:
     @property
     def contents(self) -> dict[str, bytes | None]:
         """Content hashes by event id: of a duplicate all are stored, and ids with ``None`` are absent."""
-        return {self.comparison.event_id: self.content}
+        return {self.source.event_id: self.content}
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +75,7 @@ class RankingEvent:
     """A ranking as its comparisons, which are stored all together or not at all."""
 
     source: Ranking
-    parts: tuple[Event, ...]
+    parts: tuple[ComparisonEvent, ...]
 
     @property
     def items(self) -> tuple[Item, ...]:
@@ -94,7 +89,7 @@ class RankingEvent:
         return {part.source.event_id: part.content for part in self.parts} | {beyond: None}
 
 
-AnyEvent: TypeAlias = Event | RatingEvent | RankingEvent
+AnyEvent: TypeAlias = ComparisonEvent | RatingEvent | RankingEvent
 
 
 ItemOf: TypeAlias = Callable[[Prompt, str | Response], Item]
@@ -117,8 +112,10 @@ def event_of(feedback: Feedback, item_of: ItemOf = Item.of) -> AnyEvent:
     if isinstance(feedback, Ranking):
         items = [item_of(feedback.prompt, response) for response in feedback.responses]
         parts = zip(feedback.comparisons(), combinations(items, 2), strict=True)
-        return RankingEvent(feedback, tuple(Event(comparison, *sides) for comparison, sides in parts))
-    return Event(feedback, item_of(feedback.prompt, feedback.chosen), item_of(feedback.prompt, feedback.rejected))
+        return RankingEvent(feedback, tuple(ComparisonEvent(comparison, *sides) for comparison, sides in parts))
+    return ComparisonEvent(
+        feedback, item_of(feedback.prompt, feedback.chosen), item_of(feedback.prompt, feedback.rejected)
+    )
 
 
 class Outcome(NamedTuple):

@@ -162,7 +162,9 @@ class Store:
     def base_rewards(self, features_hash: str, keys: Collection[bytes]) -> dict[bytes, NDArray[np.float32]]:
         """Stored base rewards of items, by key; unknown items are absent."""
         f = ItemFeaturesRow
-        statement = sa.select(f.item_key, f.base_rewards).where(f.tenant == self.tenant, f.features == features_hash)
+        statement = sa.select(f.item_key, f.base_rewards).where(
+            f.tenant == self.tenant, f.features_hash == features_hash
+        )
 
         def work(connection: sa.Connection) -> dict[bytes, NDArray[np.float32]]:
             rows = self._select(connection, statement, f.item_key, keys)
@@ -263,7 +265,7 @@ class Store:
         row = insert_into(self.database.dialect, BundleRow).values(
             tenant=self.tenant,
             fingerprint=fingerprint,
-            features=features_hash,
+            features_hash=features_hash,
             name=name,
             first_used_at=datetime.now(UTC),
         )

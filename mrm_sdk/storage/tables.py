@@ -60,13 +60,13 @@ class Base(DeclarativeBase):
 
 
 class UserRow(Base):
-    """A user; ``feedback`` is the version of their feedback: it starts at random and grows with every change."""
+    """A user; the version of their feedback starts at random and grows with every change."""
 
     __tablename__ = "mrm_users"
 
     tenant: Mapped[str] = mapped_column(TENANT, primary_key=True)
     user_id: Mapped[str] = mapped_column(IDENTIFIER, primary_key=True)
-    feedback: Mapped[int] = mapped_column(BigInteger)
+    feedback_version: Mapped[int] = mapped_column("feedback", BigInteger)
 
 
 class ItemRow(Base):
@@ -91,7 +91,7 @@ class ItemFeaturesRow(Base):
 
     tenant: Mapped[str] = mapped_column(TENANT, primary_key=True)
     item_key: Mapped[bytes] = mapped_column(LargeBinary(32), primary_key=True)
-    features: Mapped[str] = mapped_column(HEX, primary_key=True)
+    features_hash: Mapped[str] = mapped_column("features", HEX, primary_key=True)
     base_rewards: Mapped[bytes] = mapped_column(LargeBinary)
 
 
@@ -137,7 +137,7 @@ class ComparisonFeaturesRow(Base):
 
     tenant: Mapped[str] = mapped_column(TENANT, primary_key=True)
     event_id: Mapped[str] = mapped_column(IDENTIFIER, primary_key=True)
-    features: Mapped[str] = mapped_column(HEX, primary_key=True)
+    features_hash: Mapped[str] = mapped_column("features", HEX, primary_key=True)
     z: Mapped[bytes] = mapped_column(LargeBinary)
 
 
@@ -168,7 +168,7 @@ class RatingRow(Base):
 
 
 class UserWeightsRow(Base):
-    """A user's weights under one bundle: derived, and adapted again when the user's ``feedback`` is another version."""
+    """A user's weights under one bundle: derived, and adapted again when the user's feedback has another version."""
 
     __tablename__ = "mrm_user_weights"
     __table_args__ = (
@@ -181,7 +181,7 @@ class UserWeightsRow(Base):
     weights: Mapped[bytes] = mapped_column(LargeBinary)
     covariance: Mapped[bytes | None] = mapped_column(LargeBinary)
     comparisons: Mapped[int] = mapped_column(Integer)
-    feedback: Mapped[int] = mapped_column(BigInteger)
+    feedback_version: Mapped[int] = mapped_column("feedback", BigInteger)
     revision: Mapped[int] = mapped_column(BigInteger)
 
 
@@ -192,7 +192,7 @@ class BundleRow(Base):
 
     tenant: Mapped[str] = mapped_column(TENANT, primary_key=True)
     fingerprint: Mapped[str] = mapped_column(HEX, primary_key=True)
-    features: Mapped[str] = mapped_column(HEX)
+    features_hash: Mapped[str] = mapped_column("features", HEX)
     name: Mapped[str] = mapped_column(String(255))
     first_used_at: Mapped[datetime] = mapped_column(UtcDateTime)
 

@@ -18,8 +18,8 @@ class EmpiricalBayesConfig:
         whitening: 0 keeps the scale of each direction, 1 gives all the same scale.
         iterations: EM steps over users.
         users_per_iteration: users drawn for a step.
-        averaged_iterations: the result is the mean of so many last steps: each draws other users, and no single draw
-            should decide.
+        averaged_iterations: how many of the last steps are averaged into the result, so that no single draw of users
+            decides it.
         independent_directions: keep Σ diagonal: tastes in one direction say nothing about another.
     """
 

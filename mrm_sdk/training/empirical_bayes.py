@@ -73,7 +73,7 @@ def learn_distribution(
     *,
     start: WeightDistribution,
     iterations: range,
-    progress: Callable[[int, WeightDistribution], None],
+    after_step: Callable[[int, WeightDistribution], None],
 ) -> WeightDistribution:
     """Runs EM steps over users; each draws up to ``users_per_iteration`` of them.
 
@@ -84,7 +84,7 @@ def learn_distribution(
         config: robust objective, users per step, seed.
         start: the distribution before the first step.
         iterations: which steps to run; a step's number seeds its draw, so that a resumed run equals a whole one.
-        progress: called after each step with its number and the distribution so far.
+        after_step: called after each step with its number and the distribution so far.
 
     Returns:
         The distribution of users' weights.
@@ -94,7 +94,7 @@ def learn_distribution(
         generator = torch.Generator().manual_seed((config.seed * 100_003 + iteration) % 2**63)
         drawn = torch.randperm(len(packed.items), generator=generator)[: config.empirical_bayes.users_per_iteration]
         distribution = _step(packed.users(drawn), projections, distribution, config)
-        progress(iteration, distribution)
+        after_step(iteration, distribution)
     return distribution
 
 

@@ -27,7 +27,7 @@ from mrm_sdk.data.datasets import Dataset
 from mrm_sdk.encoders.base import Encoder
 from mrm_sdk.encoders.export.pipeline import prepare_export
 from mrm_sdk.encoders.folder import ENCODER_JSON, EncoderFolder
-from mrm_sdk.encoders.handcrafted import VERSION, Statistics, measure
+from mrm_sdk.encoders.handcrafted import VERSION, Statistics, count_features
 from mrm_sdk.encoders.onnx import OnnxEncoder
 from mrm_sdk.encoders.precomputed import PrecomputedEncoder
 from mrm_sdk.encoders.remote.encoder import RemoteEncoder
@@ -119,7 +119,7 @@ def add_handcrafted(
             "Handcrafted features need text, and this data set has embeddings: add features to these yourself, or "
             "leave handcrafted off."
         )
-    measured = measure([(item.prompt, item.text or "") for item in dataset.items])
+    measured = count_features([(item.prompt, item.text or "") for item in dataset.items])
     statistics = Statistics.of(measured, embeddings)
     handcrafted = Handcrafted(version=VERSION, **statistics._asdict())
     spec = prepared.spec.model_copy(

@@ -158,7 +158,7 @@ class _EmpiricalBayes:
             distribution = WeightDistribution(state["mean"], state["covariance"]).to(self._device)
             total = WeightDistribution(state["total_mean"], state["total_covariance"]).to(self._device)
 
-        def report(iteration: int, current: WeightDistribution) -> None:
+        def after_step(iteration: int, current: WeightDistribution) -> None:
             nonlocal total
             if iteration >= loop.iterations - loop.averaged_iterations:
                 total = WeightDistribution(total.mean + current.mean, total.covariance + current.covariance)
@@ -169,7 +169,7 @@ class _EmpiricalBayes:
 
         iterations = range(done, loop.iterations)
         learn_distribution(
-            packed, self._projections, self._config, start=distribution, iterations=iterations, progress=report
+            packed, self._projections, self._config, start=distribution, iterations=iterations, after_step=after_step
         )
         count = min(loop.averaged_iterations, loop.iterations)
         average = WeightDistribution(total.mean / count, total.covariance / count)

@@ -41,13 +41,13 @@ def export_base_rewards(module: BaseRewards, dtype: torch.dtype = torch.float32)
     return finished(helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=_IR))
 
 
-def join_base_rewards(encoder: bytes, module: BaseRewards, features: int = 0) -> bytes:
+def join_base_rewards(encoder: bytes, module: BaseRewards, handcrafted_count: int = 0) -> bytes:
     """An encoder's graph with φ behind it: where only ``base_rewards`` are asked for, embeddings stay on the device.
 
     Args:
-        encoder: a graph that gives ``pooled`` [batch, D − features].
+        encoder: a graph that gives ``pooled`` [batch, D − handcrafted_count].
         module: φ [batch, D] -> [batch, K].
-        features: how many handcrafted features the graph is to take as ``handcrafted`` [batch, features].
+        handcrafted_count: how many features the graph is to take as ``handcrafted`` [batch, handcrafted_count].
 
     Returns:
         The same graph with the output ``base_rewards`` beside ``pooled``.
@@ -58,8 +58,8 @@ def join_base_rewards(encoder: bytes, module: BaseRewards, features: int = 0) ->
     model = onnx.load_model_from_string(encoder)
     graph = model.graph
     input_name = POOLED
-    if features:
-        graph.input.append(helper.make_tensor_value_info(HANDCRAFTED, TensorProto.FLOAT, ["batch", features]))
+    if handcrafted_count:
+        graph.input.append(helper.make_tensor_value_info(HANDCRAFTED, TensorProto.FLOAT, ["batch", handcrafted_count]))
         graph.node.append(helper.make_node("Concat", [POOLED, HANDCRAFTED], [_JOINED], axis=1))
         input_name = _JOINED
     graph.initializer.extend(_constants(module, torch.float32))

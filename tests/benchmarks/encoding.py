@@ -66,8 +66,8 @@ def operations(lengths: Sequence[int]) -> float:
 
 def opened(folder: Path, precision: str) -> OnnxEncoder:
     export_encoder("minilm", folder, precision=precision)  # type: ignore[arg-type]
-    found = EncoderFolder(folder)
-    return OnnxEncoder(found.read, found.manifest.encoder, settings=Settings())
+    exported = EncoderFolder(folder)
+    return OnnxEncoder(exported.read, exported.manifest.encoder, settings=Settings())
 
 
 def encoding(folder: Path) -> list[dict[str, Any]]:
@@ -133,9 +133,9 @@ def base_rewards(folder: Path) -> list[dict[str, Any]]:
     before = resident(os.getpid(), "RssAnon")
     most, began = before, time.perf_counter()
     # One call; the rows are the same one, as 160 GB of others would measure the disk.
-    given = np.broadcast_to(embeddings[0], (STREAMED, DIMENSION))
+    repeated = np.broadcast_to(embeddings[0], (STREAMED, DIMENSION))
     with ThreadPoolExecutor(1) as pool:
-        call = pool.submit(bundle.base_rewards, given)
+        call = pool.submit(bundle.base_rewards, repeated)
         while not call.done():
             most = max(most, resident(os.getpid(), "RssAnon"))
             time.sleep(0.05)

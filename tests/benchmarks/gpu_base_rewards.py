@@ -37,12 +37,12 @@ def versions(place: Place) -> Iterator[dict[str, Any]]:
         yield {"what": "GPU", "is": torch.cuda.get_device_name(0)}
         yield {"what": "GPU memory", "is": f"{torch.cuda.mem_get_info()[1] / 2**30:.1f} GiB"}
     yield {"what": "driver", "is": _smi("driver_version") or "unknown"}
-    found = survey(Settings(), timeout=30)
-    yield {"what": "ONNX Runtime's CUDA", "is": found.cuda or "none"}
-    for trial in found.trials:
+    surveyed = survey(Settings(), timeout=30)
+    yield {"what": "ONNX Runtime's CUDA", "is": surveyed.cuda or "none"}
+    for trial in surveyed.trials:
         yield {"what": trial.provider, "is": "starts" if trial.started else f"does not start: {trial.why}"}
-    if found.error:
-        yield {"what": "ONNX Runtime", "is": found.error}
+    if surveyed.error:
+        yield {"what": "ONNX Runtime", "is": surveyed.error}
 
 
 def _smi(field: str) -> str:

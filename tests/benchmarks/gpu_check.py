@@ -230,14 +230,14 @@ def _read(stream: Any, lines: queue.Queue[str | None]) -> None:
     lines.put(None)
 
 
-def answer(given: dict[str, Any]) -> None:
+def answer(job: dict[str, Any]) -> None:
     """The child's side: runs parts and tells their rows, until one fails."""
     import torch
 
     from tests.benchmarks.gpu_place import Place
 
-    place = Place.of(given["place"])
-    for name in given["names"]:
+    place = Place.of(job["place"])
+    for name in job["names"]:
         module, _, function = PARTS[name].where.partition(".")
         try:
             for row in getattr(import_module(f"tests.benchmarks.{module}"), function)(place):

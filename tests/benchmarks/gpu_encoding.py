@@ -117,20 +117,20 @@ def _quantiles(what: str, work: Callable[[], object], place: Place) -> dict[str,
 
 def speed(place: Place) -> Iterator[dict[str, Any]]:
     """Short texts to base rewards: with tokenisation, and from tokens; for several budgets of tokens."""
-    given = short_texts(place)
+    sample = short_texts(place)
     for precision in place.precisions:
         opened = graph_session(place, precision)
         for budget in _BUDGETS if precision == place.precisions[0] and not place.rehearse else _BUDGETS[2:3]:
             encoder = place.encoder(precision, encode_tokens=budget)
-            whole = place.seconds(lambda e=encoder: e.base_rewards(given), 3)
-            ready = batches(place, precision, given, budget, opened.inputs)
+            whole = place.seconds(lambda e=encoder: e.base_rewards(sample), 3)
+            ready = batches(place, precision, sample, budget, opened.inputs)
             alone = place.seconds(lambda s=opened, r=ready: [s.run(batch, REWARDS) for batch in r], 3)
-            rate = len(given) / whole
+            rate = len(sample) / whole
             row = {
-                "what": f"{len(given):,} short texts, {precision}",
+                "what": f"{len(sample):,} short texts, {precision}",
                 "encode_tokens": budget,
                 "texts_per_second": rate,
-                "from_tokens": len(given) / alone,
+                "from_tokens": len(sample) / alone,
             }
             if precision == "float32":
                 row |= place.aim(_TEXTS_PER_SECOND, reached=rate >= _TEXTS_PER_SECOND)
@@ -142,13 +142,13 @@ def eager(place: Place) -> Iterator[dict[str, Any]]:
     if place.bundle is not None:
         yield {"what": "left out: a bundle holds no model for PyTorch"}
         return
-    given = short_texts(place)
+    sample = short_texts(place)
     for precision in place.precisions:
         local = load_local(str(place.model), max_tokens=256)
-        ready = batches(place, precision, given, 32_768, frozenset(local.inputs))
+        ready = batches(place, precision, sample, 32_768, frozenset(local.inputs))
         module = local.module.to(place.device, getattr(torch, precision)).eval()
         taken = place.seconds(lambda m=module, r=ready: _encode(m, r, place.device), 3)
-        yield {"what": f"{len(given):,} short texts, {precision}", "from_tokens": len(given) / taken}
+        yield {"what": f"{len(sample):,} short texts, {precision}", "from_tokens": len(sample) / taken}
 
 
 @torch.inference_mode()
@@ -164,11 +164,11 @@ def short_texts(place: Place) -> list[tuple[None, str]]:
 
 
 def batches(
-    place: Place, precision: str, given: Sequence[tuple[str | None, str]], budget: int, wanted: frozenset[str]
+    place: Place, precision: str, sample: Sequence[tuple[str | None, str]], budget: int, wanted: frozenset[str]
 ) -> list[Batch]:
     """Texts as the graph takes them, with the inputs that are wanted."""
     spec, files, _ = place.files(precision)
-    tokens = layout(spec, lambda name: files[name])(given)
+    tokens = layout(spec, lambda name: files[name])(sample)
     return [
         {
             name: np.ascontiguousarray(array)

@@ -21,14 +21,14 @@ _LIMIT = 2**30
 def varied(place: Place) -> Iterator[dict[str, Any]]:
     """Requests of 1 to 64 texts of 1 to 200 words: memory of the GPU and of the host before, on the way and after."""
     encoder, rng = place.encoder(place.precisions[0]), np.random.default_rng(0)
-    given = texts(2000, 1, 200)
+    sample = texts(2000, 1, 200)
     calls = place.some(_CALLS, 40)
-    encoder.base_rewards(given[:64])
+    encoder.base_rewards(sample[:64])
     yield {"what": "before", **_memory(place)}
     began = time.perf_counter()
     for number in range(1, calls + 1):
-        start = int(rng.integers(0, len(given) - 64))
-        encoder.base_rewards(given[start : start + int(rng.integers(1, place.some(65, 5)))])
+        start = int(rng.integers(0, len(sample) - 64))
+        encoder.base_rewards(sample[start : start + int(rng.integers(1, place.some(65, 5)))])
         late = time.perf_counter() - began > _SECONDS
         if number % max(1, calls // 10) == 0 or late:
             yield {"what": f"{number:,} calls", **_memory(place)}
@@ -47,20 +47,20 @@ def _memory(place: Place) -> dict[str, Any]:
 
 def limited(place: Place) -> Iterator[dict[str, Any]]:
     """A batch of 4,096 long texts in 1 GiB of GPU memory: is run in halves, says so, and comes to the same."""
-    given = texts(place.some(4096, 12), 150, 200)
-    expected = place.encoder(place.precisions[0]).base_rewards(given)
+    sample = texts(place.some(4096, 12), 150, 200)
+    expected = place.encoder(place.precisions[0]).base_rewards(sample)
     said: list[str] = []
     handler = logging.Handler()
     handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
     logging.getLogger("mrm_sdk").addHandler(handler)
     tight = place.encoder(place.precisions[0], gpu_mem_limit=_LIMIT, encode_tokens=4_194_304)
     began = time.perf_counter()
-    found = tight.base_rewards(given)
+    limited_rewards = tight.base_rewards(sample)
     yield {
-        "what": f"{len(given):,} long texts at once, limit 1 GiB",
+        "what": f"{len(sample):,} long texts at once, limit 1 GiB",
         "seconds": time.perf_counter() - began,
         "halved": any("run in halves" in message for message in said),
-        "largest_difference": float(np.abs(found - expected).max()),
+        "largest_difference": float(np.abs(limited_rewards - expected).max()),
     }
-    again = tight.base_rewards(given[:8])
+    again = tight.base_rewards(sample[:8])
     yield {"what": "and after it", "largest_difference": float(np.abs(again - expected[:8]).max())}

@@ -29,20 +29,20 @@ def parity(place: Place) -> Iterator[dict[str, Any]]:
             yield {**row, "same_type_and_device": same}
         empty = bundle.base_rewards(torch.empty(0, place.dimension, device=place.device))
         yield {"what": "no rows at all", "same_type_and_device": list(empty.shape) == [0, exact.shape[1]]}
-    given = texts(place.some(1024, 24), 1, 120)
+    sample = texts(place.some(1024, 24), 1, 120)
     first = place.precisions[0]
     on_cpu = place.encoder(first, providers="cpu")
-    vectors, rewards = on_cpu.encode(given), on_cpu.base_rewards(given)
+    vectors, rewards = on_cpu.encode(sample), on_cpu.base_rewards(sample)
     for precision in place.precisions:
         encoder = place.encoder(precision)
-        yield _row(f"pooled vectors, {precision}", encoder.encode(given), vectors)
-        yield _row(f"fused base rewards, {precision}", encoder.base_rewards(given), rewards)
+        yield _row(f"pooled vectors, {precision}", encoder.encode(sample), vectors)
+        yield _row(f"fused base rewards, {precision}", encoder.base_rewards(sample), rewards)
 
 
-def _row(what: str, found: NDArray[np.floating], exact: NDArray[np.floating]) -> dict[str, Any]:
+def _row(what: str, values: NDArray[np.floating], exact: NDArray[np.floating]) -> dict[str, Any]:
     return {
         "what": what,
-        "largest_difference": float(np.abs(found - exact).max()),
+        "largest_difference": float(np.abs(values - exact).max()),
         "their_deviation": float(exact.std()),
-        "orders_changed": changed_orders(found, exact),
+        "orders_changed": changed_orders(values, exact),
     }

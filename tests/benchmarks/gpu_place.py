@@ -180,10 +180,10 @@ def words() -> list[str]:
 
 def texts(count: int, shortest: int = 5, longest: int = 30, seed: int = 0) -> list[tuple[None, str]]:
     """Runs of words, without a prompt."""
-    given, rng = words(), np.random.default_rng(seed)
-    starts = rng.integers(0, len(given) - longest, count)
+    vocabulary, rng = words(), np.random.default_rng(seed)
+    starts = rng.integers(0, len(vocabulary) - longest, count)
     lengths = rng.integers(shortest, longest + 1, count)
-    return [(None, " ".join(given[start : start + length])) for start, length in zip(starts, lengths, strict=True)]
+    return [(None, " ".join(vocabulary[start : start + length])) for start, length in zip(starts, lengths, strict=True)]
 
 
 def changed_orders(rewards: np.ndarray[Any, Any], exact: np.ndarray[Any, Any]) -> float:

@@ -80,7 +80,7 @@ def measured(url: str, bundle: Bundle, name: str, comparisons: int) -> list[dict
         client.personalize("unknown")  # makes the tables
         engine = sa.create_engine(url)
         began = time.perf_counter()
-        fill(engine, comparisons, bundle.features)
+        fill(engine, comparisons, bundle.features_hash)
         print(f"{name}: {comparisons:,} comparisons in {time.perf_counter() - began:.0f} s", flush=True)
         engine.dispose()
         bare = Bare(url)

@@ -38,7 +38,7 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], None], *, sign: bool =
 
 def test_a_copy_is_the_same_bundle(embedded_bundle: Bundle, copy: Path) -> None:
     again = Bundle(copy)
-    assert (again.features, again.fingerprint) == (embedded_bundle.features, embedded_bundle.fingerprint)
+    assert (again.features_hash, again.fingerprint) == (embedded_bundle.features_hash, embedded_bundle.fingerprint)
     embeddings = np.ones((2, 6), np.float32)
     assert np.array_equal(again.base_rewards(embeddings), embedded_bundle.base_rewards(embeddings))
 

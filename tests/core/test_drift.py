@@ -28,10 +28,10 @@ def total(factors: Factors) -> float:
 
 @given(AGES, HALF_LIVES)
 def test_the_rule(ages: list[timedelta], half_life: float) -> None:
-    found = discounts([NOW - age for age in ages], half_life)
+    discounted = discounts([NOW - age for age in ages], half_life)
     expected = [0.5 ** ((age - min(ages)).total_seconds() / half_life) for age in ages]
-    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-300)
-    assert found[ages.index(min(ages))] == 1
+    np.testing.assert_allclose(discounted, expected, rtol=1e-9, atol=1e-300)
+    assert discounted[ages.index(min(ages))] == 1
 
 
 @given(AGES, HALF_LIVES, st.integers(-(10**9), 10**9), st.randoms())
@@ -39,9 +39,9 @@ def test_neither_the_clock_nor_the_order_matters(
     ages: list[timedelta], half_life: float, later: int, random: object
 ) -> None:
     moments = [NOW - age for age in ages]
-    found = discounts(moments, half_life).tolist()
-    assert discounts([moment + timedelta(seconds=later) for moment in moments], half_life).tolist() == found
-    pairs = list(zip(moments, found, strict=True))
+    discounted = discounts(moments, half_life).tolist()
+    assert discounts([moment + timedelta(seconds=later) for moment in moments], half_life).tolist() == discounted
+    pairs = list(zip(moments, discounted, strict=True))
     random.shuffle(pairs)  # type: ignore[attr-defined]
     assert discounts([moment for moment, _ in pairs], half_life).tolist() == [factor for _, factor in pairs]
 

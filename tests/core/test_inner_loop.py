@@ -114,9 +114,9 @@ def test_a_step_that_does_not_lower_the_objective_is_halved() -> None:
 def test_extreme_feedback_converges_too(scale: float, pairs: int, strength: float) -> None:
     prior, user = make_prior(4), make_user(pairs, 4, 11)
     user = alone(user._replace(z=user.z * scale, strength=user.strength * strength))
-    found = newton_serving(user, prior, max_steps=50, tolerance=1e-9)
+    weights = newton_serving(user, prior, max_steps=50, tolerance=1e-9)
     further = newton_serving(user, prior, max_steps=400, tolerance=0.0)
-    lost = objective(found, user, prior) - objective(further, user, prior)
+    lost = objective(weights, user, prior) - objective(further, user, prior)
     assert float(lost) <= 1e-6 * float(objective(further, user, prior)) + 1e-9
 
 

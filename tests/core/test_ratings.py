@@ -54,8 +54,8 @@ def test_the_order_does_not_matter(ratings: list[tuple[int, int, float]], random
     random.shuffle(places)  # type: ignore[attr-defined]
     columns = [list(column) for column in zip(*ratings, strict=True)] or [[], [], []]
     moved = [[column[place] for place in places] for column in columns]
-    found = {(places[b], places[w]): weight for (b, w), weight in made(*moved).items()}
-    assert found == pytest.approx(made(*columns), rel=1e-9)
+    weights = {(places[b], places[w]): weight for (b, w), weight in made(*moved).items()}
+    assert weights == pytest.approx(made(*columns), rel=1e-9)
 
 
 def test_n_ratings_count_as_n_minus_1_comparisons() -> None:
@@ -88,13 +88,13 @@ def test_many_ratings_make_few_pairs_and_count_as_much_as_all() -> None:
 def test_a_large_prompt_leaves_a_small_one_alone() -> None:
     small = [3.0, 1.0, 2.0]
     large = [float(value % 7) for value in range(200)]
-    found = made([*small, *large], [1] * 3 + [0] * 200)
+    pairs = made([*small, *large], [1] * 3 + [0] * 200)
     spread = float(np.std([*small, *large]))
-    mine = {pair: weight for pair, weight in found.items() if max(pair) < 3}
+    mine = {pair: weight for pair, weight in pairs.items() if max(pair) < 3}
     assert mine == pytest.approx(
         {pair: 2 / 3 * math.sqrt(gap / spread) for pair, gap in {(0, 1): 2, (0, 2): 1, (2, 1): 1}.items()}
     )
-    assert not [pair for pair in found if min(pair) < 3 <= max(pair)]
+    assert not [pair for pair in pairs if min(pair) < 3 <= max(pair)]
 
 
 @pytest.mark.parametrize("factor", [1e-300, 1e-5, 7.0, 1e307])

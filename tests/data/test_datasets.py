@@ -95,7 +95,7 @@ def test_comparisons_survive_the_round_trip(embedded: Path) -> None:
 BAD_LINES = [
     ("not json\n", "line 1: not JSON"),
     (json.dumps(ROW) + "\n{\n", "line 2: not JSON"),
-    ("[1]\n", "line 1: a JSON object is wanted"),
+    ("[1]\n", "line 1: expected a JSON object"),
     (json.dumps({"user_id": "u", "chosen": "a"}), "line 1: 'rejected' missing"),
     (json.dumps({**ROW, "phase": "train"}), "line 1: phase must be"),
     (json.dumps({**ROW, "strength": -1}), "line 1: .*strength"),
@@ -177,7 +177,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="must hold one of"):
         read_dataset(tmp_path)
     (tmp_path / "comparisons.txt").write_text("x")
-    with pytest.raises(DatasetError, match="is none of"):
+    with pytest.raises(DatasetError, match="is not a comparisons"):
         read_dataset(tmp_path / "comparisons.txt")
     for name, data, message in (
         ("a.jsonl.gz", b"no gzip at all", "cannot be read"),

@@ -68,7 +68,7 @@ def test_ids_and_halves_do_not_depend_on_embeddings_and_repeat_exactly(tmp_path:
 WRONG_FILES: list[tuple[Any, str]] = [
     (VALUES[:3].astype(np.float32), r"3 rows, items.jsonl has 4 items.*row 3 "),
     (np.zeros((5, 3), np.float32), r"5 rows, items.jsonl has 4 items.*row 4 "),
-    (VALUES, "holds float64; float16 or float32"),
+    (VALUES, "holds float64; expected float16 or float32"),
     (VALUES.astype(">f4"), "holds >f4"),
     (np.zeros((4, 3), int), "holds int64"),
     (np.zeros((4, 0), np.float32), r"shape \[4, 0\]"),

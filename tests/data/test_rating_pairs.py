@@ -66,8 +66,8 @@ def test_the_latest_rating_counts() -> None:
 
 def test_nothing_of_the_query_leaks() -> None:
     base = people(3)
-    given = [(0, item) for item in range(40)]
-    data = from_ratings(rated([(u, i, float(i % 7), NOT_STATED) for u, i in given], base=base))
+    user_items = [(0, item) for item in range(40)]
+    data = from_ratings(rated([(u, i, float(i % 7), NOT_STATED) for u, i in user_items], base=base))
     mine, query = data.user == 0, data.phase == QUERY
     judged = set(data.chosen[mine & query]) | set(data.rejected[mine & query])
     adapted = set(data.chosen[mine & ~query]) | set(data.rejected[mine & ~query])
@@ -80,7 +80,7 @@ def test_nothing_of_the_query_leaks() -> None:
     for name in ("user", "chosen", "rejected", "strength", "tie"):
         assert np.array_equal(getattr(data, name)[query], getattr(base, name)[kept])
     # Values of the query's items do not even set the scale.
-    values = [(u, i, 1e3 if i in judged else float(i % 7), NOT_STATED) for u, i in given]
+    values = [(u, i, 1e3 if i in judged else float(i % 7), NOT_STATED) for u, i in user_items]
     assert pairs(from_ratings(rated(values, base=base))) == pairs(data)
 
 

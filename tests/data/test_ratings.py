@@ -80,7 +80,7 @@ def test_ratings_are_handed_out_as_a_client_records_them(tmp_path: Path) -> None
     assert (first.response.text, first.created_at.year) == ("r", 2026)  # type: ignore[union-attr]
     assert [other.event_id[-2:] for other in others] == ["-2", "-3"]
     again = list(read_dataset(tmp_path / "a.jsonl").feedback())
-    assert [given.event_id for given in again] == [comparison.event_id, "e", *(other.event_id for other in others)]
+    assert [judged.event_id for judged in again] == [comparison.event_id, "e", *(other.event_id for other in others)]
     with pytest.raises(DatasetError, match="'e' appears twice"):
         read_dataset(write_lines(tmp_path / "a.jsonl", [{**ROW, "event_id": "e"}, rows[0]]))
 
@@ -111,8 +111,8 @@ def test_strengths_are_those_of_a_client(tmp_path: Path) -> None:
     said = {"user_id": "u", "strength": 3}
     rows = [{**said, "ranking": ["a", "b", "c", "d"]}, {**said, "response": "a", "rating": 1},
             {**said, "response": "b", "thumb": True}, {"user_id": "u", "response": "c", "rating": 1}]  # fmt: skip
-    given = list(read_dataset(write_lines(tmp_path / "a.jsonl", rows)).feedback())
-    assert [event.strength for event in given] == [1.5] * 6 + [3, 3, 1]
+    recorded = list(read_dataset(write_lines(tmp_path / "a.jsonl", rows)).feedback())
+    assert [event.strength for event in recorded] == [1.5] * 6 + [3, 3, 1]
 
 
 def test_groups_are_never_split(tmp_path: Path) -> None:

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mrm_sdk.encoders.handcrafted import NAMES, Statistics, measure
+from mrm_sdk.encoders.handcrafted import NAMES, Statistics, count_features
 from mrm_sdk.errors import EncoderError
 from tests.conftest import ROOT
 
 
 def of(text: str, prompt: str | None = None) -> dict[str, float]:
-    return dict(zip(NAMES, measure([(prompt, text)])[0].tolist(), strict=True))
+    return dict(zip(NAMES, count_features([(prompt, text)])[0].tolist(), strict=True))
 
 
 def count(value: float) -> float:
@@ -46,7 +46,7 @@ y = 2
 
 
 def test_what_is_counted() -> None:
-    found = of(ANSWER)
+    features = of(ANSWER)
     counted = {
         "characters": len(ANSWER),
         "lines": 11,
@@ -64,19 +64,19 @@ def test_what_is_counted() -> None:
         "questions": 1,
         "exclamations": 1,
     }
-    assert {name: count(found[name]) for name in counted} == counted
-    assert found["non_ascii"] == pytest.approx(1 / len(ANSWER))
-    assert found["unfinished"] == found["affirms"] == 0  # it starts with a heading, and ends with a fence
+    assert {name: count(features[name]) for name in counted} == counted
+    assert features["non_ascii"] == pytest.approx(1 / len(ANSWER))
+    assert features["unfinished"] == features["affirms"] == 0  # it starts with a heading, and ends with a fence
 
 
 def test_words_and_sentences() -> None:
-    found = of("I can’t say. Perhaps YOU can, because you are 12.5! And so on")
-    assert (count(found["words"]), count(found["sentences"]), count(found["numbers"])) == (14, 3, 1)
+    features = of("I can’t say. Perhaps YOU can, because you are 12.5! And so on")
+    assert (count(features["words"]), count(features["sentences"]), count(features["numbers"])) == (14, 3, 1)
     shares = {"first_person": 1, "second_person": 2, "hedges": 1, "negations": 1, "connectives": 2, "certainty": 0}
-    assert {name: round(found[name] * 14, 4) for name in shares} == shares
-    assert found["uppercase"] == pytest.approx(6 / 41)
-    assert found["commas"] == pytest.approx(1 / 14)
-    assert found["unfinished"] == 1
+    assert {name: round(features[name] * 14, 4) for name in shares} == shares
+    assert features["uppercase"] == pytest.approx(6 / 41)
+    assert features["commas"] == pytest.approx(1 / 14)
+    assert features["unfinished"] == 1
     assert of("Sure! Here you are.")["affirms"] == 1
     assert of("I’m sorry, but no.")["declines"] == of("As an AI, I …")["declines"] == 1
     assert of("It is sorry.")["declines"] == of("Surely.")["affirms"] == 0
@@ -101,23 +101,23 @@ def test_lists_and_lines_end_sentences_too() -> None:
 
 
 def test_the_prompt() -> None:
-    found = of("Paris is the capital, surely.", "What is the capital of France?")
-    assert found["prompt_length"] == pytest.approx(math.log(30 / 31))
-    assert found["prompt_covered"] == pytest.approx(1 / 3)  # what, CAPITAL, france
-    assert found["prompt_repeated"] == pytest.approx(1 / 3)  # paris, CAPITAL, surely
+    features = of("Paris is the capital, surely.", "What is the capital of France?")
+    assert features["prompt_length"] == pytest.approx(math.log(30 / 31))
+    assert features["prompt_covered"] == pytest.approx(1 / 3)  # what, CAPITAL, france
+    assert features["prompt_repeated"] == pytest.approx(1 / 3)  # paris, CAPITAL, surely
     for prompt in (None, ""):
         alone = of("Paris is the capital, surely.", prompt)
         assert [alone[name] for name in NAMES if name.startswith("prompt")] == [0, 0, 0]
     # Nothing else depends on the prompt, nor on the answers beside it.
     pairs = [(None, ANSWER), ("Why?", "Because."), ("Why?", ANSWER), (None, "Because.")]
-    together = measure(pairs)
+    together = count_features(pairs)
     for row, pair in zip(together, pairs, strict=True):
-        np.testing.assert_array_equal(row, measure([pair])[0])
+        np.testing.assert_array_equal(row, count_features([pair])[0])
     np.testing.assert_array_equal(together[0, :-3], together[2, :-3])
 
 
 def test_line_ends_of_other_systems() -> None:
-    np.testing.assert_allclose(measure([(None, ANSWER.replace("\n", "\r\n"))]), measure([(None, ANSWER)]))
+    np.testing.assert_allclose(count_features([(None, ANSWER.replace("\n", "\r\n"))]), count_features([(None, ANSWER)]))
 
 
 STRANGE = {
@@ -136,12 +136,12 @@ STRANGE = {
 
 @pytest.mark.parametrize("text", STRANGE.values(), ids=STRANGE)
 def test_any_text_can_be_measured(text: str) -> None:
-    both = measure([(None, text), (text, text)])
+    both = count_features([(None, text), (text, text)])
     assert both.shape == (2, len(NAMES))
     assert both.dtype == np.float32
     assert np.isfinite(both).all()
     assert np.abs(both).max() < 10
-    assert measure([]).shape == (0, len(NAMES))
+    assert count_features([]).shape == (0, len(NAMES))
 
 
 # With a pattern that is not linear, one of these would take hours.
@@ -152,7 +152,7 @@ LONG = ["a", " ", "\n", "a\n", "\n\u2003", ".", '."', "**a", "`a", "\n ", "a'", 
 @pytest.mark.parametrize("piece", LONG)
 def test_a_megabyte_of_text(piece: str) -> None:
     text = (piece * 2**20)[: 2**20]
-    measured = measure([("Why?", text), (None, text + "x")])
+    measured = count_features([("Why?", text), (None, text + "x")])
     assert np.isfinite(measured).all()
     np.testing.assert_allclose(np.expm1(measured[:, 0]), [2**20, 2**20 + 1], rtol=1e-5)
 

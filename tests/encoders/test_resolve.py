@@ -34,7 +34,7 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 def test_one_graph_gives_what_two_give(text_bundle: Bundle) -> None:
     encoder = open_encoder(None, text_bundle)
     assert isinstance(encoder, OnnxEncoder)
-    assert encoder.features_hash == text_bundle.features
+    assert encoder.features_hash == text_bundle.features_hash
     split = text_bundle.base_rewards(embed(encoder, ITEMS))
     np.testing.assert_allclose(base_rewards(encoder, text_bundle, ITEMS), split, atol=1e-5)
     own = Item(None, None, np.ones(384, np.float32))

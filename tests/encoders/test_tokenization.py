@@ -148,8 +148,8 @@ def test_segments_are_those_of_transformers(tokenizer: Any) -> None:
         ("prompt " * 20, "answer " * 20), ("prompt " * 20, "a"), ("p", "answer " * 20), ("", "a"),
     ]  # fmt: skip
     for (prompt, response), row in zip(texts, ours(texts), strict=True):
-        given = (response,) if prompt is None else (prompt, response)
-        expected = theirs(*given, truncation="longest_first", max_length=24, return_token_type_ids=True)
+        texts = (response,) if prompt is None else (prompt, response)
+        expected = theirs(*texts, truncation="longest_first", max_length=24, return_token_type_ids=True)
         assert (list(row.ids), list(row.segments)) == (expected["input_ids"], expected["token_type_ids"])
 
 

@@ -308,13 +308,13 @@ class TestBundles:
         store = Store(database, "default")
         recorded = summarise(record_without_features(store, [*comparisons, comparisons[0]], 2))
         assert (recorded.accepted, recorded.duplicates, recorded.rejected) == (3, 1, ())
-        assert store.feedback("ada", embedded_bundle.features).z == [None] * 3
+        assert store.feedback("ada", embedded_bundle.features_hash).z == [None] * 3
 
         encoder = CountingEncoder()
         with Client(url, bundle=embedded_bundle, encoder=encoder) as client:
             weights_before = client.personalize("ada").weights
         assert sorted(text for _, text in encoder.encoded) == ["x", "y", "z"]
-        assert store.feedback("ada", embedded_bundle.features).z == [None] * 3  # those are another encoder's
+        assert store.feedback("ada", embedded_bundle.features_hash).z == [None] * 3  # those are another encoder's
         database.close()
         with Client("sqlite://", bundle=embedded_bundle, encoder=CountingEncoder()) as client:
             client.record_many(comparisons)

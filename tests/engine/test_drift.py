@@ -211,7 +211,7 @@ class TestWhichHalfLife:
 
     def test_the_bundles_holds_unless_settings_say_otherwise(self, embedded_bundle: Bundle, daily: Bundle) -> None:
         assert daily.manifest.adaptation.half_life == 86_400
-        assert daily.features == embedded_bundle.features
+        assert daily.features_hash == embedded_bundle.features_hash
         assert same(adapted(daily, self.FEEDBACK), adapted(embedded_bundle, self.FEEDBACK, DAY))
         assert same(adapted(daily, self.FEEDBACK, HOUR), adapted(embedded_bundle, self.FEEDBACK, HOUR))
         assert same(adapted(daily, self.FEEDBACK, timedelta(0)), adapted(embedded_bundle, self.FEEDBACK))

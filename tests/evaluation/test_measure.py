@@ -97,8 +97,8 @@ def test_batches_of_any_size_give_the_same(many: Dataset) -> None:
     at_once = measure(fitted, many, users, [0, 3, 12])
     seen: list[tuple[int, int]] = []
     for cells in (1, 12 * 6 * 7):
-        found = measure(fitted, many, users, [0, 3, 12], cells=cells, progress=lambda _, d, t: seen.append((d, t)))
-        for a, b in zip(found, at_once, strict=True):
+        measured = measure(fitted, many, users, [0, 3, 12], cells=cells, progress=lambda _, d, t: seen.append((d, t)))
+        for a, b in zip(measured, at_once, strict=True):
             np.testing.assert_allclose(a, b, rtol=0, atol=1e-12)
     assert seen == [(i, 30) for i in range(1, 31)] + [(i, 30) for i in (7, 14, 21, 28, 30)]
     assert not np.array_equal(at_once.control, at_once.accuracy)
@@ -115,9 +115,9 @@ def test_no_batch_is_larger_than_its_bound(tmp_path: Path) -> None:
         sizes.append(support.z.numel())
         return total(support)
 
-    found = measure(FittedMethod(features(data), adapt), data, np.arange(41), [600], cells=80)
+    measured = measure(FittedMethod(features(data), adapt), data, np.arange(41), [600], cells=80)
     assert sorted(set(sizes)) == [80, 1000]
-    assert found.accuracy[0].tolist() == [1.0] * 41
+    assert measured.accuracy[0].tolist() == [1.0] * 41
 
 
 def test_some_users_only(many: Dataset) -> None:

@@ -68,12 +68,12 @@ def test_the_graph_is_what_it_is_said_to_be() -> None:
 @pytest.mark.slow
 def test_here(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("MRM_THREADS", "many")  # the caller has other settings; this must not reach the child
-    found = survey(Settings.model_construct())
-    assert found.error == ""
-    assert found.listed == onnxruntime.get_available_providers()
-    assert CPU in found.started
-    assert all(trial.started != bool(trial.why) for trial in found.trials)
-    assert "CUDA" in found.torch
+    machine = survey(Settings.model_construct())
+    assert machine.error == ""
+    assert machine.listed == onnxruntime.get_available_providers()
+    assert CPU in machine.started
+    assert all(trial.started != bool(trial.why) for trial in machine.trials)
+    assert "CUDA" in machine.torch
     assert capfd.readouterr() == ("", "")
 
 
@@ -81,8 +81,8 @@ def test_here(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 def test_every_way_to_fail(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "onnxruntime.py").write_text(STRANGE_RUNTIME)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    found = survey(Settings())
-    assert found.trials == (
+    machine = survey(Settings())
+    assert machine.trials == (
         Trial("Crashing", False, "it took its process down (SIGSEGV)"),
         Trial("Wrong", False, "it computes wrongly: [[2.0, 3.0], [4.0, 5.0], [12.0, 17.0]]"),
         Trial("Silent", False, "Failed to create Silent."),
@@ -90,7 +90,7 @@ def test_every_way_to_fail(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capf
         Trial("Incomplete", False, "libcublas.so.13 cannot be loaded"),
         Trial(CPU, True, ""),
     )
-    assert found.started == {CPU}
+    assert machine.started == {CPU}
     assert capfd.readouterr() == ("", "")
 
 
@@ -99,19 +99,19 @@ def test_a_hollow_runtime(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     (tmp_path / "onnxruntime").mkdir()
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     (tmp_path / "onnxruntime" / "__init__.py").write_text("")
-    found = survey(Settings())
-    assert "left hollow" in found.error
-    assert (found.trials, found.cuda) == ((), "")
-    assert found.torch  # the rest was found out all the same
+    machine = survey(Settings())
+    assert "left hollow" in machine.error
+    assert (machine.trials, machine.cuda) == ((), "")
+    assert machine.torch  # the rest was found out all the same
 
 
 @pytest.mark.slow
 def test_a_runtime_that_crashes_on_import(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "onnxruntime.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGILL)")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    found = survey(Settings())
-    assert found.error == "it took its process down (SIGILL)"
-    assert found.torch
+    machine = survey(Settings())
+    assert machine.error == "it took its process down (SIGILL)"
+    assert machine.torch
 
 
 @pytest.mark.slow
@@ -128,9 +128,9 @@ say(question="torch"); say(answer={{"says": "no CUDA"}})
 say(question="CPUExecutionProvider"); say(answer={{}})
 """
     monkeypatch.setattr(accelerators, "_CHILD", child)
-    found = survey(Settings(), timeout=5)
-    assert (found.nvidia.card, found.nvidia.why) == (True, "no answer within 5 s")
-    assert (found.cuda, found.torch, found.started) == ("13.0", "no CUDA", {CPU})
+    machine = survey(Settings(), timeout=5)
+    assert (machine.nvidia.card, machine.nvidia.why) == (True, "no answer within 5 s")
+    assert (machine.cuda, machine.torch, machine.started) == ("13.0", "no CUDA", {CPU})
 
 
 @pytest.mark.slow
@@ -145,8 +145,8 @@ say(question="runtime"); say(answer={{"listed": ["A", "B"], "cuda": ""}})
 say(question="A"); sys.exit(2)
 """
     monkeypatch.setattr(accelerators, "_CHILD", child)
-    found = survey(Settings())
-    assert found.trials == (
+    machine = survey(Settings())
+    assert machine.trials == (
         Trial("A", False, "its process ended with exit code 2"),
         Trial("B", False, "it could not be tried"),
     )
@@ -155,8 +155,8 @@ say(question="A"); sys.exit(2)
 @pytest.mark.slow
 def test_children_that_never_get_as_far_as_a_question(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(accelerators, "_CHILD", "raise SystemError('a broken installation')")
-    found = survey(Settings())
-    assert found.error == "its process ended with exit code 1: SystemError: a broken installation"
+    machine = survey(Settings())
+    assert machine.error == "its process ended with exit code 1: SystemError: a broken installation"
     monkeypatch.setattr(accelerators.sys, "executable", "/nowhere/python")
     assert "/nowhere/python cannot be started" in survey(Settings()).error
 

@@ -82,7 +82,7 @@ def test_results_are_the_callers_own() -> None:
 
 def two_inputs() -> bytes:
     """``ids`` and ``mask`` [n, tokens] int64 -> ``pooled`` [n, 3]: sums of ids, of mask, and their product's."""
-    given = [helper.make_tensor_value_info(name, TensorProto.INT64, ["n", "tokens"]) for name in ("ids", "mask")]
+    token_inputs = [helper.make_tensor_value_info(name, TensorProto.INT64, ["n", "tokens"]) for name in ("ids", "mask")]
     result = helper.make_tensor_value_info("pooled", TensorProto.FLOAT, ["n", 3])
     axis = helper.make_tensor("axis", TensorProto.INT64, [1], [1])
     nodes = [helper.make_node("Mul", ["ids", "mask"], ["both"])]
@@ -90,7 +90,7 @@ def two_inputs() -> bytes:
     nodes += [helper.make_node("ReduceSum", [name, "axis"], [f"{name}_sum"], keepdims=1) for name in summed]
     nodes.append(helper.make_node("Concat", ["ids_sum", "mask_sum", "both_sum"], ["sums"], axis=1))
     nodes.append(helper.make_node("Cast", ["sums"], ["pooled"], to=TensorProto.FLOAT))
-    graph = helper.make_graph(nodes, "g", given, [result], [axis])
+    graph = helper.make_graph(nodes, "g", token_inputs, [result], [axis])
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
 
 
@@ -133,10 +133,10 @@ def test_tensors_are_read_where_they_lie(dtype: torch.dtype) -> None:
     session = bound(export_base_rewards(module(), dtype))
     embeddings = torch.from_numpy(rows(33))
     transposed = embeddings.T.contiguous().T
-    for given in (embeddings, transposed, embeddings[:1], embeddings[::2], embeddings[:0]):
-        result = session.run_tensor("embedding", given.to(dtype).requires_grad_(), "base_rewards")
-        assert (result.dtype, result.requires_grad, result.shape) == (dtype, False, (len(given), K))
-        torch.testing.assert_close(result.float(), module()(given).detach(), atol=DTYPES[dtype], rtol=1e-6)
+    for array in (embeddings, transposed, embeddings[:1], embeddings[::2], embeddings[:0]):
+        result = session.run_tensor("embedding", array.to(dtype).requires_grad_(), "base_rewards")
+        assert (result.dtype, result.requires_grad, result.shape) == (dtype, False, (len(array), K))
+        torch.testing.assert_close(result.float(), module()(array).detach(), atol=DTYPES[dtype], rtol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

@@ -53,10 +53,10 @@ def graph(embedded_bundle: Bundle) -> bytes:
 
 def model(opset: int = 17, operation: str = "Identity") -> onnx.ModelProto:
     """``embedding`` [n, 6] -> ``base_rewards``, the same."""
-    given, result = (
+    x, result = (
         helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 6]) for name in ("embedding", "base_rewards")
     )
-    graph = helper.make_graph([helper.make_node(operation, ["embedding"], ["base_rewards"])], "g", [given], [result])
+    graph = helper.make_graph([helper.make_node(operation, ["embedding"], ["base_rewards"])], "g", [x], [result])
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
     made.ir_version = 8
     return made

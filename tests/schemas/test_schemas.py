@@ -77,9 +77,9 @@ class TestResponse:
         assert (embedding.dtype, embedding.tolist()) == (np.float32, [1.0, 2.0])
 
     def test_an_embedding_is_the_responses_own(self) -> None:
-        given = np.ones(3, np.float32)
-        response = Response(embedding=given)
-        given[:] = 7
+        array = np.ones(3, np.float32)
+        response = Response(embedding=array)
+        array[:] = 7
         assert response == Response(embedding=[1, 1, 1])
         assert response.embedding is not None
         with pytest.raises(ValueError, match="read-only"):
@@ -198,16 +198,16 @@ class TestComparison:
 
 class TestPrompt:
     def test_messages_become_text(self) -> None:
-        given = [{"role": "system", "content": "be kind"}, {"role": "user", "content": "hi\nthere"}]
+        messages = [{"role": "system", "content": "be kind"}, {"role": "user", "content": "hi\nthere"}]
         text = "system: be kind\nuser: hi\nthere"
-        assert prompt_text(given) == prompt_text([Message(**m) for m in given]) == prompt_text(text) == text
+        assert prompt_text(messages) == prompt_text([Message(**m) for m in messages]) == prompt_text(text) == text
         assert prompt_text(None) is None
         assert prompt_text("") == prompt_text([]) == ""
 
     def test_a_comparison_and_a_call_mean_the_same(self) -> None:
-        given = [{"role": "user", "content": "hi"}]
-        stored = comparison(prompt=given)
-        assert Item.of(stored.prompt, stored.chosen).key == Item.of(given, "yes").key
+        messages = [{"role": "user", "content": "hi"}]
+        stored = comparison(prompt=messages)
+        assert Item.of(stored.prompt, stored.chosen).key == Item.of(messages, "yes").key
 
     @pytest.mark.parametrize(
         "prompt",
@@ -294,9 +294,9 @@ def test_results_compare_and_serialise(result: Any) -> None:
 
 
 def test_arrays_of_a_result_are_read_only_copies() -> None:
-    given = np.ones(2)
-    reward = UserReward(user_id="u", weights=given, covariance=np.eye(2), comparisons=1, revision=1, fingerprint="f")
-    given[:] = 7
+    weights = np.ones(2)
+    reward = UserReward(user_id="u", weights=weights, covariance=np.eye(2), comparisons=1, revision=1, fingerprint="f")
+    weights[:] = 7
     assert reward.weights.tolist() == [1, 1]
     for array in (reward.weights, reward.covariance):
         assert array is not None

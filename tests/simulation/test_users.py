@@ -6,7 +6,7 @@ import numpy as np
 
 from mrm_sdk.data.datasets import QUERY, SUPPORT
 from mrm_sdk.simulation.corpus import AXES, describe, load_corpus
-from mrm_sdk.simulation.users import SHARPNESS, UNUSUAL_SHARE, draw_users, judge
+from mrm_sdk.simulation.users import SHARPNESS, UNUSUAL_SHARE, draw_users, simulate_judgements
 
 
 def test_corpus_is_large_balanced_and_free_of_repetition() -> None:
@@ -45,7 +45,9 @@ def test_a_population_is_reproducible_and_partly_unusual() -> None:
 
 def test_people_choose_by_bradley_terry() -> None:
     questions, people = load_corpus()[:20], draw_users(400, seed=0)
-    data = judge(people, questions, support=range(10), query=range(10, 20), support_pairs=30, query_pairs=10, seed=0)
+    data = simulate_judgements(
+        people, questions, support=range(10), query=range(10, 20), support_pairs=30, query_pairs=10, seed=0
+    )
     styles = np.concatenate([question.styles for question in questions])
     gain = ((styles[data.chosen] - styles[data.rejected]) * people.tastes[data.user]).sum(1)
     # Of choices with a gain of ±g, the share that goes with taste is σ(sharpness · g).
@@ -63,7 +65,7 @@ def test_people_choose_by_bradley_terry() -> None:
 
 def test_without_noise_the_query_holds_true_preferences() -> None:
     questions, people = load_corpus()[:4], draw_users(50, seed=1)
-    data = judge(
+    data = simulate_judgements(
         people, questions, support=[0, 1], query=[2, 3], support_pairs=2, query_pairs=12, seed=1, noisy_query=False
     )
     styles = np.concatenate([question.styles for question in questions])

@@ -9,16 +9,16 @@ import numpy as np
 
 from mrm_sdk.schemas.feedback import Comparison
 from mrm_sdk.schemas.items import Item
-from mrm_sdk.storage import Event, Outcome, Store, StoredWeights
+from mrm_sdk.storage import ComparisonEvent, Outcome, Store, StoredWeights
 
 FEATURES = "f" * 64
 FINGERPRINT = "b" * 64
 
 
-def event(user: str = "ada", chosen: str = "yes", rejected: str = "no", **values: Any) -> Event:
+def event(user: str = "ada", chosen: str = "yes", rejected: str = "no", **values: Any) -> ComparisonEvent:
     comparison = Comparison(user_id=user, chosen=chosen, rejected=rejected, **values)
     sides = (Item.of(comparison.prompt, side) for side in (chosen, rejected))
-    return Event(comparison, *sides)
+    return ComparisonEvent(comparison, *sides)
 
 
 def accepted(outcomes: Sequence[Outcome]) -> list[bool]:
@@ -36,7 +36,7 @@ def weights(feedback: int | Store, revision: int = 1, *, value: float = 0.5) -> 
     return StoredWeights(np.full(3, value), np.eye(3) * value, 1, feedback, revision)
 
 
-def add_encoded(store: Store, *events: Event) -> list[Outcome]:
+def add_encoded(store: Store, *events: ComparisonEvent) -> list[Outcome]:
     """Stores events with base rewards for their items, as a client with a bundle does."""
     items = {item.key: item for e in events for item in (e.chosen, e.rejected)}
     rewards = {key: np.full(3, number, np.float32) for number, key in enumerate(items)}

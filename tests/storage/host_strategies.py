@@ -153,7 +153,7 @@ def judge_of(bundle: Bundle) -> Judge:
     prior = bundle.prior
     rewards = bundle.base_rewards(EMBEDDINGS)
     return Judge(
-        bundle.features, bundle.fingerprint, rewards, prior.w0.numpy(), prior.precision.numpy(), float(prior.rho)
+        bundle.features_hash, bundle.fingerprint, rewards, prior.w0.numpy(), prior.precision.numpy(), float(prior.rho)
     )
 
 
@@ -177,6 +177,9 @@ def three_bundles(first: Bundle, folder: Path) -> list[Bundle]:
             training={},
             metrics={},
         )
-    found = [first, Bundle(folder / "prior"), Bundle(folder / "phi")]
-    assert [len({bundle.features for bundle in found}), len({bundle.fingerprint for bundle in found})] == [2, 3]
-    return found
+    bundles = [first, Bundle(folder / "prior"), Bundle(folder / "phi")]
+    assert [len({bundle.features_hash for bundle in bundles}), len({bundle.fingerprint for bundle in bundles})] == [
+        2,
+        3,
+    ]
+    return bundles

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from mrm_sdk import Bundle, Client
 from mrm_sdk.schemas.feedback import Feedback
-from mrm_sdk.storage.events import Event, RankingEvent, RatingEvent, event_of
+from mrm_sdk.storage.events import ComparisonEvent, RankingEvent, RatingEvent, event_of
 from mrm_sdk.storage.tables import Base, ComparisonRow, ItemRow, RatingRow, RetentionRow, TombstoneRow
 from tests.storage.feedback_from_names import RANKED, age, feedback
 from tests.storage.killed_writers import Call
@@ -145,9 +145,9 @@ class Place:
             event = event_of(each)
             parts = event.parts if isinstance(event, RankingEvent) else (event,)
             for part in parts:
-                if isinstance(part, Event):
-                    row, sides = compared[part.comparison.event_id], (part.chosen, part.rejected)
-                    assert (row.chosen, row.rejected, row.tie) == (*(s.key for s in sides), part.comparison.tie)
+                if isinstance(part, ComparisonEvent):
+                    row, sides = compared[part.source.event_id], (part.chosen, part.rejected)
+                    assert (row.chosen, row.rejected, row.tie) == (*(s.key for s in sides), part.source.tie)
                 else:
                     assert isinstance(part, RatingEvent)
                     row, sides = rated[part.source.event_id], (part.item,)

@@ -105,9 +105,9 @@ class Tenant:
     def fates(self, said: Said) -> set[str]:
         """What may become of feedback; where two reasons speak against it, either may be told."""
         rows = said.rows()
-        found = {name: self.events[name].content for name in said.names() if name in self.events}
-        if found:
-            return {"duplicate" if found == {name: row.content for name, row in rows.items()} else "conflict"}
+        stored = {name: self.events[name].content for name in said.names() if name in self.events}
+        if stored:
+            return {"duplicate" if stored == {name: row.content for name, row in rows.items()} else "conflict"}
         refused = {"expired"} if self.line is not None and said.at < self.line else set()
         if said.user in self.stones and said.at <= self.stones[said.user]:
             refused.add("forgotten")

@@ -15,7 +15,7 @@ def test_times_to_the_microsecond_in_the_order_of_event_ids(database: Database) 
     moment = datetime(2024, 2, 29, 23, 59, 59, 999_999, tzinfo=timezone(timedelta(hours=5, minutes=30)))
     times = {"e2": moment, "e1": moment + timedelta(microseconds=1), "e3": moment - timedelta(days=900)}
     events = [event("ada", name, event_id=name, created_at=at) for name, at in times.items()]
-    rewards = {e.chosen.key: np.ones(3, np.float32) for e in events if e.comparison.event_id != "e2"}
+    rewards = {e.chosen.key: np.ones(3, np.float32) for e in events if e.source.event_id != "e2"}
     rewards[events[0].rejected.key] = np.zeros(3, np.float32)
     store.add(events, features_hash=FEATURES, base_rewards=rewards)
     assert store.feedback("ada", FEATURES).created_at is None  # not asked for

@@ -282,12 +282,12 @@ def test_a_hosts_engine_that_begins_transactions_itself(sqlite_url: str, begins:
 def test_a_hosts_engine_that_will_not_do(monkeypatch: pytest.MonkeyPatch) -> None:
     url = "postgresql+psycopg://u@host/db"
     engine = sa.create_engine(url)
-    for given in (
+    for target in (
         engine.execution_options(isolation_level="AUTOCOMMIT"),
         sa.create_engine(url, isolation_level="AUTOCOMMIT"),
     ):
         with pytest.raises(ConfigurationError, match="READ COMMITTED"):
-            Database(given, Settings())
+            Database(target, Settings())
     Database(engine, Settings())
     monkeypatch.setattr(engine.dialect, "name", "mysql")
     with pytest.raises(ConfigurationError, match="'mysql' is not supported"):

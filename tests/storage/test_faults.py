@@ -52,10 +52,10 @@ def whole(client: Client, events: Sequence[Comparison], bundle: Bundle) -> bool:
     with Client("sqlite://", bundle=bundle) as other:
         other.record_many(events)
         for user in {event.user_id for event in events}:
-            found = sorted(row["event_id"] for row in client.export_user(user)["comparisons"])
-            assert found == sorted(event.event_id for event in events if event.user_id == user)
+            stored = sorted(row["event_id"] for row in client.export_user(user)["comparisons"])
+            assert stored == sorted(event.event_id for event in events if event.user_id == user)
             mine, expected = client.personalize(user), other.personalize(user)
-            assert mine.comparisons == expected.comparisons == len(found)
+            assert mine.comparisons == expected.comparisons == len(stored)
             np.testing.assert_allclose(mine.weights, expected.weights, rtol=1e-6, atol=1e-9)
     return True
 
@@ -183,20 +183,20 @@ with Client(sys.argv[1], bundle=sys.argv[2]) as client:
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has other permissions")
 @pytest.mark.parametrize("folder", [0o755, 0o555], ids=["file", "folder"])
 def test_a_sqlite_that_may_only_be_read(tmp_path: Path, embedded_bundle: Bundle, folder: int) -> None:
-    place = tmp_path / "place"
-    place.mkdir()
-    file = place / "mrm.db"
+    home = tmp_path / "place"
+    home.mkdir()
+    file = home / "mrm.db"
     url = f"sqlite:///{file}"
     with Client(url, bundle=embedded_bundle) as client:
         client.record_many(judged(n) for n in range(3))
         scores = client.score("ada", [judged(0).chosen, judged(0).rejected]).tolist()
     before = file.read_bytes()
     file.chmod(0o444)
-    place.chmod(folder)
+    home.chmod(folder)
     try:
         assert child(READ_ONLY, url, embedded_bundle.path) == f"{scores} 1"
     finally:
-        place.chmod(0o755)
+        home.chmod(0o755)
     assert file.read_bytes() == before
 
 

@@ -116,10 +116,10 @@ def test_ratings_come_and_go_beside_rows_that_stay(empty: Database, embedded_bun
     assert tables(empty) == OURS - {"mrm_ratings", "mrm_retention"}
     with empty.transaction() as connection:
         counts = {name: f"SELECT count(*) FROM {name}" for name in ("mrm_users", "mrm_comparisons", "mrm_items")}
-        found = {name: connection.exec_driver_sql(query).scalar() for name, query in counts.items()}
+        counted = {name: connection.exec_driver_sql(query).scalar() for name, query in counts.items()}
         features = connection.exec_driver_sql("SELECT count(*) FROM mrm_item_features").scalar()
     # What was only rated goes with its rating: no user is left in whose name it could be forgotten.
-    assert (found, features) == ({"mrm_users": 2, "mrm_comparisons": 1, "mrm_items": 2}, 2)
+    assert (counted, features) == ({"mrm_users": 2, "mrm_comparisons": 1, "mrm_items": 2}, 2)
 
     upgrade(empty)
     assert check(empty) == []

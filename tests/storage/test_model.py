@@ -128,11 +128,11 @@ class Machine(RuleBasedStateMachine):
             return
         client, tenant, judge = self.client((name, number))
         for user in users:
-            found, kept = client.personalize(user), tenant.personalize(user, judge)
-            assert (found.user_id, found.fingerprint) == (user, judge.fingerprint)
-            assert (found.comparisons, found.revision) == (kept.comparisons, kept.revision)
-            close(found.weights, kept.weights)
-            close(found.covariance, kept.covariance)
+            reward, kept = client.personalize(user), tenant.personalize(user, judge)
+            assert (reward.user_id, reward.fingerprint) == (user, judge.fingerprint)
+            assert (reward.comparisons, reward.revision) == (kept.comparisons, kept.revision)
+            close(reward.weights, kept.weights)
+            close(reward.covariance, kept.covariance)
             self.adapted(tenant, user, kept, judge)
 
     @initialize(drafts=st.lists(DRAFTS, min_size=3, max_size=12))
@@ -188,8 +188,8 @@ class Machine(RuleBasedStateMachine):
         reasons: list[list[str]] = []
         for what, value in batch:
             if what == "bad":
-                given, word = BAD[value]
-                feedback.append(given)
+                invalid, word = BAD[value]
+                feedback.append(invalid)
                 fates.append({"bad"})
                 reasons.append([word])
                 continue
@@ -230,10 +230,10 @@ class Machine(RuleBasedStateMachine):
         responses = [RESPONSES[number] for number in numbers]
         close(client.score(user, responses, prompt=prompt), expected)
         ranked = client.rank(user, responses, prompt=prompt)
-        assert sorted(place.index for place in ranked) == list(range(len(numbers)))
-        assert all(place.response is responses[place.index] for place in ranked)
-        close([place.score for place in ranked], np.sort(expected)[::-1])
-        close([expected[place.index] for place in ranked], np.sort(expected)[::-1])
+        assert sorted(answer.index for answer in ranked) == list(range(len(numbers)))
+        assert all(answer.response is responses[answer.index] for answer in ranked)
+        close([answer.score for answer in ranked], np.sort(expected)[::-1])
+        close([expected[answer.index] for answer in ranked], np.sort(expected)[::-1])
         self.adapted(tenant, user, kept, judge)
 
     @rule(where=WHERE, pick=PICKS, back=st.lists(DRAFTS, max_size=3), then=LOOKS)
@@ -244,14 +244,14 @@ class Machine(RuleBasedStateMachine):
         latest = [row.at for row in tenant.events.values() if row.user == user]
         latest += [tenant.stones[user]] if user in tenant.stones else []
         before = datetime.now(UTC)
-        found = client.forget(user)
+        forgotten = client.forget(user)
         after = datetime.now(UTC)
         (stone,) = client.export_user(user)["tombstones"]
         moment = datetime.fromisoformat(stone["forgotten_at"])
         assert max([before, *latest]) <= moment <= max([after, *latest])
-        assert dict(found.rows) == tenant.forget(user, moment)
-        self.seen["forgotten, who was known" if found.rows["mrm_users"] else "forgotten, who was unknown"] += 1
-        if found.rows["mrm_users"]:
+        assert dict(forgotten.rows) == tenant.forget(user, moment)
+        self.seen["forgotten, who was known" if forgotten.rows["mrm_users"] else "forgotten, who was unknown"] += 1
+        if forgotten.rows["mrm_users"]:
             self.paths[tenant.name, user] = []
         for draft in back:
             self.record_one(where, self.new(tenant, draft._replace(user=user)))

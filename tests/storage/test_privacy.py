@@ -104,9 +104,9 @@ class TestTextNeverReachesTheDisk:
         client.personalize("ada")
         client.score("ada", [word("scored")], prompt=word("asked"))
         asked = set(canaries[-2:])
-        found = {canary for content in on_disk(connect.url) for canary in canaries if canary in content}
+        leaked = {canary for content in on_disk(connect.url) for canary in canaries if canary in content}
         # That all are found where texts are kept shows that this search sees what there is to see.
-        assert found == (set(canaries) - asked if kept else set())
+        assert leaked == (set(canaries) - asked if kept else set())
 
     @pytest.mark.parametrize("way", ["forget", "prune"])
     def test_what_was_deleted_is_in_no_file_of_sqlite(self, tmp_path: Path, embedded_bundle: Bundle, way: str) -> None:

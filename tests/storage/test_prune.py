@@ -75,7 +75,7 @@ class TestPrune:
             "mrm_user_weights": 1,
             "mrm_outbox": 1,
         }
-        assert store.feedback("ada", FEATURES).event_ids == [new.comparison.event_id]
+        assert store.feedback("ada", FEATURES).event_ids == [new.source.event_id]
         assert set(store.items([e.key for e in (*old.items, *gone.items)])) == {Item.of(None, "no").key}
         assert store.weights("bob", FINGERPRINT) == (0, None)
         assert went(store.prune(LINE)[1]) == {}
@@ -118,11 +118,11 @@ class TestPrune:
 
     def test_weights_that_have_not_seen_it_stay(self, store: Store) -> None:
         store.add([event("bob", created_at=OLD), event(created_at=NEW)])
-        given, _ = store.weights("ada", FINGERPRINT)
+        version, _ = store.weights("ada", FINGERPRINT)
         store.save_weights("ada", FINGERPRINT, weights(store))
         store.prune(LINE)
         now, stored = store.weights("ada", FINGERPRINT)
-        assert now == given
+        assert now == version
         assert stored is not None
 
     def test_items_that_others_judge_stay(self, store: Store) -> None:

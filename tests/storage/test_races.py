@@ -101,8 +101,8 @@ def test_an_item_that_another_user_judges_while_it_is_forgotten(store: Store, ri
     met = before(store, statement, rival, lambda: add_encoded(rival, late))
     assert store.forget("ada")["mrm_comparisons"] == 1
     assert accepted(met.result()) == [True]
-    found = store.items([late.chosen.key, late.rejected.key])
-    assert set(found) == {late.chosen.key, late.rejected.key}
+    items = store.items([late.chosen.key, late.rejected.key])
+    assert set(items) == {late.chosen.key, late.rejected.key}
 
 
 def test_weights_of_a_user_who_is_forgotten_meanwhile(store: Store, rival: Store) -> None:

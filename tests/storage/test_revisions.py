@@ -57,8 +57,8 @@ def rows(database: Database) -> dict[str, list[Row]]:
     """Every row of every table, but for the revision's own."""
     with database.transaction() as connection:
         names = set(sa.inspect(connection).get_table_names()) - {VERSION_TABLE}
-        found = {name: connection.exec_driver_sql(f"SELECT * FROM {name}").mappings().all() for name in names}
-    return {name: [dict(row) for row in each] for name, each in found.items()}
+        tables = {name: connection.exec_driver_sql(f"SELECT * FROM {name}").mappings().all() for name in names}
+    return {name: [dict(row) for row in each] for name, each in tables.items()}
 
 
 def shared(given: dict[str, list[Row]], other: dict[str, list[Row]]) -> dict[str, list[str]]:

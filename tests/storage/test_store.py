@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from mrm_sdk.errors import ConflictError, UserForgottenError
 from mrm_sdk.schemas.items import Item, Response
-from mrm_sdk.storage import Database, Event, Store
+from mrm_sdk.storage import ComparisonEvent, Database, Store
 from mrm_sdk.storage.tables import Base, OutboxRow, TombstoneRow
 from tests.storage.events import FEATURES, FINGERPRINT, accepted, add_encoded, event, reasons, weights
 
@@ -144,21 +144,23 @@ class TestItems:
             Item.of([{"role": "user", "content": "hi"}], ""),
             Item.of(None, Response(embedding=[1.0])),
         ]
-        comparison = event().comparison
-        store.add([Event(comparison, items[0], items[1]), Event(event().comparison, items[2], items[3])])
-        found = store.items([item.key for item in items] + [b"?" * 32])
-        assert set(found) == {item.key for item in items}
+        comparison = event().source
+        store.add(
+            [ComparisonEvent(comparison, items[0], items[1]), ComparisonEvent(event().source, items[2], items[3])]
+        )
+        stored = store.items([item.key for item in items] + [b"?" * 32])
+        assert set(stored) == {item.key for item in items}
         for item in items:
-            assert (found[item.key].prompt, found[item.key].text) == (item.prompt, item.text)
-            assert found[item.key].key == item.key
+            assert (stored[item.key].prompt, stored[item.key].text) == (item.prompt, item.text)
+            assert stored[item.key].key == item.key
 
     def test_base_rewards(self, store: Store) -> None:
         e = event()
         rewards = {e.chosen.key: np.array([0.1, 0.2, 0.3], np.float32)}
         store.add([e], features_hash=FEATURES, base_rewards=rewards)
-        found = store.base_rewards(FEATURES, [e.chosen.key, e.rejected.key, b"?" * 32])
-        assert list(found) == [e.chosen.key]
-        np.testing.assert_array_equal(found[e.chosen.key], rewards[e.chosen.key])
+        stored = store.base_rewards(FEATURES, [e.chosen.key, e.rejected.key, b"?" * 32])
+        assert list(stored) == [e.chosen.key]
+        np.testing.assert_array_equal(stored[e.chosen.key], rewards[e.chosen.key])
         assert store.base_rewards("e" * 64, [e.chosen.key]) == {}
 
     def test_features_added_later(self, store: Store) -> None:
@@ -280,7 +282,7 @@ class TestForget:
         store.add([old])
         store.forget("ada")
         unseen = event(event_id="e2", created_at=datetime.now(UTC) - LATER)
-        outcomes = store.add([old, unseen, event("bob", event_id="e3", created_at=unseen.comparison.created_at)])
+        outcomes = store.add([old, unseen, event("bob", event_id="e3", created_at=unseen.source.created_at)])
         assert (accepted(outcomes), reasons(outcomes)) == (
             [False, False, True],
             [UserForgottenError, UserForgottenError, None],
@@ -345,7 +347,7 @@ class TestTenants:
         store.forget("ada")
         assert rows(other) == before
         # The tombstone is not the other tenant's either.
-        assert accepted(other.add([event("ada", event_id="e2", created_at=e.comparison.created_at)])) == [True]
+        assert accepted(other.add([event("ada", event_id="e2", created_at=e.source.created_at)])) == [True]
 
 
 def test_a_bundle_is_remembered_once(store: Store) -> None:

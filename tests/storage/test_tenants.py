@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from mrm_sdk.schemas.feedback import Comparison, Rating
 from mrm_sdk.schemas.items import Item, Response
 from mrm_sdk.settings import Settings
-from mrm_sdk.storage import Database, Event, Store, StoredWeights, upgrade
+from mrm_sdk.storage import ComparisonEvent, Database, Store, StoredWeights, upgrade
 from mrm_sdk.storage.events import RatingEvent, event_of
 from mrm_sdk.storage.statements.backfill import Backfill
 from mrm_sdk.storage.tables import Base, OutboxRow
@@ -28,14 +28,14 @@ START = {"acme": 1_000, "globex": 40}  # feedback counters begin at random: here
 CHANGING = {"exported_at", "forgotten_at", "first_used_at"}
 
 
-def own(name: str, value: float) -> tuple[Event, RatingEvent, np.ndarray[Any, Any]]:
+def own(name: str, value: float) -> tuple[ComparisonEvent, RatingEvent, np.ndarray[Any, Any]]:
     """A comparison and a rating of one tenant: the ids are those of the other, the content is not."""
     vector = np.full(3, value, np.float32)
     item, common = Item.of(name, Response(text=f"{name}'s", embedding=[value])), Item.of(None, SHARED)
     user = {"user_id": "ada", "strength": value, "created_at": OLD}
     comparison = Comparison(event_id="e1", prompt=name, chosen="x", rejected=SHARED, **user)
     rating = Rating(event_id="r1", prompt=name, response=f"{name}'s", value=value, **user)
-    return Event(comparison, item, common), RatingEvent(rating, item), vector
+    return ComparisonEvent(comparison, item, common), RatingEvent(rating, item), vector
 
 
 OWN = {"acme": own("acme", 77.0), "globex": own("globex", 2.0)}
@@ -73,7 +73,9 @@ def add(store: Store) -> Any:
     """An id that acme has given away, a user that acme has forgotten, and a time that acme has pruned."""
     fresh = np.ones(3, np.float32)
     events = [
-        Event(Comparison(event_id=event_id, user_id=user, chosen="x", rejected="y", created_at=moment), *sides)
+        ComparisonEvent(
+            Comparison(event_id=event_id, user_id=user, chosen="x", rejected="y", created_at=moment), *sides
+        )
         for event_id, user, moment in (("e1", "ada", OLD), ("e2", "gone", OLD), ("e3", "ada", OLDEST))
         for sides in [(Item.of(None, "x"), Item.of(None, "y"))]
     ]

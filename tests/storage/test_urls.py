@@ -44,8 +44,8 @@ def test_no_part_of_a_raw_password_is_shown(signs: tuple[str, str]) -> None:
 )
 def test_what_parses(url: str, user: str | None, host: str | None, name: str) -> None:
     database = Database(url, Settings())
-    found = database.engine.url
-    assert (found.username, found.host, found.database) == (user, host, name)
+    parsed = database.engine.url
+    assert (parsed.username, parsed.host, parsed.database) == (user, host, name)
     database.close()
 
 

@@ -56,8 +56,8 @@ def in_original_coordinates(
     """Weights and covariances as :func:`adapt_white` has them."""
     root = root_of(learned.covariance)
     white = torch.linalg.solve(root, learned.mean)
-    given = Pairs(*(field.to(dtype) for field in (pairs.z @ root, pairs.strength, pairs.tie)))
-    offset, explained = (field.double() for field in adapt_white(given, white.to(dtype), **options))
+    white_pairs = Pairs(*(field.to(dtype) for field in (pairs.z @ root, pairs.strength, pairs.tie)))
+    offset, explained = (field.double() for field in adapt_white(white_pairs, white.to(dtype), **options))
     inner = torch.eye(R, dtype=torch.float64) - explained.mT @ explained
     return (white + offset) @ root.T, root @ inner @ root.T
 
@@ -97,13 +97,13 @@ def test_users_who_never_err_are_adapted_to_like_in_serving(strength: float, sca
     taste = torch.ones(R, dtype=torch.float64)
     z = pairs.z * torch.where(pairs.z @ taste < 0, -1.0, 1.0).unsqueeze(-1)
     pairs = Pairs(z, (pairs.strength > 0) * strength, torch.zeros_like(pairs.tie))
-    found, covariance = in_original_coordinates(learned, pairs)
-    assert bool(torch.isfinite(found).all())
+    mean, covariance = in_original_coordinates(learned, pairs)
+    assert bool(torch.isfinite(mean).all())
     assert bool(torch.isfinite(covariance).all())
     # Enough steps of at most 4 nats reach the minimum even here.
-    found, _ = in_original_coordinates(learned, pairs, dtype=torch.float64, steps=100)
+    mean, _ = in_original_coordinates(learned, pairs, dtype=torch.float64, steps=100)
     best = newton_serving(pairs, prior_of(learned), max_steps=200, tolerance=1e-10)
-    values = [objective(weights, pairs, prior_of(learned)) for weights in (found, best)]
+    values = [objective(weights, pairs, prior_of(learned)) for weights in (mean, best)]
     torch.testing.assert_close(values[0], values[1], rtol=1e-4, atol=1e-6)
 
 
@@ -129,7 +129,7 @@ def learn(
     config = TrainingConfig().with_settings(**settings)
     start = start or initial_distribution(features)
     return learn_distribution(
-        users, features, config, start=start, iterations=range(steps), progress=lambda step, so_far: None
+        users, features, config, start=start, iterations=range(steps), after_step=lambda step, so_far: None
     )
 
 
@@ -192,7 +192,7 @@ def test_users_are_drawn_by_seed_and_step() -> None:
     learned = initial_distribution(features)
     for steps in (range(1), range(1, 3)):
         learned = learn_distribution(
-            users, features, config, start=learned, iterations=steps, progress=lambda *step: seen.append(step)
+            users, features, config, start=learned, iterations=steps, after_step=lambda *step: seen.append(step)
         )
     assert torch.equal(learned.covariance, some.covariance)
     assert [step for step, _ in seen] == [0, 1, 2]

@@ -37,17 +37,17 @@ def around(mean: float, seed: int, users: int = 100) -> np.ndarray:
 def test_the_fewest_base_rewards_as_good_as_the_best_are_chosen() -> None:
     base = around(0.7, 0)
     # One standard error of the differences is 0.01.
-    found = {(4, 1.0): base, (8, 1.0): base + around(0.045, 1), (16, 1.0): base + around(0.05, 2)}
-    assert choose([trials(100, found, {(8, 1.0): 0.6, (16, 1.0): 0.5})]).base_functions == 8
-    found[8, 1.0] = base + around(0.02, 1)
-    choice = choose([trials(100, found, {})])
+    accuracy = {(4, 1.0): base, (8, 1.0): base + around(0.045, 1), (16, 1.0): base + around(0.05, 2)}
+    assert choose([trials(100, accuracy, {(8, 1.0): 0.6, (16, 1.0): 0.5})]).base_functions == 8
+    accuracy[8, 1.0] = base + around(0.02, 1)
+    choice = choose([trials(100, accuracy, {})])
     assert choice.base_functions == 16
     assert choice.gain == pytest.approx(0.25, abs=1e-6)
 
 
 def test_among_strengths_as_accurate_the_loss_decides() -> None:
-    found = {(8, strength): around(0.7, 0) for strength in (0.5, 1.0, 4.0)}
-    assert choose([trials(100, found, {(8, 4.0): 0.4, (8, 0.5): 0.6, (8, 16.0): 0.1})]).strength == 4.0
+    accuracy = {(8, strength): around(0.7, 0) for strength in (0.5, 1.0, 4.0)}
+    assert choose([trials(100, accuracy, {(8, 4.0): 0.4, (8, 0.5): 0.6, (8, 16.0): 0.1})]).strength == 4.0
 
 
 def test_where_adapting_hurts_unjudged_is_adapted() -> None:
@@ -70,11 +70,11 @@ def test_the_curve_is_complete_and_folds_count_by_their_users() -> None:
 
 
 def test_users_without_a_decided_comparison_have_no_say() -> None:
-    found = {(8, 1.0): np.where(np.arange(100) < 50, np.nan, 0.8)}
-    found |= {key: np.where(np.arange(100) < 50, np.nan, 0.5) for key in trials(1, {}, {}) if key != (8, 1.0)}
-    choice = choose([trials(100, found, {})])
+    accuracy = {(8, 1.0): np.where(np.arange(100) < 50, np.nan, 0.8)}
+    accuracy |= {key: np.where(np.arange(100) < 50, np.nan, 0.5) for key in trials(1, {}, {}) if key != (8, 1.0)}
+    choice = choose([trials(100, accuracy, {})])
     assert (choice.base_functions, choice.strength) == (8, 1.0)
-    unjudged = dict.fromkeys(found, np.full(100, np.nan))
+    unjudged = dict.fromkeys(accuracy, np.full(100, np.nan))
     assert np.isfinite(choose([trials(100, unjudged, {})]).gain)
 
 

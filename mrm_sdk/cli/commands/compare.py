@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from mrm_sdk.cli.options import Dataset, Encoder, Format, numbers
+from mrm_sdk.cli.options import DatasetArgument, EncoderOption, FormatOption, numbers
 from mrm_sdk.cli.output import echo
 from mrm_sdk.cli.progress import progress
 from mrm_sdk.cli.reading import read_for_learning
@@ -16,26 +16,34 @@ from mrm_sdk.errors import ConfigurationError, OutputError
 
 
 def compare(
-    dataset: Dataset,
+    dataset: DatasetArgument,
     unseen: Annotated[
         Path | None, typer.Option(help="Judge these users, by fits to all of the others.", show_default=False)
     ] = None,
     folds: Annotated[
         int | None, typer.Option(help="Over users, without --unseen: 5 if not given.", show_default=False)
     ] = None,
-    seeds: Annotated[str, typer.Option(help="A run each, of splits and fits.")] = "0,1,2",
-    methods: Annotated[str, typer.Option(help="Which.")] = "population,per-user,lore,in-context,paper,newton",
-    shots: Annotated[str, typer.Option(help="Numbers of comparisons to adapt to.")] = "0,2,5,10,20,40,60",
-    encoder: Encoder = "minilm",
+    seeds: Annotated[
+        str | None, typer.Option(help="A run each, of splits and fits: 0,1,2 if not given.", show_default=False)
+    ] = None,
+    methods: Annotated[
+        str | None,
+        typer.Option(help="population,per-user,lore,in-context,paper,newton; all if not given.", show_default=False),
+    ] = None,
+    shots: Annotated[
+        str | None, typer.Option(help="Numbers of comparisons to adapt to: 0,2,5,10,20,40,60.", show_default=False)
+    ] = None,
+    encoder: EncoderOption = "minilm",
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write everything here, as JSON.")] = None,
     report_file: Annotated[Path | None, typer.Option("--report", help="Also write one HTML page here.")] = None,
-    data_format: Format = "auto",
+    data_format: FormatOption = "auto",
 ) -> None:
     """Compares methods on the same users; no fit has seen the users that it is judged on."""
     from mrm_sdk.evaluation.methods import METHODS
 
-    chosen_seeds, chosen_shots = numbers(seeds, "--seeds"), numbers(shots, "--shots")
-    chosen_methods = {name: METHODS[name] for name in _names(methods, list(METHODS))}
+    chosen_seeds = None if seeds is None else numbers(seeds, "--seeds")
+    chosen_shots = None if shots is None else numbers(shots, "--shots")
+    chosen_methods = METHODS if methods is None else {name: METHODS[name] for name in _names(methods, list(METHODS))}
     # Fits take minutes: what would fail after them is tried before.
     for path in (json_file, report_file):
         if path is not None and (path.is_dir() or (path.parent.exists() and not path.parent.is_dir())):
@@ -50,7 +58,9 @@ def compare(
         data = read_for_learning(dataset, data_format)
         judged = None if unseen is None else read_for_learning(unseen, data_format)
         report("reading", 1, 1)
+        from mrm_sdk.evaluation.comparison import SEEDS
         from mrm_sdk.evaluation.comparison import compare as run
+        from mrm_sdk.evaluation.protocol import SHOTS
         from mrm_sdk.evaluation.reports.comparison import comparison_page, comparison_table
         from mrm_sdk.evaluation.reports.page import write_text
 
@@ -59,8 +69,8 @@ def compare(
             chosen_methods,
             unseen=judged,
             folds=folds,
-            seeds=chosen_seeds,
-            shots=chosen_shots,
+            seeds=SEEDS if chosen_seeds is None else chosen_seeds,
+            shots=SHOTS if chosen_shots is None else chosen_shots,
             encoder=encoder,
             progress=report,
         )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from mrm_sdk.cli.options import Database
+from mrm_sdk.cli.options import DatabaseOption
 from mrm_sdk.cli.output import echo
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ app = typer.Typer(help="The database's tables: bring them up to date, or see whe
 
 
 @app.command()
-def upgrade(database: Database) -> None:
+def upgrade(database: DatabaseOption) -> None:
     """Brings the tables up to date."""
     from mrm_sdk.storage import upgrade as run
 
@@ -25,7 +25,7 @@ def upgrade(database: Database) -> None:
 
 
 @app.command()
-def current(database: Database) -> None:
+def current(database: DatabaseOption) -> None:
     """Prints the revision of the tables."""
     from mrm_sdk.storage import current as run
 
@@ -33,7 +33,7 @@ def current(database: Database) -> None:
 
 
 @app.command()
-def check(database: Database) -> None:
+def check(database: DatabaseOption) -> None:
     """Compares the tables with what this version expects; exit code 1 if they differ."""
     from mrm_sdk.storage import check as run
 

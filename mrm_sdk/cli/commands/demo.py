@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mrm_sdk.cli.options import Seed
+from mrm_sdk.cli.options import SeedOption
 from mrm_sdk.cli.progress import progress
 from mrm_sdk.errors import OutputError
 
@@ -32,7 +32,7 @@ _DATABASE = "demo.db"
 
 def demo(
     out: Annotated[Path, typer.Option(help="Where the bundle, the database and the picture go.")] = Path("mrm-demo"),
-    seed: Seed = 0,
+    seed: SeedOption = 0,
 ) -> None:
     """Trains a bundle on synthetic people, then plays a host application that personalizes. Takes under a minute."""
     from rich.console import Console
@@ -42,7 +42,7 @@ def demo(
     from mrm_sdk.evaluation.protocol import evaluate
     from mrm_sdk.evaluation.reports.evaluation import save_evaluation
     from mrm_sdk.simulation.corpus import load_corpus
-    from mrm_sdk.simulation.users import draw_users, judge
+    from mrm_sdk.simulation.users import draw_users, simulate_judgements
 
     began = time.perf_counter()
     _prepare(out)
@@ -53,7 +53,7 @@ def demo(
     _train(console, questions, out / "bundle", seed)
 
     newcomers = draw_users(NEW_USERS, seed=seed + 1, prefix="new")
-    judged = judge(
+    judged = simulate_judgements(
         newcomers, questions, support=feedback, query=held_out, support_pairs=max(SHOTS), query_pairs=40,
         seed=seed + 1, noisy_query=False,
     )  # fmt: skip
@@ -72,7 +72,7 @@ def demo(
 
 
 def _train(console: Console, questions: Sequence[Question], out: Path, seed: int) -> None:
-    from mrm_sdk.simulation.users import draw_users, judge
+    from mrm_sdk.simulation.users import draw_users, simulate_judgements
     from mrm_sdk.training.config import TrainingConfig
     from mrm_sdk.training.pipeline import train_bundle
 
@@ -80,7 +80,7 @@ def _train(console: Console, questions: Sequence[Question], out: Path, seed: int
     with progress() as report:
         trained_on = range(TRAINED_PROMPTS)
         people = draw_users(TRAINED_USERS, seed=seed, prefix="trained")
-        data = judge(
+        data = simulate_judgements(
             people, questions, support=trained_on, query=trained_on, support_pairs=30, query_pairs=30, seed=seed
         )
         texts = TRAINED_PROMPTS * 4

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import typer
 from pydantic import SecretStr
 
-from mrm_sdk.cli.options import AsJson
+from mrm_sdk.cli.options import JsonOption
 from mrm_sdk.cli.output import echo, echo_json
 from mrm_sdk.errors import ConfigurationError, MrmError
 from mrm_sdk.runtime.accelerators import Survey, survey
@@ -48,7 +48,7 @@ class Finding:
     Args:
         name: of the check.
         ok: whether it passed.
-        detail: what was machine.
+        detail: what was found.
         fix: what to do about it; for a check that passed, how to do better.
     """
 
@@ -73,7 +73,7 @@ def doctor(
         str | None, typer.Option(envvar="MRM_DATABASE", help="Also check this database.", show_default=False)
     ] = None,
     bundle: Annotated[Path | None, typer.Option(help="Also check and time this bundle.", show_default=False)] = None,
-    as_json: AsJson = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Checks the installation and says how to fix what is wrong; exit code 1 if something is."""
     findings = examine(database, bundle)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from mrm_sdk.cli.options import AsJson
+from mrm_sdk.cli.options import JsonOption
 from mrm_sdk.cli.output import echo
 from mrm_sdk.cli.progress import progress
 
@@ -33,7 +33,7 @@ def export(
         bool | None, typer.Option(help="Scale vectors to length 1, or not.", show_default=False)
     ] = None,
     licence: Annotated[str | None, typer.Option(help="Of the model; by default its card's.")] = None,
-    as_json: AsJson = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Makes a model an encoder that bundles can carry: one graph, verified against the model."""
     from mrm_sdk.encoders.export.pipeline import export_encoder

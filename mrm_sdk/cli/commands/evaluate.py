@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from mrm_sdk.cli.options import Dataset, Feedback, Format, numbers
+from mrm_sdk.cli.options import DatasetArgument, FeedbackOption, FormatOption, numbers
 from mrm_sdk.cli.output import echo
 from mrm_sdk.cli.progress import progress
 from mrm_sdk.cli.reading import read_for_learning
@@ -19,14 +19,14 @@ from mrm_sdk.errors import ConfigurationError, OutputError
 
 def evaluate(
     bundle: Annotated[Path, typer.Argument(help="The bundle's folder.", show_default=False)],
-    dataset: Dataset,
+    dataset: DatasetArgument,
     shots: Annotated[
         str | None, typer.Option(help="Numbers of comparisons to adapt to: 0,2,5,10,20,40,60.", show_default=False)
     ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the report here, as JSON.")] = None,
     picture: Annotated[Path | None, typer.Option(help="Also write accuracy.svg and accuracy.html here.")] = None,
-    data_format: Format = "auto",
-    feedback: Feedback = "comparisons",
+    data_format: FormatOption = "auto",
+    feedback: FeedbackOption = "comparisons",
 ) -> None:
     """Judges a bundle on users who took no part in training: before, after, and with another user's weights."""
     from mrm_sdk.bundle import Bundle

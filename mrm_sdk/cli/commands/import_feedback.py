@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mrm_sdk.cli.options import AsJson, Database, Dataset, Format
+from mrm_sdk.cli.options import DatabaseOption, DatasetArgument, FormatOption, JsonOption
 from mrm_sdk.cli.output import echo, say
 from mrm_sdk.cli.progress import progress
 from mrm_sdk.cli.reading import read_all
@@ -24,14 +24,14 @@ _EVENTS_PER_REPORT = 500
 
 
 def import_feedback(
-    dataset: Dataset,
-    database: Database,
+    dataset: DatasetArgument,
+    database: DatabaseOption,
     tenant: Annotated[str, typer.Option(help="Whose rows they become.")] = "default",
     bundle: Annotated[
         Path | None, typer.Option(help="Compute features now, under this bundle, instead of on first use.")
     ] = None,
-    data_format: Format = "auto",
-    as_json: AsJson = False,
+    data_format: FormatOption = "auto",
+    as_json: JsonOption = False,
 ) -> None:
     """Records a data set's comparisons in a database; doing it twice adds nothing."""
     recorded = _record(dataset, database, tenant, bundle, data_format)

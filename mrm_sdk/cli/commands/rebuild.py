@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mrm_sdk.cli.options import AsJson, Database
+from mrm_sdk.cli.options import DatabaseOption, JsonOption
 from mrm_sdk.cli.output import echo
 from mrm_sdk.cli.progress import progress
 from mrm_sdk.errors import ConfigurationError, NotFoundError
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 def rebuild(
-    database: Database,
+    database: DatabaseOption,
     bundle: Annotated[Path, typer.Option(help="The bundle to switch to.", show_default=False)],
     tenant: Annotated[str, typer.Option(help="Whose feedback.")] = "default",
-    as_json: AsJson = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Gives stored feedback the features of another bundle and adapts all users; resumes if it was interrupted."""
     rebuilt = _rebuild(database, bundle, tenant)

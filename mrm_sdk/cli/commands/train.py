@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mrm_sdk.cli.options import AsJson, Dataset, Encoder, Feedback, Format, Seed, age
+from mrm_sdk.cli.options import (
+    DatasetArgument,
+    EncoderOption,
+    FeedbackOption,
+    FormatOption,
+    JsonOption,
+    SeedOption,
+    age,
+)
 from mrm_sdk.cli.output import echo
 from mrm_sdk.cli.progress import progress
 from mrm_sdk.cli.reading import read_for_learning
@@ -17,10 +25,10 @@ if TYPE_CHECKING:
 
 
 def train(
-    dataset: Dataset,
+    dataset: DatasetArgument,
     out: Annotated[Path, typer.Option(help="The bundle's folder; an older bundle there is replaced.")],
     preset: Annotated[str, typer.Option(help="newton, or paper: the published method.")] = "newton",
-    encoder: Encoder = "minilm",
+    encoder: EncoderOption = "minilm",
     handcrafted: Annotated[
         bool, typer.Option("--handcrafted", help="Put features counted in the text beside the embedding.")
     ] = False,
@@ -28,15 +36,15 @@ def train(
     half_life: Annotated[
         str | None, typer.Option(help="Age at which a judgement counts half: 90d, 12h.", show_default=False)
     ] = None,
-    seed: Seed = 0,
+    seed: SeedOption = 0,
     name: Annotated[str | None, typer.Option(help="Of the bundle; its folder's by default.")] = None,
     licence: Annotated[str, typer.Option(help="Of the training data, for the manifest.")] = "not stated",
-    data_format: Format = "auto",
-    feedback: Feedback = "comparisons",
+    data_format: FormatOption = "auto",
+    feedback: FeedbackOption = "comparisons",
     checkpoint: Annotated[
         Path | None, typer.Option(help="Keep the state here, and resume from it.", show_default=False)
     ] = None,
-    as_json: AsJson = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Meta-trains on a data set and writes a verified bundle."""
     from mrm_sdk.training.config import TrainingConfig

@@ -62,7 +62,7 @@ def reader(question: str | None = None) -> Reader:
 
 def _wanted(named: str, asked: Iterable[str]) -> str:
     return (
-        f"{named} with '<question>.responses' and '….responses.users' is wanted; there are: "
+        f"expected {named} with '<question>.responses' and '….responses.users'; there are: "
         f"{', '.join(asked) or 'none'}. Name one as --format argilla:QUESTION."
     )
 
@@ -75,7 +75,7 @@ def _judged(record: Row, value: Any, user_id: Any) -> Outcome:
         if len(answers) != 1:
             return f"a number rates one answer, and the record has {len(answers)} of {', '.join(_ANSWERS)}"
         if prompt is None and (others := _content(record) - {answers[0]}):
-            return f"which of the fields is the prompt is not told: {', '.join(sorted(others)[:5])}; call it prompt"
+            return f"the record does not say which field is the prompt: {', '.join(sorted(others)[:5])}; call it prompt"
         return [{**common, "response": record[answers[0]], "rating": float(value)}]
     common |= {"group": str(record["id"])} if "id" in record else {}
     columns = {_alike(key): key for key, text in record.items() if isinstance(text, str)}
@@ -93,7 +93,7 @@ def _judged(record: Row, value: Any, user_id: Any) -> Outcome:
         key: record[column] for key, column in columns.items() if re.fullmatch(rf"{re.escape(stem)}_?[0-9a-z]", key)
     }
     if name in _TIES:
-        return "a tie, and which answers it is about is not told"
+        return "a tie, and the record does not say which answers it is about"
     if name not in sides or len(sides) < 2:
         return "the label does not name one of several answers of the record"
     rows = [{**common, "chosen": sides[name], "rejected": text} for text in sides.values() if text != sides[name]]

@@ -46,7 +46,8 @@ def _judged(data: Row, result: Row, user: Any, task: Any) -> Outcome:
         named = _numbered([name for name, value in data.items() if name != key and isinstance(value, str)])
     if len(named) != 2:
         raise InvalidInputError(
-            f"which two texts were compared is not told: name the Text tags as the data's keys ({', '.join(data)})"
+            "the record does not say which two texts were compared: "
+            f"name the Text tags as the data's keys ({', '.join(data)})"
         )
     selected = need(need(result, "value", dict), "selected")
     if selected not in ("left", "right"):

@@ -1,4 +1,4 @@
-"""Where the real all-MiniLM-L6-v2 lies, whose weights come with the package registry."""
+"""Finds all-MiniLM-L6-v2, whose weights are a package of the registry."""
 
 from __future__ import annotations
 

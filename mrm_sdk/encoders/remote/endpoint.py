@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pydantic import SecretStr
 
 from mrm_sdk.encoders.remote.limits import Limits
-from mrm_sdk.encoders.remote.protocols import Input, Protocol
+from mrm_sdk.encoders.remote.protocols import Input, ServerProtocol
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Endpoint:
         limits: of requests.
     """
 
-    protocol: Protocol
+    protocol: ServerProtocol
     url: SecretStr
     host: str
     key: SecretStr | None

@@ -19,7 +19,7 @@ from mrm_sdk.errors import EncoderError
 Input = str | list[dict[str, Any]]
 
 
-class Protocol(NamedTuple):
+class ServerProtocol(NamedTuple):
     """One kind of server.
 
     Args:
@@ -59,10 +59,10 @@ def _by_index(answer: Any, field: str) -> list[Any]:
 
 
 PROTOCOLS: Final = {
-    "openai": Protocol("/v1/embeddings", _openai, lambda answer: _by_index(answer, "embedding")),
-    "vllm": Protocol("/pooling", _vllm, lambda answer: _by_index(answer, "data")),
-    "tei": Protocol("/embed", _tei, list),
-    "sglang": Protocol(
+    "openai": ServerProtocol("/v1/embeddings", _openai, lambda answer: _by_index(answer, "embedding")),
+    "vllm": ServerProtocol("/pooling", _vllm, lambda answer: _by_index(answer, "data")),
+    "tei": ServerProtocol("/embed", _tei, list),
+    "sglang": ServerProtocol(
         "/encode",
         _sglang,
         lambda answer: [row["embedding"] for row in (answer if isinstance(answer, list) else [answer])],
@@ -71,7 +71,7 @@ PROTOCOLS: Final = {
 
 
 def parse_answer(
-    protocol: Protocol, answer: bytes, count: int, dimension: int | None, host: str
+    protocol: ServerProtocol, answer: bytes, count: int, dimension: int | None, host: str
 ) -> NDArray[np.float32]:
     """Returns the vectors [count, D] of an answer.
 

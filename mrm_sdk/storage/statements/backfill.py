@@ -28,10 +28,10 @@ _LIMIT: Any = sa.bindparam("limit")
 
 
 def _has_rewards(item_key: Any) -> Any:
-    return sa.exists().where(_B.tenant == _TENANT, _B.item_key == item_key, _B.features == _FEATURES)
+    return sa.exists().where(_B.tenant == _TENANT, _B.item_key == item_key, _B.features_hash == _FEATURES)
 
 
-_HAS_Z = sa.exists().where(_Z.tenant == _TENANT, _Z.event_id == _C.event_id, _Z.features == _FEATURES)
+_HAS_Z = sa.exists().where(_Z.tenant == _TENANT, _Z.event_id == _C.event_id, _Z.features_hash == _FEATURES)
 _ITEMS = (
     sa.select(_I.item_key, _I.prompt, _I.response, _I.embedding)
     .where(_I.tenant == _TENANT, ~_has_rewards(_I.item_key), _I.item_key > _AFTER)

@@ -13,6 +13,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from mrm_sdk.storage.tables import Base
 
+DIALECTS = ("sqlite", "postgresql")
+
 
 def insert_into(dialect: str, table: type[Base]) -> Any:
     """An INSERT with ON CONFLICT: the databases agree on the syntax, but SQLAlchemy has one class for each."""

@@ -12,8 +12,8 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from mrm_sdk.schemas.items import Item
-from mrm_sdk.storage.events import AnyEvent, Event, RankingEvent, RatingEvent, StoredWeights
-from mrm_sdk.storage.statements.bulk import insert_into, insert_rows, time_converter
+from mrm_sdk.storage.events import AnyEvent, ComparisonEvent, RankingEvent, RatingEvent, StoredWeights
+from mrm_sdk.storage.statements.bulk import DIALECTS, insert_into, insert_rows, time_converter
 from mrm_sdk.storage.tables import (
     ComparisonFeaturesRow,
     ComparisonRow,
@@ -24,19 +24,18 @@ from mrm_sdk.storage.tables import (
     UserWeightsRow,
 )
 
-_DIALECTS = ("sqlite", "postgresql")
 _COUNT_UP = {
     dialect: insert_into(dialect, UserRow).on_conflict_do_update(
-        index_elements=["tenant", "user_id"], set_={"feedback": UserRow.feedback + 1}
+        index_elements=["tenant", "user_id"], set_={"feedback": UserRow.feedback_version + 1}
     )
-    for dialect in _DIALECTS
+    for dialect in DIALECTS
 }
 
 
-_ITEMS = {dialect: insert_into(dialect, ItemRow).on_conflict_do_nothing() for dialect in _DIALECTS}
-_ITEM_FEATURES = {dialect: insert_into(dialect, ItemFeaturesRow).on_conflict_do_nothing() for dialect in _DIALECTS}
+_ITEMS = {dialect: insert_into(dialect, ItemRow).on_conflict_do_nothing() for dialect in DIALECTS}
+_ITEM_FEATURES = {dialect: insert_into(dialect, ItemFeaturesRow).on_conflict_do_nothing() for dialect in DIALECTS}
 _COMPARISON_FEATURES = {
-    dialect: insert_into(dialect, ComparisonFeaturesRow).on_conflict_do_nothing() for dialect in _DIALECTS
+    dialect: insert_into(dialect, ComparisonFeaturesRow).on_conflict_do_nothing() for dialect in DIALECTS
 }
 _COMPARISONS, _RATINGS = sa.insert(ComparisonRow), sa.insert(RatingRow)
 
@@ -50,7 +49,7 @@ _VALUES: dict[str, Any] = {
     for name in ("weights", "covariance", "comparisons", "feedback", "revision")
 }
 _CURRENT = sa.exists().where(
-    _U.tenant == _KEY["tenant"], _U.user_id == _KEY["user_id"], _U.feedback == _VALUES["feedback"]
+    _U.tenant == _KEY["tenant"], _U.user_id == _KEY["user_id"], _U.feedback_version == _VALUES["feedback"]
 )
 # RETURNING tells whether a row was written; row counts mean different things to different drivers.
 _FIRST_WEIGHTS = {
@@ -58,7 +57,7 @@ _FIRST_WEIGHTS = {
     .from_select([*_KEY, *_VALUES], sa.select(*_KEY.values(), *_VALUES.values()).where(_CURRENT))
     .on_conflict_do_nothing()
     .returning(_W.revision)
-    for dialect in _DIALECTS
+    for dialect in DIALECTS
 }
 _NEXT_WEIGHTS = (
     sa.update(_W)
@@ -163,10 +162,10 @@ def to_bytes(array: NDArray[Any] | None) -> bytes | None:
     return None if array is None else array.tobytes()
 
 
-def _comparisons(event: AnyEvent) -> Sequence[Event]:
+def _comparisons(event: AnyEvent) -> Sequence[ComparisonEvent]:
     if isinstance(event, RankingEvent):
         return event.parts
-    return [event] if isinstance(event, Event) else []
+    return [event] if isinstance(event, ComparisonEvent) else []
 
 
 def _item_row(tenant: str, key: bytes, item: Item, store_text: bool) -> tuple[Any, ...]:
@@ -175,8 +174,8 @@ def _item_row(tenant: str, key: bytes, item: Item, store_text: bool) -> tuple[An
     return tenant, key, item.prompt, item.text, to_bytes(item.embedding)
 
 
-def _comparison_row(tenant: str, event: Event, to_driver: Callable[[datetime], Any]) -> tuple[Any, ...]:
-    c = event.comparison
+def _comparison_row(tenant: str, event: ComparisonEvent, to_driver: Callable[[datetime], Any]) -> tuple[Any, ...]:
+    c = event.source
     sides = event.chosen.key, event.rejected.key
     return tenant, c.event_id, c.user_id, *sides, c.tie, c.strength, to_driver(c.created_at), event.content
 

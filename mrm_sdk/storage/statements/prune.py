@@ -66,7 +66,7 @@ _DELETE = {table: [(row, _of_events(row)) for row in (*rows, table)] for table, 
 _NEXT_VERSION = (
     sa.update(UserRow)
     .where(UserRow.tenant == _TENANT, UserRow.user_id.in_(_USERS))
-    .values(feedback=UserRow.feedback + 1)
+    .values(feedback_version=UserRow.feedback_version + 1)
 )
 _WEIGHTS = sa.delete(UserWeightsRow).where(UserWeightsRow.tenant == _TENANT, UserWeightsRow.user_id.in_(_USERS))
 _USERS_WITHOUT_FEEDBACK = sa.delete(UserRow).where(

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from mrm_sdk.storage.events import StoredRating, StoredWeights, UserFeedback
-from mrm_sdk.storage.statements.bulk import is_listed, list_parameter
+from mrm_sdk.storage.statements.bulk import DIALECTS, is_listed, list_parameter
 from mrm_sdk.storage.tables import (
     ComparisonFeaturesRow,
     ComparisonRow,
@@ -31,15 +31,17 @@ _USER: Any = sa.bindparam("user_id")
 _OF: Any = sa.bindparam("of")
 
 WEIGHTS = (
-    sa.select(_U.feedback, _W.weights, _W.covariance, _W.comparisons, _W.feedback.label("adapted_to"), _W.revision)
+    sa.select(_U.feedback_version, _W.weights, _W.covariance, _W.comparisons, _W.feedback_version, _W.revision)
     .join_from(_U, _W, (_W.tenant == _U.tenant) & (_W.user_id == _U.user_id) & (_W.fingerprint == _OF), isouter=True)
     .where(_U.tenant == _TENANT, _U.user_id == _USER)
 )
-FEEDBACK_VERSION = sa.select(_U.feedback).where(_U.tenant == _TENANT, _U.user_id == _USER)
+FEEDBACK_VERSION = sa.select(_U.feedback_version).where(_U.tenant == _TENANT, _U.user_id == _USER)
 _Z = ComparisonFeaturesRow
 COMPARISONS = (
     sa.select(_C.event_id, _C.chosen, _C.rejected, _C.strength, _C.tie, _Z.z)
-    .join_from(_C, _Z, (_Z.tenant == _C.tenant) & (_Z.event_id == _C.event_id) & (_Z.features == _OF), isouter=True)
+    .join_from(
+        _C, _Z, (_Z.tenant == _C.tenant) & (_Z.event_id == _C.event_id) & (_Z.features_hash == _OF), isouter=True
+    )
     .where(_C.tenant == _TENANT, _C.user_id == _USER)
 )
 # Reading a time takes as long as reading the rest of a row; only a half-life needs it.
@@ -47,21 +49,22 @@ DATED_COMPARISONS = COMPARISONS.add_columns(_C.created_at)
 _I = ItemFeaturesRow
 RATINGS = (
     sa.select(_R.event_id, _R.item_key, _R.prompt_key, _R.value, _R.strength, _R.created_at, _I.base_rewards)
-    .join_from(_R, _I, (_I.tenant == _R.tenant) & (_I.item_key == _R.item_key) & (_I.features == _OF), isouter=True)
+    .join_from(
+        _R, _I, (_I.tenant == _R.tenant) & (_I.item_key == _R.item_key) & (_I.features_hash == _OF), isouter=True
+    )
     .where(_R.tenant == _TENANT, _R.user_id == _USER)
 )
-_DIALECTS = ("sqlite", "postgresql")
 _CONTENTS = {
     dialect: [
         sa.select(table.event_id, table.content).where(table.tenant == _TENANT, is_listed(dialect, table.event_id))
         for table in (ComparisonRow, RatingRow)
     ]
-    for dialect in _DIALECTS
+    for dialect in DIALECTS
 }
 _T = TombstoneRow
 _TOMBSTONES = {
     dialect: sa.select(_T.user_id, _T.forgotten_at).where(_T.tenant == _TENANT, is_listed(dialect, _T.user_id))
-    for dialect in _DIALECTS
+    for dialect in DIALECTS
 }
 
 
@@ -69,13 +72,13 @@ def stored_weights(row: Any) -> tuple[int, StoredWeights | None]:
     """The feedback version (0: unknown user) and the stored weights, from the row of ``WEIGHTS``, if there is one."""
     if row is None:
         return 0, None
-    if row.weights is None:
-        return row.feedback, None
-    weights = np.frombuffer(row.weights, np.float64)
-    covariance = None
-    if row.covariance is not None:
-        covariance = np.frombuffer(row.covariance, np.float64).reshape(len(weights), len(weights))
-    return row.feedback, StoredWeights(weights, covariance, row.comparisons, row.adapted_to, row.revision)
+    version, weights, covariance, comparisons, adapted_to, revision = row
+    if weights is None:
+        return version, None
+    weights = np.frombuffer(weights, np.float64)
+    if covariance is not None:
+        covariance = np.frombuffer(covariance, np.float64).reshape(len(weights), len(weights))
+    return version, StoredWeights(weights, covariance, comparisons, adapted_to, revision)
 
 
 def user_feedback(

@@ -82,9 +82,9 @@ FORMS: dict[str, tuple[Callable[[str], Any], str]] = {
 def test_a_prompt_is_what_it_says(form: str, tmp_path: Path) -> None:
     shape, expected = FORMS[form]
     for question in ("Name a river", "Add 2 and 2"):
-        found = prompt_of(shape(question))
-        assert found is not None
-        assert prompt_text(found) == expected.format(q=question)  # type: ignore[arg-type]
+        prompt = prompt_of(shape(question))
+        assert prompt is not None
+        assert prompt_text(prompt) == expected.format(q=question)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def test_argilla_labels_and_rankings(tmp_path: Path) -> None:
     data = read_dataset(path)
     assert said(data) == [("u", "p", "a", "b"), ("v", "p", "b", "a"), ("u", "p", "b", "a")]
     assert counted(data) == (10, 3, {
-        "a tie, and which answers it is about is not told": 1,
+        "a tie, and the record does not say which answers it is about": 1,
         "no response": 1,
         "the response is not submitted: draft": 1,
         "the response is not submitted: discarded": 1,
@@ -57,7 +57,9 @@ def test_argilla_numbers_rate_the_only_answer(tmp_path: Path) -> None:
     assert rated(data) == [("u", "p", "text", 4.0), ("v", "p", "text", 2.0)]
     assert counted(data)[:2] == (3, 2)
     several = write_lines(tmp_path / "b.jsonl", [rows[0] | record("better", ["response_1"], ["u"])])
-    with pytest.raises(DatasetError, match=r"line 1: one question .* there are: stars, better. Name one as --format"):
+    with pytest.raises(
+        DatasetError, match=r"line 1: expected one question .* there are: stars, better. Name one as --format"
+    ):
         read_dataset(several)
     assert said(read_dataset(several, format="argilla:better")) == [("u", "p", "a", "b")]
     with pytest.raises(DatasetError, match="a question 'none' "):
@@ -95,7 +97,7 @@ def test_label_studio(tmp_path: Path) -> None:
         "the annotation holds no pairwise result": 1, "both texts are the same": 1,
     })  # fmt: skip
     unclear = write_lines(tmp_path / "b.jsonl", [task(1, pairwise("left", to_name="l,r"), a="1", b="2", c="3")])
-    with pytest.raises(DatasetError, match=r"line 1: which two texts were compared .*\(a, b, c\)"):
+    with pytest.raises(DatasetError, match=r"line 1: the record does not say which two texts .*\(a, b, c\)"):
         read_dataset(unclear)
 
 

@@ -243,7 +243,7 @@ def test_what_is_recognised_and_what_is_not(tmp_path: Path) -> None:
         read_dataset(tmp_path / "own.jsonl", format="prism:x")
     with pytest.raises(DatasetError, match="holds no table 'conversations'"):
         read_dataset(tmp_path, format="prism")
-    with pytest.raises(DatasetError, match=r"element 1: a JSON object is wanted"):
+    with pytest.raises(DatasetError, match=r"element 1: expected a JSON object"):
         (tmp_path / "own.json").write_text("[[1]]")
         read_dataset(tmp_path / "own.json", format="trl")
     with pytest.raises(DatasetError, match=r"own\.json: not JSON"):

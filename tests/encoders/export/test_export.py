@@ -63,9 +63,9 @@ CLASSES: dict[str, dict[str, Any]] = {
 
 
 def opened(folder: Path, **settings: Any) -> OnnxEncoder:
-    found = EncoderFolder(folder)
+    encoder = EncoderFolder(folder)
     chosen = Settings(providers="cpu", **settings)
-    return OnnxEncoder(found.read, found.manifest.encoder, settings=chosen, folder=folder)
+    return OnnxEncoder(encoder.read, encoder.manifest.encoder, settings=chosen, folder=folder)
 
 
 @pytest.fixture(scope="module", params=list(CLASSES))
@@ -139,8 +139,8 @@ def test_the_real_minilm(tmp_path: Path) -> None:
     assert (manifest.encoder.dimension, manifest.encoder.max_tokens, manifest.licence) == (384, 256, "MIT")
     texts = [*TEXTS, "word " * 400]
     expected = library.SentenceTransformer(str(minilm_folder()), device="cpu").encode(texts, show_progress_bar=False)
-    found = opened(tmp_path / "encoder").encode([(None, text) for text in texts])
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    vectors = opened(tmp_path / "encoder").encode([(None, text) for text in texts])
+    np.testing.assert_allclose(vectors, expected, atol=1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -155,13 +155,13 @@ def reward(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def test_a_reward_model(reward: tuple[Path, Path]) -> None:
     model, folder = reward
     texts = [*((None, text) for text in TEXTS), *PAIRS, ("system: s\nuser: Hi\nassistant: Yes?\nuser: And?", "Well.")]
-    found = opened(folder).encode(texts)
+    vectors = opened(folder).encode(texts)
     in_torch = HiddenStateEncoder(str(model), device="cpu", dtype="float32", max_tokens=100)
-    np.testing.assert_allclose(found, in_torch.encode(texts), atol=1e-5)
+    np.testing.assert_allclose(vectors, in_torch.encode(texts), atol=1e-5)
     whole = AutoModelForSequenceClassification.from_pretrained(model).eval()
     with torch.no_grad():
         rewards = [whole(torch.tensor([in_torch.tokens(*text)])).logits.item() for text in texts]
-        np.testing.assert_allclose(whole.score(torch.from_numpy(found))[:, 0], rewards, atol=1e-5)
+        np.testing.assert_allclose(whole.score(torch.from_numpy(vectors))[:, 0], rewards, atol=1e-5)
     spec = EncoderFolder(folder).manifest.encoder
     assert (spec.layout, spec.max_tokens, spec.probe is None) == ("chat", 100, False)
     assert (folder / "chat_template.json").is_file()
@@ -188,9 +188,9 @@ def test_weights_beside_the_graph(reward: tuple[Path, Path], tmp_path: Path, mon
 def test_smaller_numbers(reward: tuple[Path, Path], tmp_path: Path, precision: Any) -> None:
     model, folder = reward
     manifest = export_encoder(str(model), tmp_path / "encoder", max_tokens=100, precision=precision)
-    exact, found = opened(folder).encode(PAIRS), opened(tmp_path / "encoder").encode(PAIRS)
-    assert found.dtype == np.float32
-    difference = np.abs(found - exact).max()
+    exact, vectors = opened(folder).encode(PAIRS), opened(tmp_path / "encoder").encode(PAIRS)
+    assert vectors.dtype == np.float32
+    difference = np.abs(vectors - exact).max()
     assert 0 < difference < 0.3
     assert 0 < manifest.metrics["largest_difference"] < 0.3
     assert 0.98 < manifest.metrics["least_cosine"] <= 1
@@ -274,8 +274,8 @@ def test_a_plain_transformer(plain: tuple[Path, Path], tmp_path: Path) -> None:
     told = export_encoder(str(model), tmp_path / "told", pooling="cls", normalize=True, max_tokens=20)
     assert "note" not in told.metrics
     assert told.encoder.max_tokens == 20
-    found = opened(tmp_path / "told").encode(PAIRS)
-    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
+    vectors = opened(tmp_path / "told").encode(PAIRS)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
 
 
 def test_an_older_export_is_replaced_only_when_the_new_one_is_complete(
@@ -301,13 +301,13 @@ def test_an_older_export_is_replaced_only_when_the_new_one_is_complete(
 
 
 def test_another_models_tokenizer(plain: tuple[Path, Path], tmp_path: Path) -> None:
-    model, found = Path(shutil.copytree(plain[0], tmp_path / "model")), EncoderFolder(plain[1])
-    bigger = json.loads(found.read(TOKENIZER))
-    bigger["model"]["vocab"]["beyond"] = found.manifest.encoder.vocabulary
+    model, encoder = Path(shutil.copytree(plain[0], tmp_path / "model")), EncoderFolder(plain[1])
+    bigger = json.loads(encoder.read(TOKENIZER))
+    bigger["model"]["vocab"]["beyond"] = encoder.manifest.encoder.vocabulary
     with pytest.raises(BundleMismatchError, match="tokens beyond the"):
         OnnxEncoder(
-            lambda name: json.dumps(bigger).encode() if name == TOKENIZER else found.read(name),
-            found.manifest.encoder,
+            lambda name: json.dumps(bigger).encode() if name == TOKENIZER else encoder.read(name),
+            encoder.manifest.encoder,
             settings=Settings(providers="cpu"),
         )
     write(model / "tokenizer.json", bigger)

@@ -76,9 +76,9 @@ def test_a_reward_model(tmp_path: Path) -> None:
         512,
     )
     assert local.licence == "not stated"
-    for given in ({"pooling": "mean"}, {"normalize": True}):
+    for setting in ({"pooling": "mean"}, {"normalize": True}):
         with pytest.raises(ConfigurationError, match="is a reward model"):
-            load_local(model, **given)  # type: ignore[arg-type]
+            load_local(model, **setting)  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="has no chat template"):
         load_local(str(write_tiny_llama(tmp_path / "plain", template=None)))
 

@@ -44,20 +44,20 @@ def test_keys_tell_everything_apart_that_encodes_differently() -> None:
 def test_what_was_put_is_found_by_another_that_opens_the_file(path: Path, cache: VectorCache) -> None:
     cache.put({b"one": ONE, b"two": TWO})
     other = VectorCache(path, "encoder")
-    found = other.get([b"one", b"none", b"two"], 3)
+    cached = other.get([b"one", b"none", b"two"], 3)
     other.close()
-    assert found.keys() == {b"one", b"two"}
-    np.testing.assert_array_equal(found[b"one"], ONE)
-    assert found[b"one"].dtype == np.float32
+    assert cached.keys() == {b"one", b"two"}
+    np.testing.assert_array_equal(cached[b"one"], ONE)
+    assert cached[b"one"].dtype == np.float32
     assert cache.get([], 3) == {}
 
 
 def test_thousands_at_once(cache: VectorCache) -> None:
     vectors = {b"%d" % n: np.full(4, n, np.float32) for n in range(3000)}
     cache.put(vectors)
-    found = cache.get(vectors.keys(), 4)
-    assert len(found) == 3000
-    assert found[b"2999"][0] == 2999
+    cached = cache.get(vectors.keys(), 4)
+    assert len(cached) == 3000
+    assert cached[b"2999"][0] == 2999
 
 
 def test_no_text_on_disk_and_only_the_owner_may_read_it(path: Path, cache: VectorCache) -> None:

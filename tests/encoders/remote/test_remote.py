@@ -165,8 +165,8 @@ def test_openai_shortens_vectors_when_asked_to(server: EmbeddingServer) -> None:
 
 def test_the_fingerprint_is_of_what_shapes_vectors() -> None:
     def fingerprint(**arguments: Any) -> str:
-        given = {"url": "http://one:1", "protocol": "vllm", "model": "m", **arguments}
-        return RemoteEncoder(given.pop("url"), **given).fingerprint
+        options = {"url": "http://one:1", "protocol": "vllm", "model": "m", **arguments}
+        return RemoteEncoder(options.pop("url"), **options).fingerprint
 
     same = [fingerprint(), fingerprint(url="https://two/v1"), fingerprint(dimension=4), fingerprint(api_key="k")]
     assert len({*same, fingerprint(limits=Limits(batch_size=1)), fingerprint(cache="x.db")}) == 1
