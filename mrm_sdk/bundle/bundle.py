@@ -19,6 +19,7 @@ from mrm_sdk.bundle.manifest import (
     FileName,
     Manifest,
 )
+from mrm_sdk.core import one_user
 from mrm_sdk.core.batching import Pairs
 from mrm_sdk.core.inner_loop import Prior, gradient_descent, newton_serving
 from mrm_sdk.core.posterior import laplace_covariance
@@ -32,6 +33,8 @@ _HALF: Final[dict[torch.dtype, FileName]] = {
     torch.float16: BASE_REWARDS_FLOAT16,
     torch.bfloat16: BASE_REWARDS_BFLOAT16,
 }
+# Multiplications of a Newton step, above which torch's threads are worth their cost for a single user too.
+_ALONE = 1 << 20
 # Numbers of a run over embeddings: 4 MB, which a core's cache holds for the most part.
 _CHUNK = 1 << 20
 
@@ -71,6 +74,7 @@ class Bundle:
         self.manifest = Manifest.read(self.path)
         self._check_files()
         self.prior = self._read_prior()
+        self._prior_arrays = one_user.PriorArrays.of(self.prior)
         graphs: tuple[FileName, ...] = (BASE_REWARDS, BASE_REWARDS_FLOAT16, BASE_REWARDS_BFLOAT16)
         self._sessions = {name: self._session(name) for name in graphs if name in self.manifest.files}
 
@@ -164,6 +168,8 @@ class Bundle:
             Weights [users, K], and their covariance [users, K, K] (``None`` for ``gradient``).
         """
         adaptation = self.manifest.adaptation
+        if len(pairs.z) == 1 and pairs.z.numel() * self.manifest.base_functions <= _ALONE:
+            return self._adapt_one(one_user.OneUser.of(pairs))
         if adaptation.method == "gradient":
             rate = adaptation.learning_rate
             return gradient_descent(pairs, self.prior.w0, steps=adaptation.steps, learning_rate=rate), None
@@ -171,7 +177,21 @@ class Bundle:
             weights = newton_serving(pairs, self.prior, max_steps=adaptation.steps, tolerance=adaptation.tolerance)
             return weights, laplace_covariance(weights, pairs, self.prior)
         except RuntimeError:  # what torch raises for a singular matrix
-            raise InvalidInputError("Rewards this large cannot be adapted to; check the encoder's scale.") from None
+            raise _too_large() from None
+
+    def _adapt_one(self, user: one_user.OneUser) -> tuple[torch.Tensor, torch.Tensor | None]:
+        adaptation, prior = self.manifest.adaptation, self._prior_arrays
+        if adaptation.method == "gradient":
+            rate = adaptation.learning_rate
+            weights = one_user.gradient_descent(user, prior.w0, steps=adaptation.steps, learning_rate=rate)
+            return torch.from_numpy(weights[None]), None
+        try:
+            weights, covariance = one_user.newton(
+                user, prior, max_steps=adaptation.steps, tolerance=adaptation.tolerance
+            )
+        except np.linalg.LinAlgError:
+            raise _too_large() from None
+        return torch.from_numpy(weights[None]), torch.from_numpy(covariance[None])
 
     def _check_files(self) -> None:
         needed, known = {BASE_REWARDS, PRIOR}, {BASE_REWARDS_FLOAT16, BASE_REWARDS_BFLOAT16}
@@ -206,3 +226,7 @@ class Bundle:
         if not definite or not torch.equal(prior.precision, prior.precision.T) or prior.rho <= 0:
             raise BundleMismatchError(f"{self.path / PRIOR} is no prior: precision and rho must be positive definite.")
         return prior
+
+
+def _too_large() -> InvalidInputError:
+    return InvalidInputError("Rewards this large cannot be adapted to; check the encoder's scale.")

@@ -105,4 +105,4 @@ def pairs_of_ratings(
     """
     better, worse, weight = rated_pairs(values, prompt, strength)
     z = torch.from_numpy(base_rewards[better] - base_rewards[worse])
-    return Pairs(z, torch.from_numpy(weight), torch.zeros(len(weight), dtype=torch.float64))
+    return Pairs(z, torch.from_numpy(weight), torch.from_numpy(np.zeros(len(weight))))

@@ -104,7 +104,7 @@ class Personalizer:
         user = Pairs(
             torch.from_numpy(self._matrix(feedback.z)),
             torch.from_numpy(strength),
-            torch.tensor(feedback.tie, dtype=torch.float64),
+            torch.from_numpy(np.array(feedback.tie, np.float64)),
         )
         if feedback.ratings:
             rating_pairs = self._pairs_of_ratings(feedback.ratings, rating_discount)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mrm_sdk.core.torch_defaults import own_torch_defaults
 from mrm_sdk.data.datasets import Dataset
 from mrm_sdk.data.vectors import embed_items
 from mrm_sdk.errors import ConfigurationError
@@ -82,6 +83,7 @@ class Standings:
         return asdict(self)
 
 
+@own_torch_defaults()
 def compare(
     dataset: Dataset,
     methods: Mapping[str, Method] = METHODS,

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from mrm_sdk.bundle.bundle import Bundle
 from mrm_sdk.core.batching import Pairs
+from mrm_sdk.core.torch_defaults import own_torch_defaults
 from mrm_sdk.data.datasets import Dataset
 from mrm_sdk.data.vectors import embed_items
 from mrm_sdk.encoders import Encoder
@@ -233,6 +234,7 @@ def judge(
     )
 
 
+@own_torch_defaults()
 def evaluate(
     bundle: Bundle,
     dataset: Dataset,

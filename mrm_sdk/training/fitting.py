@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mrm_sdk.core.inner_loop import Prior
+from mrm_sdk.core.torch_defaults import own_torch_defaults
 from mrm_sdk.data.datasets import Dataset
 from mrm_sdk.errors import TrainingError
 from mrm_sdk.progress import Progress
@@ -47,6 +48,7 @@ class Trained(NamedTuple):
     metrics: dict[str, Any]
 
 
+@own_torch_defaults()
 def fit(
     dataset: Dataset,
     users: NDArray[np.int64],

@@ -26,6 +26,7 @@ from mrm_sdk.bundle.manifest import (
 )
 from mrm_sdk.bundle.writing import check_output, write_bundle
 from mrm_sdk.core.inner_loop import SERVING_STEPS, Prior
+from mrm_sdk.core.torch_defaults import own_torch_defaults
 from mrm_sdk.data.datasets import QUERY, Dataset
 from mrm_sdk.data.vectors import embed_items
 from mrm_sdk.encoders.base import close
@@ -50,6 +51,7 @@ _HALF_PRECISION: dict[FileName, torch.dtype] = {
 }
 
 
+@own_torch_defaults()
 def train_bundle(
     dataset: Dataset,
     out: str | Path,

@@ -30,6 +30,7 @@ from mrm_sdk.bundle.encoder_spec import (
 )
 from mrm_sdk.bundle.hashing import sha256_of
 from mrm_sdk.bundle.writing import check_output
+from mrm_sdk.core.torch_defaults import own_torch_defaults
 from mrm_sdk.encoders.export.graphs import to_onnx
 from mrm_sdk.encoders.export.local_model import LocalModel, load_local
 from mrm_sdk.encoders.export.parity import measure_parity, require_parity
@@ -90,6 +91,7 @@ class Exported:
     licence: str
 
 
+@own_torch_defaults()
 def export_encoder(
     model: str,
     out: str | Path,
