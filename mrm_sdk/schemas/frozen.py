@@ -16,6 +16,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from mrm_sdk.errors import EmbeddingError, InvalidInputError
 
 MAX_ID_LENGTH = 255
+# In UTF-8. An index of PostgreSQL takes 2,704 bytes, and tenant, user and event share one.
+MAX_ID_BYTES = 3 * MAX_ID_LENGTH
 
 
 def read_only(values: Any, dtype: Any = np.float64) -> NDArray[Any]:
@@ -92,9 +94,21 @@ def identifier(name: str, value: object) -> str:
     if not isinstance(value, str) or not 0 < len(value) <= MAX_ID_LENGTH:
         raise InvalidInputError(f"{name} must be a text of 1 to {MAX_ID_LENGTH} characters.")
     try:
-        return checked_text(value)
+        _checked_id(value)
+        return value
     except ValueError as error:
         raise InvalidInputError(f"{name}: {error}") from None
+
+
+def _checked_id(value: Any) -> Any:
+    """Returns ``value``; a text must be one that every database can hold in an index, anything else is left as it is.
+
+    Raises:
+        ValueError: it has a lone surrogate, a NUL character, or too many bytes.
+    """
+    if isinstance(value, str) and len(checked_text(value).encode()) > MAX_ID_BYTES:
+        raise ValueError(f"an id has at most {MAX_ID_BYTES} bytes in UTF-8; use a hash of it")
+    return value
 
 
 def check_if_text(value: Any) -> Any:
@@ -124,4 +138,4 @@ def uuid7() -> str:
     return str(uuid.UUID(int=value & ~(0x3 << 62) | 0x2 << 62))
 
 
-Identifier = Annotated[str, Field(min_length=1, max_length=MAX_ID_LENGTH), BeforeValidator(lambda v: check_if_text(v))]
+Identifier = Annotated[str, Field(min_length=1, max_length=MAX_ID_LENGTH), BeforeValidator(_checked_id)]

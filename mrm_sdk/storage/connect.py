@@ -86,17 +86,22 @@ def _set_session(connection: Any, _record: Any) -> None:
 
     With SET, which poolers follow for these three, and not in the options of a connection, which some of them refuse.
     """
-    told = connection.info.parameter_status  # by the server as it connects: asking costs nothing
+    if changes := session_changes(connection):
+        connection.execute("; ".join(f"SET {change}" for change in changes))
+        connection.commit()
+
+
+def session_changes(connection: Any) -> list[str]:
+    """What must follow SET or SET LOCAL, so that a session of psycopg reads and writes values as this package does."""
+    told = connection.info.parameter_status  # by the server, as it connects and at each change: asking costs nothing
     changes = []
     if not str(told("DateStyle") or "ISO").startswith("ISO"):
-        changes.append("SET datestyle TO 'ISO'")
+        changes.append("datestyle TO 'ISO'")
     if str(told("TimeZone") or "UTC") not in ("UTC", "Etc/UTC", "GMT"):
-        changes.append("SET timezone TO 'UTC'")
-    if told("standard_conforming_strings") == "off":
-        changes.append("SET standard_conforming_strings TO on")
-    if changes:
-        connection.execute("; ".join(changes))
-        connection.commit()
+        changes.append("timezone TO 'UTC'")
+    if told("standard_conforming_strings") == "off":  # psycopg would write keys in arrays with doubled backslashes
+        changes.append("standard_conforming_strings TO on")
+    return changes
 
 
 def _sqlite(url: sa.URL, settings: Settings, read_only: bool) -> sa.Engine:

@@ -10,7 +10,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy import exc
@@ -18,7 +18,7 @@ from sqlalchemy.pool import StaticPool
 
 from mrm_sdk.errors import ConfigurationError, ContentionError, DatabaseError, DatabaseUnavailableError
 from mrm_sdk.settings import Settings
-from mrm_sdk.storage.connect import open_engine, sqlite_file
+from mrm_sdk.storage.connect import open_engine, session_changes, sqlite_file
 from mrm_sdk.storage.error_translation import translation, was_lost
 
 logger = logging.getLogger("mrm_sdk")
@@ -169,7 +169,7 @@ class Database:
             self._turn.acquire()
         try:
             self._check_file()
-            with engine.connect() as connection, connection.begin():
+            with engine.connect() as connection, connection.begin(), self._session_of_host(connection):
                 self._was_reached = True
                 yield connection
             self._check_file()
@@ -178,6 +178,26 @@ class Database:
         finally:
             if self._turn:
                 self._turn.release()
+
+    @contextmanager
+    def _session_of_host(self, connection: sa.Connection) -> Iterator[None]:
+        """For one transaction on a host's engine of psycopg: rows as tuples, and the session as our own engines set it.
+
+        SQLAlchemy needs tuples, also where a host has made the driver return dicts.
+        """
+        driver: Any = connection.connection.driver_connection
+        if self.is_ours or self.dialect != "postgresql" or not hasattr(driver, "row_factory"):
+            yield
+            return
+        from psycopg.rows import tuple_row
+
+        factory, driver.row_factory = driver.row_factory, tuple_row
+        try:
+            if changes := session_changes(driver):
+                connection.exec_driver_sql("; ".join(f"SET LOCAL {change}" for change in changes))
+            yield
+        finally:
+            driver.row_factory = factory
 
     def _check_file(self) -> None:
         """Makes sure that SQLite's file is still the one that was opened: an open one outlives its name.

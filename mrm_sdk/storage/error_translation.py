@@ -10,6 +10,8 @@ from mrm_sdk.errors import ConfigurationError, ContentionError, DatabaseError, D
 
 # PostgreSQL: deadlock detected, serialization failure.
 _CONTENTION = {"40P01", "40001"}
+# A row that another one refers to is missing: of PostgreSQL, and of SQLite (SQLITE_CONSTRAINT_FOREIGNKEY).
+_FOREIGN_KEY = {"23503", 787}
 _GONE = "the tables are gone; run: mrm db upgrade --database URL"
 _TAKEN = "the tables are not in a state that this version made; restore them or use another place"
 _RESTARTING = "the server is stopping or starting; try again when it is up"
@@ -56,6 +58,11 @@ def translation(error: exc.SQLAlchemyError, url: str) -> MrmError:
     """Our error for a driver's: what happened at ``url`` (which is shown as it is) and what to do."""
     if isinstance(error, exc.NoSuchModuleError):
         return ConfigurationError(f"No driver for this database: {error}")
+    if isinstance(error, exc.IntegrityError) and _is_foreign_key(error):
+        return DatabaseError(
+            f"{url} refused: rows that others refer to are missing, as after deleting from the tables mrm_* by hand. "
+            "Nothing was stored. Restore a backup, and delete users with forget."
+        )
     if isinstance(error, exc.IntegrityError):
         return ContentionError("Other processes keep changing the same rows; nothing was stored. Try again.")
     code = _code(error)
@@ -83,6 +90,11 @@ def was_lost(error: DatabaseUnavailableError) -> bool:
         # There was no connection, so there is no statement and no code.
         cause.connection_invalidated or (cause.statement is None and _code(cause) is None)
     )
+
+
+def _is_foreign_key(error: exc.IntegrityError) -> bool:
+    driver = error.orig
+    return bool(_FOREIGN_KEY & {getattr(driver, "sqlstate", None), getattr(driver, "sqlite_errorcode", None)})
 
 
 def _code(error: exc.SQLAlchemyError) -> str | int | None:

@@ -107,3 +107,11 @@ def test_a_ranking_of_n_counts_as_n_minus_1_comparisons(n: int) -> None:
         assert (comparison.user_id, comparison.prompt, comparison.created_at) == ("ada", "why?", ranking.created_at)
         assert comparison.event_id.startswith(ranking.event_id)
         assert Comparison(**dict(comparison)) == comparison
+
+
+def test_ids_are_bounded_in_bytes() -> None:
+    assert Comparison(user_id="語" * 255, chosen="a", rejected="b").user_id
+    with pytest.raises(InvalidInputError, match="at most 765 bytes"):
+        Comparison(user_id="😀" * 255, chosen="a", rejected="b")
+    with pytest.raises(InvalidInputError, match="at most 765 bytes"):
+        Comparison(user_id="ada", event_id="😀" * 255, chosen="a", rejected="b")

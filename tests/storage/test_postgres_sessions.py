@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from typing import Any
 from uuid import uuid4
 
 import pytest
 import sqlalchemy as sa
 
-from mrm_sdk import Bundle, Client, Comparison, Rating, Response
-from mrm_sdk.errors import DatabaseError
+from mrm_sdk import Bundle, Client, Comparison, Rating, Response, Settings
+from mrm_sdk.errors import ContentionError, DatabaseError
+from mrm_sdk.storage import Database
 
 pytestmark = pytest.mark.slow
 
@@ -37,7 +40,7 @@ def database(postgres: sa.URL, request: pytest.FixtureRequest) -> Iterator[str]:
     engine.dispose()
 
 
-def every_call(url: str, bundle: Bundle) -> None:
+def every_call(url: str | sa.Engine, bundle: Bundle) -> None:
     with Client(url, bundle=bundle) as client:
         for number, moment in enumerate((FIRST_DAY, datetime(2026, 2, 3, 4, 5, 6, tzinfo=UTC))):
             sides = {"chosen": answer(number), "rejected": answer(9)}
@@ -94,3 +97,44 @@ def test_what_an_encoding_cannot_hold(database: str, embedded_bundle: Bundle) ->
             client.record(said("😀"))
         assert client.personalize("ann").comparisons == 1
         assert client.export_user("ann")["comparisons"][0]["rejected"]["text"] == "été"
+
+
+def test_engines_of_hosts_with_sessions_of_their_own(postgres_url: str, embedded_bundle: Bundle) -> None:
+    from psycopg.rows import dict_row
+
+    options = "-c standard_conforming_strings=off -c datestyle=SQL,DMY -c timezone=Asia/Kathmandu"
+    engine = sa.create_engine(postgres_url, connect_args={"options": options})
+    with engine.connect() as connection:  # SQLAlchemy itself asks for the server's version at first
+        assert connection.exec_driver_sql("SHOW standard_conforming_strings").scalar() == "off"
+
+    @sa.event.listens_for(engine, "checkout")
+    def return_dicts(connection: Any, *_: object) -> None:
+        connection.row_factory = dict_row
+
+    every_call(engine, embedded_bundle)
+    with engine.connect() as connection:
+        assert connection.connection.driver_connection.row_factory is dict_row  # type: ignore[union-attr]
+    engine.dispose()
+
+
+def test_the_longest_ids_fit_into_every_index(postgres_url: str, embedded_bundle: Bundle) -> None:
+    rng = random.Random(0)
+
+    def longest() -> str:  # not compressible, as PostgreSQL would do
+        return "".join(chr(rng.randrange(0x4E00, 0x9FFF)) for _ in range(255))
+
+    user_id, sides = longest(), {"chosen": answer(1), "rejected": answer(2)}
+    with Client(postgres_url, bundle=embedded_bundle, tenant=longest()) as client:
+        assert client.record(Comparison(user_id=user_id, event_id=longest(), **sides)).accepted
+        assert client.personalize(user_id).comparisons == 1
+
+
+def test_missing_rows_are_no_contention(postgres_url: str, embedded_bundle: Bundle) -> None:
+    with Client(postgres_url, bundle=embedded_bundle) as client:
+        client.record(Comparison(user_id="ann", chosen=answer(1), rejected=answer(2)))
+    engine = sa.create_engine(postgres_url)
+    database = Database(engine, Settings())
+    with pytest.raises(DatabaseError, match="refer to are missing") as caught:
+        database.run(lambda connection: connection.execute(sa.text("DELETE FROM mrm_items")), write=True)
+    assert not isinstance(caught.value, ContentionError)
+    engine.dispose()
