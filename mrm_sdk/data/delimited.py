@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,9 @@ LONGEST_CELL = 2**31 - 1
 _DELIMITERS = (",", "\t", ";", "|")
 
 
-def read_delimited(path: Path, naming: TableNaming | None, on_bad_row: OnBadRow) -> Iterator[tuple[str, dict[str, Any]]]:
+def read_delimited(
+    path: Path, naming: TableNaming | None, on_bad_row: OnBadRow
+) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yields ``(location, row)``; an empty cell is an absent value, as a missing key is in JSON.
 
     The delimiter is that of the file's kind, or, where the header would then be one cell, the only other one that
@@ -58,9 +60,13 @@ def read_delimited(path: Path, naming: TableNaming | None, on_bad_row: OnBadRow)
             continue
         if cells is None:
             return
-        problem = _problem(cells, header, reader.line_num - line)
-        if problem:
+        if cells and len(cells) != len(header):
+            lines_more = reader.line_num - line
+            quote = f"; it ends {lines_more} lines later: is a quote left open?" if lines_more else ""
+            problem = f"{len(cells)} columns where the header has {len(header)}{quote}"
             on_bad_row(DatasetError(f"{path}, line {line}: {problem}"))
+        elif not is_utf8("".join(cells)):
+            on_bad_row(DatasetError(f"{path}, line {line}: not UTF-8 text. Save the file as UTF-8."))
         elif cells:
             yield f"{path}, line {line}", {ours: cells[place] for ours, place in places if cells[place] != ""}
 
@@ -68,10 +74,3 @@ def read_delimited(path: Path, naming: TableNaming | None, on_bad_row: OnBadRow)
 def _delimiter(header: str, usual: str) -> str:
     others = [delimiter for delimiter in _DELIMITERS if delimiter != usual and delimiter in header]
     return others[0] if usual not in header and len(others) == 1 else usual
-
-
-def _problem(cells: Sequence[str], header: Sequence[str], more_lines: int) -> str | None:
-    if cells and len(cells) != len(header):
-        quote = f"; it ends {more_lines} lines later: is a quote left open?" if more_lines else ""
-        return f"{len(cells)} columns where the header has {len(header)}{quote}"
-    return None if all(map(is_utf8, cells)) else "not UTF-8 text. Save the file as UTF-8."

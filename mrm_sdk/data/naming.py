@@ -56,7 +56,9 @@ class Naming:
         """
         for ours, theirs in self.stated.items():
             if theirs not in self._seen and self._seen:
-                raise DatasetError(f"{path} has no column {theirs[:40]!r} for {ours}. {did_you_mean(theirs, self._seen)}")
+                raise DatasetError(
+                    f"{path} has no column {theirs[:40]!r} for {ours}. {did_you_mean(theirs, self._seen)}"
+                )
 
     def columns(self, where: str, names: Sequence[str], known: frozenset[str]) -> dict[str, str]:
         """The columns of one table that are read: its names -> ours.
@@ -112,23 +114,25 @@ class TableNaming:
             DatasetError: see :meth:`of_rows`; or columns that make comparisons or ratings are missing.
         """
         columns = self.of_rows(where, names)
-        if self._known in (TEXTS, BY_ID):
-            missing = self._missing(set(columns.values()))
-            if missing == ["prompt"]:
-                raise DatasetError(
-                    f"{where}: no column prompt; found: {listed(names)}. If this table names items by id, there is no "
-                    "items.jsonl beside it; if there are no prompts, add an empty column prompt; if it has another "
-                    "name, say so: --column prompt=NAME"
+        missing = self._missing(set(columns.values()))
+        if missing:
+            ends = "Cells end in a comma, a semicolon or a tab. " if len(names) == 1 else ""
+            if set(missing) <= {"prompt", "response"}:
+                ends = (
+                    "If this table names items by id, there is no items.jsonl beside it; if there are no prompts, add "
+                    "an empty column prompt. "
                 )
-            if missing:
-                ends = " Cells end in a comma, a semicolon or a tab." if len(names) == 1 else ""
-                raise DatasetError(
-                    f"{where}: no column {', '.join(missing)}; found: {listed(names)}.{ends} "
-                    f"If it has another name, say so: --column {missing[0].split()[0]}=NAME"
-                )
+            raise DatasetError(
+                f"{where}: no column {', '.join(missing)}; found: {listed(names)}. {ends}"
+                f"If it has another name, say so: --column {missing[0].split()[0]}=NAME"
+            )
         return columns
 
     def _missing(self, have: set[str]) -> list[str]:
+        if self._known == TRL:
+            return []  # its reader knows what makes a record
+        if self._known == ITEMS:
+            return sorted({"item_id"} - have)
         item = "response" if self._known == TEXTS else "item_id"
         if self._rated or (have & {"rating", "thumb", item} and not have & {"chosen", "rejected", "ranking"}):
             missing = [] if item in have else [item]

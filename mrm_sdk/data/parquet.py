@@ -26,21 +26,11 @@ def read_parquet(path: Path, naming: TableNaming | None, on_bad_row: OnBadRow) -
         DatasetError: the file cannot be read.
         MissingDependencyError: there is no pyarrow.
     """
-    number = 0
-    with _opened(path) as file:
-        names = file.schema_arrow.names
-        columns = {name: name for name in names} if naming is None else naming.of_header(str(path), names)
-        twice = next((name for name in columns if names.count(name) > 1), None)
-        if twice is not None:
-            raise DatasetError(f"{path} has two columns {twice[:40]!r}; rename one of them")
-        for batch in file.iter_batches(batch_size=_ROWS, columns=list(columns)):
-            for row in _values(batch):
-                number += 1
-                location = f"{path}, row {number}"
-                if isinstance(row, str):
-                    on_bad_row(DatasetError(f"{location}: {row}"))
-                else:
-                    yield location, {columns[key]: value for key, value in row.items() if value is not None}
+    for number, row in enumerate(_rows(path, naming), 1):
+        if isinstance(row, str):
+            on_bad_row(DatasetError(f"{path}, row {number}: {row}"))
+        else:
+            yield f"{path}, row {number}", row
 
 
 def column_types(path: Path) -> dict[str, bool]:
@@ -67,27 +57,42 @@ def _opened(path: Path) -> Iterator[parquet.ParquetFile]:
         raise DatasetError(f"{path} cannot be read as Parquet: {error}") from None
 
 
-def _values(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | str]:
+def _rows(path: Path, naming: TableNaming | None) -> Iterator[dict[str, Any] | str]:
     """Rows of Python values; in place of a row that Python cannot hold, why."""
-    import pyarrow as pa
+    with _opened(path) as file:
+        names = file.schema_arrow.names
+        columns = {name: name for name in names} if naming is None else naming.of_header(str(path), names)
+        twice = next((name for name in columns if names.count(name) > 1), None)
+        if twice is not None:
+            raise DatasetError(f"{path} has two columns {twice[:40]!r}; rename one of them")
+        for batch in file.iter_batches(batch_size=_ROWS, columns=list(columns)):
+            cells = {
+                ours: array.cast(kind, safe=False) if (kind := _kind(array.type)) != array.type else array
+                for theirs, ours in columns.items()
+                for array in [batch.column(theirs)]
+            }
+            try:
+                lists = {name: array.to_pylist() for name, array in cells.items()}
+            except (ValueError, OverflowError):
+                yield from (
+                    _row({name: array[number] for name, array in cells.items()}) for number in range(len(batch))
+                )
+                continue
+            for values in zip(*lists.values(), strict=True):
+                yield {name: value for name, value in zip(lists, values, strict=True) if value is not None}
 
-    arrays = [array.cast(kind, safe=False) if (kind := _kind(array.type)) != array.type else array for array in batch]
-    try:
-        yield from pa.RecordBatch.from_arrays(arrays, names=batch.schema.names).to_pylist()
-    except (ValueError, OverflowError):
-        for number in range(len(batch)):
-            yield _row(batch.schema.names, [array[number] for array in arrays])
 
-
-def _row(names: list[str], cells: list[Any]) -> dict[str, Any] | str:
+def _row(cells: dict[str, Any]) -> dict[str, Any] | str:
     row = {}
-    for name, cell in zip(names, cells, strict=True):
+    for name, cell in cells.items():
         try:
-            row[name] = cell.as_py()
+            value = cell.as_py()
         except UnicodeDecodeError:
             return f"{name[:40]} is not UTF-8 text"
         except (ValueError, OverflowError):
-            return f"{name[:40]} is out of range; dates end with the year 9999"
+            return f"{name[:40]} is out of range; times end with the year 9999"
+        if value is not None:
+            row[name] = value
     return row
 
 

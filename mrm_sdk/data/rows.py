@@ -27,9 +27,7 @@ _ROWS_THAT_NAME = 1000
 Row = dict[str, Any]
 
 
-def read_rows(
-    path: Path, naming: TableNaming | None = None, on_bad_row: OnBadRow = stop
-) -> Iterator[tuple[str, Row]]:
+def read_rows(path: Path, naming: TableNaming | None = None, on_bad_row: OnBadRow = stop) -> Iterator[tuple[str, Row]]:
     """Yields ``(location, row)`` for each row of a file; the location names file and line, for messages.
 
     Args:
