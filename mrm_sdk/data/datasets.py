@@ -195,7 +195,7 @@ def read_dataset(
     Raises:
         NotFoundError: there is nothing at ``path``.
         DatasetError: the content is wrong; the message names file and line.
-        ConfigurationError: there is no such format, or no such column of ours.
+        ConfigurationError: there is no such format, or no such column of ours or of the file.
         MissingDependencyError: an extra is not installed.
 
     Example:

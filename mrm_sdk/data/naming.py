@@ -52,7 +52,7 @@ class Naming:
         """Checks that every column that was stated was in one of the tables.
 
         Raises:
-            DatasetError: one was not.
+            ConfigurationError: one was not.
         """
         for ours, theirs in self.stated.items():
             if theirs not in self._seen and self._seen:
@@ -96,7 +96,8 @@ class TableNaming:
             names: of all columns.
 
         Raises:
-            DatasetError: two names could mean the same column of ours, or a column that was stated is not there.
+            ConfigurationError: a column that was stated is not there.
+            DatasetError: two names could mean the same column of ours.
         """
         columns = self._naming.columns(where, names, self._known)
         if self._alone:
@@ -111,7 +112,8 @@ class TableNaming:
             names: of all columns.
 
         Raises:
-            DatasetError: see :meth:`of_rows`; or columns that make comparisons or ratings are missing.
+            ConfigurationError: see :meth:`of_rows`.
+            DatasetError: see there; or columns that make comparisons or ratings are missing.
         """
         columns = self.of_rows(where, names)
         missing = self._missing(set(columns.values()))

@@ -166,7 +166,7 @@ def test_bad_tables_of_ratings(tmp_path: Path) -> None:
     (folder / "ratings.jsonl").unlink()
     (folder / "comparisons.csv").unlink()
     (folder / "items.jsonl").unlink()
-    with pytest.raises(DatasetError, match=r"names items by id, but there is no items\.jsonl"):
+    with pytest.raises(DatasetError, match=r"names items by id, there is no items\.jsonl beside it"):
         read_dataset(folder)
 
 
