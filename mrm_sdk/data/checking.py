@@ -33,7 +33,7 @@ class Amounts:
         comparisons: how many, those of rankings included.
         ratings: how many, thumbs included.
         texts: distinct responses to distinct prompts.
-        comparisons_per_user: quantiles over all users: ``min``, ``p10``, ``p25``, ``median``, ``p75``, ``p90``, ``max``.
+        comparisons_per_user: quantiles over all users, from ``min`` over ``p10`` and ``median`` to ``max``.
         ratings_per_user: the same of ratings.
         users_by_shots: how many users have so many comparisons to adapt to, and as many others to be judged on; where
             there are no comparisons, of those that the ratings make.

@@ -219,7 +219,7 @@ def read_dataset(
     if (path / "manifest.json").is_file():
         raise NotFoundError(f"{path} is a bundle, not a data set. Are the arguments swapped?")
     if format == "auto":
-        format = recognise(path, naming)
+        format = recognise(path, columns)
     if format != "own":
         return _read_foreign(path, find_reader(format, path.name), naming, on_bad_row)
     return _read_own(path, ratings, naming, on_bad_row)

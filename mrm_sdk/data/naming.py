@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,9 +32,12 @@ class Naming:
     def __init__(self, stated: Mapping[str, str] | None = None) -> None:
         self.stated = dict(stated or {})
         self._seen: dict[str, None] = {}
+        self._used: set[str] = set()
         for ours, theirs in self.stated.items():
             if ours not in TRL | ITEMS:
-                raise ConfigurationError(f"Data sets have no column {ours!r}. {did_you_mean(ours, TRL | ITEMS)}")
+                raise ConfigurationError(
+                    f"Data sets have no column {ours!r}. {did_you_mean(ours, sorted(TRL | ITEMS))}"
+                )
             if list(self.stated.values()).count(theirs) > 1:
                 raise ConfigurationError(f"Column {theirs!r} is named twice; it can be one of our columns only.")
 
@@ -49,16 +52,16 @@ class Naming:
         return TableNaming(self, known, rated, alone)
 
     def check_used(self, path: str | Path) -> None:
-        """Checks that every column that was stated was in one of the tables.
+        """Checks that every column that was stated was in one of the tables, and read.
 
         Raises:
             ConfigurationError: one was not.
         """
         for ours, theirs in self.stated.items():
             if theirs not in self._seen and self._seen:
-                raise DatasetError(
-                    f"{path} has no column {theirs[:40]!r} for {ours}. {did_you_mean(theirs, self._seen)}"
-                )
+                raise _not_there(path, ours, theirs, self._seen)
+            if ours not in self._used and self._seen:
+                raise ConfigurationError(f"Nothing in {path} can be {ours}, which {theirs[:40]!r} is to be.")
 
     def columns(self, where: str, names: Sequence[str], known: frozenset[str]) -> dict[str, str]:
         """The columns of one table that are read: its names -> ours.
@@ -68,6 +71,7 @@ class Naming:
         """
         self._seen |= dict.fromkeys(names)
         columns = {theirs: ours for ours, theirs in self.stated.items() if ours in known and theirs in names}
+        self._used |= set(columns.values())
         for ours in sorted(known - set(columns.values())):
             left = [name for name in names if name not in columns]
             alike = [ours] if ours in left else [name for name in left if _plain(name) == _plain(ours)]
@@ -117,6 +121,9 @@ class TableNaming:
         """
         columns = self.of_rows(where, names)
         missing = self._missing(set(columns.values()))
+        stated = self._naming.stated
+        for ours in (name for part in missing for name in part.split(" or ") if name in stated):
+            raise _not_there(where, ours, stated[ours], names)
         if missing:
             ends = "Cells end in a comma, a semicolon or a tab. " if len(names) == 1 else ""
             if set(missing) <= {"prompt", "response"}:
@@ -143,6 +150,10 @@ class TableNaming:
             missing = [] if "ranking" in have else sorted({"chosen", "rejected"} - have)
         texts = {"prompt"} if self._known == TEXTS else set()
         return [*({"user_id"} - have), *(texts - have), *missing]
+
+
+def _not_there(path: str | Path, ours: str, theirs: str, names: Iterable[str]) -> ConfigurationError:
+    return ConfigurationError(f"{path} has no column {theirs[:40]!r} for {ours}. {did_you_mean(theirs, names)}")
 
 
 def _plain(name: str) -> str:

@@ -10,6 +10,7 @@ from mrm_sdk.errors import DatasetError
 
 # Called with what is wrong with a row; if it returns, the row is left out and the reading goes on.
 OnBadRow: TypeAlias = Callable[[DatasetError], None]
+_LISTED = 20
 
 
 def stop(problem: DatasetError) -> None:
@@ -33,4 +34,4 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 def listed(names: Iterable[object]) -> str:
     """Names of columns in a message: the first few, none too long."""
     shown = [str(name)[:40] for name in names]
-    return ", ".join(shown[:8]) + (f" and {len(shown) - 8} more" if len(shown) > 8 else "")
+    return ", ".join(shown[:_LISTED]) + (f" and {len(shown) - _LISTED} more" if len(shown) > _LISTED else "")

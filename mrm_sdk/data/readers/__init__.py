@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from mrm_sdk.data.naming import TRL, Naming, TableNaming
@@ -69,8 +69,13 @@ def naming_of(reader: Reader, naming: Naming, *, alone: bool) -> TableNaming | N
     return None
 
 
-def recognise(path: Path, naming: Naming | None = None) -> str:
-    """The format of a file or folder, by the names of files and the first record; ``own`` where in doubt."""
+def recognise(path: Path, columns: Mapping[str, str] | None = None) -> str:
+    """The format of a file or folder, by the names of files and the first record; ``own`` where in doubt.
+
+    Args:
+        path: of the file or folder.
+        columns: see :class:`~mrm_sdk.data.naming.Naming`.
+    """
     if path.is_dir():
         for name, first, second in (("langfuse", "scores", "traces"), ("langsmith", "feedback", "runs")):
             if files(path, first) and files(path, second):
@@ -85,10 +90,10 @@ def recognise(path: Path, naming: Naming | None = None) -> str:
             row = first_row(table)
             if table.name.lower().endswith(DELIMITED):
                 row = {name: unpacked(cell) if chat_of(cell) else cell for name, cell in row.items()}
-            columns = (naming or Naming()).of(TRL).of_rows(str(table), list(row))
+            named = Naming(columns).of(TRL).of_rows(str(table), list(row))
         except MrmError:  # what is wrong with it is said when it is read
             return "own"
-        return _by_keys({columns.get(name, name): value for name, value in row.items()})
+        return _by_keys({named.get(name, name): value for name, value in row.items()})
     return "own"
 
 
