@@ -48,7 +48,7 @@ def test_names_in_the_files_of_a_folder(tmp_path: Path) -> None:
     assert said(read_dataset(folder, columns=names)) == [("u", "q", "text a", "text b")]
     data = read_dataset(folder, columns={**names, "rating": "stars"}, ratings=True)
     assert rated(data) == [("u", "q", "text c", 4.0)]
-    with pytest.raises(ConfigurationError, match="has no column 'star' for rating. Did you mean 'stars'"):
+    with pytest.raises(ConfigurationError, match=r"has no column 'star' for rating. Did you mean 'stars'"):
         read_dataset(folder, columns={**names, "rating": "star"}, ratings=True)
 
 

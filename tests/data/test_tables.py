@@ -161,5 +161,5 @@ def test_a_table_of_ids_is_never_read_as_texts(tmp_path: Path) -> None:
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le"])
 def test_utf_16(tmp_path: Path, encoding: str) -> None:
     (tmp_path / "x.csv").write_bytes("user_id,prompt,chosen,rejected\nann,q,a,b\n".encode(encoding))
-    with pytest.raises(DatasetError, match="UTF-16 text, not UTF-8. Save it as UTF-8|no column user_id"):
+    with pytest.raises(DatasetError, match=r"UTF-16 text, not UTF-8. Save it as UTF-8|no column user_id"):
         read_dataset(tmp_path / "x.csv")
