@@ -268,8 +268,7 @@ def _add_all(
 
 
 def _read_foreign(path: str | Path, reader: Reader, naming: Naming, on_bad_row: OnBadRow) -> Dataset:
-    alone = not str(path).startswith("hub:") and not Path(path).is_dir()
-    source = open_source(path, naming_of(reader, naming, alone=alone), on_bad_row)
+    source = open_source(path, naming_of(reader, naming), on_bad_row)
     columns = Columns(Catalogue({}, [], [], None))
     skipped: Counter[str] = Counter()
     used = 0
@@ -283,7 +282,6 @@ def _read_foreign(path: str | Path, reader: Reader, naming: Naming, on_bad_row: 
             on_bad_row(DatasetError(f"{location}: {error}"))
         else:
             used += 1
-    naming.check_used(path)
     reading = Reading(used + skipped.total(), used, dict(skipped.most_common()))
     if not len(columns) and not len(columns.ratings):
         raise DatasetError(f"{source.name} gives no comparisons. {reading}")

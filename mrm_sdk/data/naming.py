@@ -47,7 +47,7 @@ class Naming:
         Args:
             known: our names of the columns that it may have.
             rated: it is a table of ratings.
-            alone: it is the whole data set, so every column that was stated must be in it.
+            alone: every column that was stated must be in it.
         """
         return TableNaming(self, known, rated, alone)
 
@@ -125,7 +125,8 @@ class TableNaming:
         for ours in (name for part in missing for name in part.split(" or ") if name in stated):
             raise _not_there(where, ours, stated[ours], names)
         if missing:
-            ends = "Cells end in a comma, a semicolon or a tab. " if len(names) == 1 else ""
+            joined = len(names) == 1 or any(sign in name for name in names for sign in ";\t|")
+            ends = "The header must be parted by commas, semicolons, tabs or |, all alike. " if joined else ""
             if set(missing) <= {"prompt", "response"}:
                 ends = (
                     "If this table names items by id, there is no items.jsonl beside it; if there are no prompts, add "

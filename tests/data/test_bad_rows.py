@@ -169,3 +169,21 @@ def test_errors_of_the_caller_come_through(tmp_path: Path) -> None:
 
         with pytest.raises(BrokenPipeError):
             read_dataset(path, on_bad_row=gone)
+
+
+def test_judgements_of_tools_that_trace(tmp_path: Path) -> None:
+    traces = [{"id": "t", "userId": "u", "input": "q", "output": "a"}]
+    score = {"traceId": "t", "name": "n", "dataType": "NUMERIC"}
+    write_lines(tmp_path / "traces.jsonl", traces)
+    write_lines(tmp_path / "scores.jsonl", [{**score, "value": "high"}, {**score, "value": 2}])
+    data, told = skip(tmp_path)
+    assert [problem.split(":")[0] for problem in told] == ["scores.jsonl, line 1"]
+    assert rated(data) == [("u", "q", "a", 2.0)]
+    folder = tmp_path / "langsmith"
+    folder.mkdir()
+    write_lines(folder / "runs.jsonl", [{"id": "r", "inputs": "q", "outputs": "a"}])
+    judged = {"key": "k", "score": 1, "feedback_source": {"user_id": "u"}}
+    write_lines(folder / "feedback.jsonl", [{**judged, "run_id": 7}, {**judged, "run_id": "r"}])
+    data, told = skip(folder)
+    assert [problem.split(":")[0] for problem in told] == ["feedback.jsonl, line 1"]
+    assert rated(data) == [("u", "q", "a", 1.0)]

@@ -118,7 +118,7 @@ def test_chats_in_tables_are_recognised(tmp_path: Path) -> None:
 
 UNCLEAR = [
     ("user_id prompt chosen rejected\n", "no column user_id, prompt, chosen, rejected; found: user_id prompt chosen "
-     "rejected. Cells end in a comma, a semicolon or a tab. .*--column user_id=NAME"),
+     "rejected. The header must be parted by commas, semicolons, tabs or .*--column user_id=NAME"),
     ("who,prompt,chosen,rejected\nann,q,a,b\n", "line 1: no column user_id; found: who, .*--column user_id=NAME"),
     ("user_id,prompt,response\nann,q,a\n", "no column rating or thumb; found: .*--column rating=NAME"),
     ("user_id,prompt,rating\nann,q,1\n", "no column response; found: user_id, prompt, rating.*--column response=NAME"),
@@ -128,7 +128,7 @@ UNCLEAR = [
     ("user_id,prompt,chosen,rejected\nann,q,\"a,b\nann,q,a,b\n", "line 2: 3 columns where the header has 4; it ends 1 "
      "lines later: is a quote left open"),
     ("user_id;prompt;chosen,rejected\nann;q;a,b\n", "no column user_id, prompt, chosen; found: user_id;prompt;chosen, "
-     "rejected"),
+     "rejected. The header must be parted by"),
 ]  # fmt: skip
 
 

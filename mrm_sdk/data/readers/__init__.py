@@ -56,14 +56,14 @@ def find_reader(format: str | Reader, path: str) -> Reader:
     return _CHOOSING[name](choice) if choice else READERS[name]
 
 
-def naming_of(reader: Reader, naming: Naming, *, alone: bool) -> TableNaming | None:
+def naming_of(reader: Reader, naming: Naming) -> TableNaming | None:
     """What the columns of a reader's tables are called; ``None``: as they are.
 
     Raises:
         ConfigurationError: columns are named for another program's format, whose names are fixed.
     """
     if reader is trl.read:
-        return naming.of(TRL, alone=alone)
+        return naming.of(TRL, alone=True)
     if naming.stated:
         raise ConfigurationError("--column is for our own format and TRL's; others have names of their own.")
     return None
