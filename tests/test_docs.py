@@ -50,7 +50,7 @@ def test_readme_commands_run_as_they_stand(tmp_path: Path) -> None:
         for line in block.splitlines()
         if line.startswith("mrm ")
     ]
-    assert [command[1] for command in commands] == ["train", "evaluate", "import", "doctor"]
+    assert [command[1] for command in commands] == ["check", "train", "evaluate", "import", "doctor"]
     for command in commands:
         done = mrm(*command[1:], cwd=tmp_path)
         assert done.code == 0, done.err + done.out

@@ -13,7 +13,18 @@ from mrm_sdk.errors import ConfigurationError
 DatabaseOption = Annotated[
     str, typer.Option("--database", envvar="MRM_DATABASE", help="URL, as sqlite:///mrm.db", show_default=False)
 ]
-DatasetArgument = Annotated[Path, typer.Argument(help="A folder, or a comparisons.jsonl[.gz].", show_default=False)]
+DatasetArgument = Annotated[
+    Path, typer.Argument(help="A file of JSON Lines, CSV or Parquet, or a folder.", show_default=False)
+]
+ColumnOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--column", metavar="OURS=YOURS", help="What your file calls a column: user_id=annotator.", show_default=False
+    ),
+]
+SkipBadOption = Annotated[
+    bool, typer.Option("--skip-bad", help="Leave out rows that are wrong, and name them on stderr.")
+]
 FormatOption = Annotated[str, typer.Option("--format", help="auto, own, or another program's (docs/data.md).")]
 FeedbackOption = Annotated[str, typer.Option(help="comparisons, or ratings: what users adapt to.")]
 EncoderOption = Annotated[
@@ -33,6 +44,23 @@ def numbers(text: str, option: str) -> list[int]:
         return [int(part) for part in text.split(",")]
     except ValueError:
         raise ConfigurationError(f"{option} needs whole numbers with commas, as 0,2,10; not {text!r}.") from None
+
+
+def named_columns(options: list[str] | None) -> dict[str, str]:
+    """Our names of columns and the file's, from ``user_id=annotator`` and the like.
+
+    Raises:
+        ConfigurationError: it is something else, or names a column of ours twice.
+    """
+    columns: dict[str, str] = {}
+    for option in options or []:
+        ours, _, theirs = (part.strip() for part in option.partition("="))
+        if not ours or not theirs:
+            raise ConfigurationError(f"--column needs our name and your file's, as user_id=annotator; not {option!r}.")
+        if ours in columns:
+            raise ConfigurationError(f"--column names {ours} twice; one column of your file can be it.")
+        columns[ours] = theirs
+    return columns
 
 
 def age(text: str, option: str) -> timedelta:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from mrm_sdk.lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from mrm_sdk.data.checking import check_dataset
     from mrm_sdk.data.datasets import QUERY, SUPPORT, Dataset, read_dataset
     from mrm_sdk.data.rating_pairs import from_ratings
     from mrm_sdk.data.readers.source import Reader
@@ -17,6 +18,7 @@ __all__ = [
     "SUPPORT",
     "Dataset",
     "Reader",
+    "check_dataset",
     "from_ratings",
     "read_dataset",
     "write_embedded",
@@ -29,6 +31,7 @@ __getattr__, __dir__ = lazy_exports(
         "QUERY": "mrm_sdk.data.datasets",
         "Reader": "mrm_sdk.data.readers.source",
         "SUPPORT": "mrm_sdk.data.datasets",
+        "check_dataset": "mrm_sdk.data.checking",
         "from_ratings": "mrm_sdk.data.rating_pairs",
         "read_dataset": "mrm_sdk.data.datasets",
         "write_embedded": "mrm_sdk.data.vectors",

@@ -2,91 +2,54 @@
 
 from __future__ import annotations
 
-import hashlib
 from array import array
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from datetime import datetime
 from itertools import chain, combinations
-from typing import Any, NamedTuple, overload
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mrm_sdk.data.contents import QUERY, SUPPORT, Contents, EventIds, short_hash
 from mrm_sdk.data.ids import id_text, user_id_text
-from mrm_sdk.data.items import Catalogue, is_plain
+from mrm_sdk.data.items import Catalogue, check_size, is_plain, size_of
+from mrm_sdk.data.naming import TRL
+from mrm_sdk.data.problems import listed
 from mrm_sdk.data.ratings import RatingColumns
+from mrm_sdk.data.readers.chats import unpacked
 from mrm_sdk.errors import InvalidInputError
 from mrm_sdk.schemas.feedback import MOST_RANKED, Comparison, Ranking, Rating, part_id
 from mrm_sdk.schemas.frozen import MAX_ID_LENGTH, identifier
 from mrm_sdk.schemas.items import Item, Response
 
-SUPPORT, QUERY = 0, 1
 _PHASES = {"support": SUPPORT, "query": QUERY}
 _REMEMBERED = 4096
 
 
-class EventIds(Sequence[str]):
-    """Unique ids of events, n of them: as stated, else made when asked for from what was judged and how.
+class _Compared(NamedTuple):
+    """A comparison whose parts were checked; an item, or its place in the catalogue."""
 
-    A row that repeats an earlier one's content is another event: ids end in the number of the repetition.
-
-    Args:
-        stated: the file's ids by row.
-        contents: what derived ids are made from.
-    """
-
-    def __init__(self, stated: Mapping[int, str], contents: Contents) -> None:
-        self._stated, self._contents = stated, contents
-        columns = (contents.user, contents.chosen, contents.rejected, contents.tie, contents.strength)
-        self._repeats = _repeats(columns, np.fromiter(stated, np.int64, len(stated)))
-
-    def __len__(self) -> int:
-        return len(self._contents.user)
-
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-    def __getitem__(self, index: int | slice) -> str | list[str]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        index = range(len(self))[index]
-        stated = self._stated.get(index)
-        return f"{self._contents.hash(index)}-{self._repeats[index]}" if stated is None else stated
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Sequence) or len(self) != len(other):
-            return False
-        return all(ours == theirs for ours, theirs in zip(self, other, strict=True))
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def repeated(self, others: Collection[str]) -> str | None:
-        """An id that two rows have, or that appears among others too, if there is one; derived ones are unique."""
-        if not self._stated and not others:
-            return None
-        seen: set[str] = set()
-        return next((name for name in chain(self, others) if name in seen or seen.add(name)), None)  # type: ignore[func-returns-value]
+    user_id: str
+    items: tuple[Item | int, Item | int]
+    tie: bool
+    strength: float
+    phase: int
+    group: int
+    event_id: str | None
+    created_at: datetime | None
 
 
-class Contents(NamedTuple):
-    """What rows say, as columns of n rows; users and items by number."""
+class _Rated(NamedTuple):
+    """A rating whose parts were checked; an item, or its place in the catalogue."""
 
-    user_ids: list[str]
-    keys: Sequence[bytes]
-    user: NDArray[np.int64]
-    chosen: NDArray[np.int64]
-    rejected: NDArray[np.int64]
-    tie: NDArray[np.bool_]
-    strength: NDArray[np.float64]
-    phase: NDArray[np.int64]
-    group: NDArray[np.uint64]
-
-    def hash(self, row: int) -> str:
-        """Of one row's content, 40 hexadecimal digits."""
-        chosen, rejected = self.keys[self.chosen[row]].hex(), self.keys[self.rejected[row]].hex()
-        judged = [self.user_ids[self.user[row]], chosen, rejected, bool(self.tie[row]), float(self.strength[row])]
-        return hashlib.sha256(repr(judged).encode()).hexdigest()[:40]
+    user_id: str
+    items: tuple[Item | int]
+    value: float
+    strength: float
+    phase: int
+    event_id: str | None
+    created_at: datetime | None
 
 
 class Columns:
@@ -105,6 +68,8 @@ class Columns:
         self._by_content: dict[bytes, int] = {}
         self._numbers = array("q", [-1]) * len(catalogue.index)
         self._stated: dict[int, str] = {}
+        self._ids: set[str] = set()
+        self._size: int | None = None  # of the items' own embeddings; 0: they have none
         self._user, self._chosen, self._rejected, self._phase = (array("q") for _ in range(4))
         self._tie, self._strength, self._group = array("b"), array("d"), array("Q")
         self._remembered: dict[tuple[object, ...], tuple[bool, float]] = {}
@@ -127,48 +92,28 @@ class Columns:
         """What tells the items apart, 32 bytes each."""
         return list(self._by_content) if self._catalogue.embeddings is None else self._catalogue.keys
 
-    def add(self, row: Mapping[str, Any]) -> None:
-        """Adds one row: a comparison, a ranking, a rating or a thumb.
+    @property
+    def stated_ids(self) -> Set[str]:
+        """Event ids that rows state, of comparisons and of ratings."""
+        return self._ids
+
+    def add(self, *rows: Mapping[str, Any]) -> None:
+        """Adds rows, each a comparison, a ranking, a rating or a thumb: all of them, or, at an error, none.
 
         Raises:
-            InvalidInputError: a value is missing or wrong.
+            InvalidInputError: a value is missing or wrong, or an event id or a size of embeddings does not fit to
+                earlier rows.
         """
-        if "chosen" in row or "rejected" in row:
-            self._add_comparison(row)
-        elif "ranking" in row:
-            for pair in _pairs(row):
-                self._add_comparison(pair)
-        elif "rating" in row or "thumb" in row:
-            self.add_rating(row)
-        else:
-            self._add_comparison(row)  # says what is missing
+        judged = [self._judged(row) for row in rows]
+        self._append(judged[0] if len(judged) == 1 else list(chain.from_iterable(judged)))
 
     def add_rating(self, row: Mapping[str, Any]) -> None:
         """Adds one rating or thumb; its item is named by ``item_id``, or told by ``prompt`` and ``response``.
 
         Raises:
-            InvalidInputError: a value is missing or wrong.
+            InvalidInputError: see :meth:`add`.
         """
-        value = self.ratings.value(row)
-        user_id = identifier("user_id", user_id_text(row.get("user_id")))
-        field = "item_id" if self._catalogue.index else "response"
-        if field not in row:
-            raise InvalidInputError(f"{field!r} missing; found: {_column_names(row)}")
-        if self._catalogue.index:
-            item = self._named(row, field)
-        else:
-            response = row["response"]
-            item = self._number(Item.of(row.get("prompt"), Response(**response) if _is_named(response) else response))
-        event_id = (
-            identifier("event_id", id_text("event_id", row["event_id"])) if row.get("event_id") is not None else None
-        )
-        when, strength = None, 1.0
-        extras = {key: row[key] for key in ("created_at", "strength") if row.get(key) is not None}
-        if extras:
-            checked = Rating(user_id=user_id, response="", value=value, **extras)
-            when, strength = checked.created_at if "created_at" in extras else None, checked.strength
-        user = self.users.setdefault(user_id, len(self.users))
-        self.ratings.add(user, item, value, strength, _phase(row), event_id, when)
+        self._append([self._rated(row)])
 
     def contents(self) -> Contents:
         """All rows so far; phases that were not stated are −1, groups that were not are 0."""
@@ -188,10 +133,81 @@ class Columns:
         """The rows' ids."""
         return EventIds(self._stated, contents)
 
-    def _add_comparison(self, row: Mapping[str, Any]) -> None:
+    def _judged(self, row: Mapping[str, Any]) -> list[_Compared | _Rated]:
+        if "chosen" in row or "rejected" in row:
+            return [self._compared(row)]
+        if "ranking" in row:
+            return [self._compared(pair) for pair in _pairs(row)]
+        if "rating" in row or "thumb" in row:
+            return [self._rated(row)]
+        return [self._compared(row)]  # says what is missing
+
+    def _append(self, judged: Sequence[_Compared | _Rated]) -> None:
+        ids = [one.event_id for one in judged if one.event_id is not None]
+        if ids:
+            self._check_ids(ids)
+        if not self._catalogue.index:
+            self._check_sizes(judged)
+        self._ids.update(ids)
+        for one in judged:
+            user = self.users.setdefault(one.user_id, len(self.users))
+            if isinstance(one, _Rated):
+                item = self._number(one.items[0])
+                self.ratings.add(user, item, one.value, one.strength, one.phase, one.event_id, one.created_at)
+                continue
+            _, (chosen, rejected), tie, strength, phase, group, event_id, created_at = one
+            if event_id is not None:
+                self._stated[len(self)] = event_id
+            if created_at is not None:
+                self.created_at[len(self)] = created_at
+            self._user.append(user)
+            self._chosen.append(self._number(chosen))
+            self._rejected.append(self._number(rejected))
+            self._tie.append(tie)
+            self._strength.append(strength)
+            self._phase.append(phase)
+            self._group.append(group)
+
+    def _check_ids(self, ids: list[str]) -> None:
+        for number, name in enumerate(ids):
+            if name in self._ids or name in ids[:number]:
+                raise InvalidInputError(f"event id {name[:60]!r} appears twice")
+
+    def _check_sizes(self, judged: Sequence[_Compared | _Rated]) -> None:
+        size = self._size
+        for one in judged:
+            for item in one.items:
+                if isinstance(item, Item) and (size != 0 or item.embedding is not None):
+                    check_size(item, size)
+                    size = size_of(item)
+        self._size = size
+
+    def _rated(self, row: Mapping[str, Any]) -> _Rated:
+        value = self.ratings.value(row)
+        user_id = identifier("user_id", user_id_text(row.get("user_id")))
+        field = "item_id" if self._catalogue.index else "response"
+        if field not in row:
+            raise InvalidInputError(_missing([field], row))
+        item: Item | int
+        if self._catalogue.index:
+            item = self._named(row, field)
+        else:
+            response = row["response"]
+            item = Item.of(row.get("prompt"), Response(**response) if _is_named(response) else response)
+        event_id = (
+            identifier("event_id", id_text("event_id", row["event_id"])) if row.get("event_id") is not None else None
+        )
+        when, strength = None, 1.0
+        extras = {key: row[key] for key in ("created_at", "strength") if row.get(key) is not None}
+        if extras:
+            checked = Rating(user_id=user_id, response="", value=value, **extras)
+            when, strength = checked.created_at if "created_at" in extras else None, checked.strength
+        return _Rated(user_id, (item,), value, strength, _phase(row), event_id, when)
+
+    def _compared(self, row: Mapping[str, Any]) -> _Compared:
         missing = {"user_id", "chosen", "rejected"} - row.keys()
         if missing:
-            raise InvalidInputError(f"{', '.join(map(repr, sorted(missing)))} missing; found: {_column_names(row)}")
+            raise InvalidInputError(_missing(sorted(missing), row))
         phase = _phase(row)
         ids = {"user_id": user_id_text(row["user_id"])}
         if row.get("event_id") is not None:
@@ -215,24 +231,17 @@ class Columns:
             prompt, chosen, rejected = checked.prompt, checked.chosen, checked.rejected
             when = checked.created_at if "created_at" in values else None
             self._remember(row, (tie, strength))
+        pair: tuple[Item | int, Item | int]
         if self._catalogue.index:
-            pair = self._named(row, "chosen"), self._named(row, "rejected")
+            first, second = self._named(row, "chosen"), self._named(row, "rejected")
+            pair, same = (first, second), self._catalogue.keys[first] == self._catalogue.keys[second]
         else:
-            pair = self._number(_item(prompt, chosen)), self._number(_item(prompt, rejected))
-        if pair[0] == pair[1]:
+            pair = better, worse = _item(prompt, chosen), _item(prompt, rejected)
+            same = better.key == worse.key
+        if same:
             raise InvalidInputError("chosen and rejected are the same response, so nothing is compared")
-        number = len(self)
-        if event_id is not None:
-            self._stated[number] = event_id
-        if when is not None:
-            self.created_at[number] = when
-        self._user.append(self.users.setdefault(str(user_id), len(self.users)))
-        self._chosen.append(pair[0])
-        self._rejected.append(pair[1])
-        self._tie.append(tie)
-        self._strength.append(strength)
-        self._phase.append(phase)
-        self._group.append(0 if row.get("group") is None else short_hash(str(row["group"])))
+        group = 0 if row.get("group") is None else short_hash(str(row["group"]))
+        return _Compared(str(user_id), pair, tie, strength, phase, group, event_id, when)
 
     def _recall(self, row: Mapping[str, Any]) -> tuple[bool, float] | None:
         """Tie and strength as they were checked before, if they were."""
@@ -249,57 +258,24 @@ class Columns:
         index = self._catalogue.index.get(name)
         if index is None:
             raise InvalidInputError(f"{field}: unknown item id {name[:40]!r}, which the items file lacks")
-        if self._catalogue.embeddings is not None:
-            return index
-        if self._numbers[index] < 0:
-            self._numbers[index] = self._number(self._catalogue.items[index])
-        return self._numbers[index]
+        return index
 
-    def _number(self, item: Item) -> int:
+    def _number(self, item: Item | int) -> int:
+        if isinstance(item, int):
+            if self._catalogue.embeddings is not None:
+                return item
+            if self._numbers[item] < 0:
+                self._numbers[item] = self._number(self._catalogue.items[item])
+            return self._numbers[item]
         number = self._by_content.setdefault(item.key, len(self._items))
         if number == len(self._items):
             self._items.append(item)
         return number
 
 
-def halve(contents: Contents, event_ids: Sequence[str]) -> NDArray[np.int64]:
-    """Phases [n]: rows without one get one; half of each user's rows, or groups of rows, are support.
-
-    A hash of the ids decides which half, so neither the order of rows nor another user's matters.
-    """
-    (rows,) = np.nonzero(contents.phase < 0)
-    if not len(rows):
-        return contents.phase
-    hashes = contents.group[rows]
-    for i in np.flatnonzero(hashes == 0):
-        hashes[i] = short_hash(event_ids[rows[i]])
-    phase = contents.phase.copy()
-    phase[rows] = halve_by_hash(contents.user[rows], hashes)
-    return phase
-
-
-def halve_by_hash(user: NDArray[np.int64], hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
-    """Phases [n] that put half of each user's distinct hashes into support, in the order of the hashes."""
-    order = np.lexsort((hashes, user))
-    users, units = user[order], hashes[order]
-    new = np.ones(len(order), np.bool_)
-    new[1:] = (users[1:] != users[:-1]) | (units[1:] != units[:-1])
-    _, start, count = np.unique(users[new], return_index=True, return_counts=True)
-    rank = np.arange(int(new.sum())) - np.repeat(start, count)
-    halves = np.where(rank < np.repeat(count // 2, count), SUPPORT, QUERY)
-    phase = np.empty(len(order), np.int64)
-    phase[order] = halves[np.cumsum(new) - 1]
-    return phase
-
-
-def short_hash(text: str) -> int:
-    """Of a text, 64 bits."""
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8])
-
-
 def _pairs(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """All pairs of a ranking; a ranking of n counts as much as n − 1 comparisons of its strength do."""
-    ranking = row["ranking"]
+    ranking = unpacked(row["ranking"])  # in a cell of CSV
     if not isinstance(ranking, list) or not 2 <= len(ranking) <= MOST_RANKED:
         raise InvalidInputError(f"ranking must be a list of 2 to {MOST_RANKED} responses, best first")
     if len({str(response) for response in ranking}) < len(ranking):
@@ -315,21 +291,6 @@ def _pairs(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for number, (better, worse) in enumerate(combinations(ranking, 2)):
         named = {} if event_id is None else {"event_id": part_id(str(event_id), number)}
         yield {**common, **named, "chosen": better, "rejected": worse}
-
-
-def _repeats(columns: tuple[NDArray[Any], ...], stated: NDArray[np.int64]) -> NDArray[np.int32]:
-    """How often each row's content has come so far, itself included; rows with an id of their own are left out."""
-    out = np.zeros(len(columns[0]), np.int32)
-    rows = np.setdiff1d(np.arange(len(out)), stated, assume_unique=True) if len(stated) else np.arange(len(out))
-    if not len(rows):
-        return out
-    sorted_ = [column[rows] for column in columns]
-    order = np.lexsort((rows, *sorted_))
-    first = np.ones(len(rows), np.bool_)
-    first[1:] = np.any([column[order][1:] != column[order][:-1] for column in sorted_], axis=0)
-    starts = np.flatnonzero(first)
-    out[rows[order]] = np.arange(len(rows)) - np.repeat(starts, np.diff([*starts, len(rows)])) + 1
-    return out
 
 
 def _item(prompt: Any, side: str | Response | None) -> Item:
@@ -358,5 +319,6 @@ def _phase(row: Mapping[str, Any]) -> int:
     return _PHASES[phase]
 
 
-def _column_names(row: Mapping[str, Any]) -> str:
-    return ", ".join(str(key)[:40] for key in list(row)[:8])
+def _missing(names: list[str], row: Mapping[str, Any]) -> str:
+    hint = "" if row.keys() <= TRL else f". If it has another name, say so: --column {names[0]}=NAME"
+    return f"{', '.join(map(repr, names))} missing; found: {listed(row)}{hint}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -13,11 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mrm_sdk.data.columns import QUERY, SUPPORT, Columns, Contents, halve, halve_by_hash, short_hash
+from mrm_sdk.data.columns import Columns
+from mrm_sdk.data.contents import QUERY, SUPPORT, Contents, halve, halve_by_hash, short_hash
 from mrm_sdk.data.items import Catalogue, read_items, sample_bytes, vectors
+from mrm_sdk.data.naming import BY_ID, ITEMS, TEXTS, Naming
+from mrm_sdk.data.problems import OnBadRow, stop
 from mrm_sdk.data.ratings import Ratings
-from mrm_sdk.data.readers import Reader, find_reader, recognise
-from mrm_sdk.data.readers.source import Reading, Source, open_source
+from mrm_sdk.data.readers import Reader, find_reader, naming_of, recognise
+from mrm_sdk.data.readers.source import Reading, open_source
 from mrm_sdk.data.rows import SUFFIXES, read_rows
 from mrm_sdk.errors import DatasetError, InvalidInputError, NotFoundError
 from mrm_sdk.schemas.feedback import Comparison, Rating
@@ -167,24 +170,45 @@ class Dataset:
         return described if self.ratings is None else {**described, "ratings": len(self.ratings)}
 
 
-def read_dataset(path: str | Path, *, format: str | Reader = "auto", ratings: bool = False) -> Dataset:
+def read_dataset(
+    path: str | Path,
+    *,
+    format: str | Reader = "auto",
+    ratings: bool = False,
+    columns: Mapping[str, str] | None = None,
+    on_bad_row: OnBadRow = stop,
+) -> Dataset:
     """Reads a data set in one of our own forms, or in another program's.
 
     Args:
-        path: ``comparisons.jsonl[.gz]``; a folder with it, or with ``items.jsonl`` and a table of comparisons or
-            ratings; a file or folder of another program's; or ``hub:owner/name[:config][@split]``.
+        path: a file of JSON Lines, JSON, CSV, TSV or Parquet; a folder with ``comparisons`` or ``ratings`` and, where
+            these name items by id, ``items``, each in one of these forms; a file or folder of another program's; or
+            ``hub:owner/name[:config][@split]``.
         format: a name out of :data:`~mrm_sdk.data.readers.READERS`, ``own``, a reader, or ``auto``: own forms, and
             others where their file names or first record leave no doubt.
         ratings: also read the folder's ratings; always read if there are no comparisons.
+        columns: what the file calls our columns, as ``{"user_id": "annotator"}``; names that differ from ours in case,
+            spaces, points or dashes alone are found without.
+        on_bad_row: called with a row that is wrong, named by file and line; if it returns, the row is left out and the
+            reading goes on. By default, the first such row is raised.
 
     Raises:
         NotFoundError: there is nothing at ``path``.
         DatasetError: the content is wrong; the message names file and line.
-        ConfigurationError: there is no such format.
+        ConfigurationError: there is no such format, or no such column of ours or of the file.
         MissingDependencyError: an extra is not installed.
+
+    Example:
+        >>> from mrm_sdk.data import read_dataset
+        >>> rows = ["annotator;Prompt;Chosen;Rejected", "ada;What is DNS?;A phone book.;See RFC 1034."]
+        >>> with open("judged.csv", "w") as file:
+        ...     print(*rows, sep=chr(10), file=file)
+        >>> read_dataset("judged.csv", columns={"user_id": "annotator"})
+        Dataset(1 users, 2 items, 1 comparisons)
     """
+    naming = Naming(columns)
     if str(path).startswith("hub:"):
-        return _read_foreign(open_source(str(path)), find_reader(format, str(path)))
+        return _read_foreign(str(path), find_reader(format, str(path)), naming, on_bad_row)
     path = Path(path)
     try:
         exists = path.exists()
@@ -195,55 +219,56 @@ def read_dataset(path: str | Path, *, format: str | Reader = "auto", ratings: bo
     if (path / "manifest.json").is_file():
         raise NotFoundError(f"{path} is a bundle, not a data set. Are the arguments swapped?")
     if format == "auto":
-        format = recognise(path)
+        format = recognise(path, columns)
     if format != "own":
-        return _read_foreign(open_source(path), find_reader(format, path.name))
-    return _read_own(path, ratings)
+        return _read_foreign(path, find_reader(format, path.name), naming, on_bad_row)
+    return _read_own(path, ratings, naming, on_bad_row)
 
 
-def _read_own(path: Path, with_ratings: bool) -> Dataset:
-    if not path.is_dir():
-        if ".jsonl" in path.name:
-            return _build(Columns(Catalogue({}, [], [], None)), path, None)
-        raise DatasetError(f"{path} is not a comparisons.jsonl[.gz]; a table names items by id: give its folder.")
-    comparisons, rated = (_only(path, kind) for kind in ("comparisons", "ratings"))
-    if comparisons is None and rated is None:
-        names = ", ".join(f"comparisons{suffix}" for suffix in SUFFIXES)
-        raise DatasetError(f"{path} must hold one of {names}; it holds 0 of them, and no ratings either.")
-    items = next((path / name for name in ("items.jsonl", "items.jsonl.gz") if (path / name).is_file()), None)
-    for table in (comparisons, rated):
-        if items is None and table is not None and ".jsonl" not in table.name:
-            raise DatasetError(f"{table} names items by id, but there is no items.jsonl beside it.")
-    catalogue = read_items(items) if items else Catalogue({}, [], [], None)
-    return _build(Columns(catalogue), comparisons, rated if with_ratings or comparisons is None else None)
+def _read_own(path: Path, with_ratings: bool, naming: Naming, on_bad_row: OnBadRow) -> Dataset:
+    comparisons: Path | None = path
+    rated, items, alone = None, None, not path.is_dir()
+    if alone:
+        if path.name.startswith(("comparisons.", "ratings.")) and _only(path.parent, "items"):
+            raise DatasetError(f"{path} lies beside items: a table names items by id; give its folder.")
+    else:
+        comparisons, rated, items = (_only(path, kind) for kind in ("comparisons", "ratings", "items"))
+        if comparisons is None and rated is None:
+            raise DatasetError(f"{path} must hold one of {_forms('comparisons')}; it holds 0 of them, and no ratings.")
+    catalogue = Catalogue({}, [], [], None) if items is None else read_items(items, naming.of(ITEMS), on_bad_row)
+    collected, known = Columns(catalogue), TEXTS if items is None else BY_ID
+    if comparisons is not None:
+        _add_all(read_rows(comparisons, naming.of(known, alone=alone), on_bad_row), collected.add, on_bad_row)
+    contents = collected.contents()  # before ratings add users and items
+    if rated is not None and (with_ratings or comparisons is None):
+        _add_all(read_rows(rated, naming.of(known, rated=True), on_bad_row), collected.add_rating, on_bad_row)
+    naming.check_used(path)
+    return _finish(collected, contents, str(comparisons or rated))
 
 
 def _only(folder: Path, kind: str) -> Path | None:
     files = [path for suffix in SUFFIXES if (path := folder / f"{kind}{suffix}").is_file()]
     if len(files) > 1:
-        names = ", ".join(f"{kind}{suffix}" for suffix in SUFFIXES)
-        raise DatasetError(f"{folder} must hold one of {names}; it holds {len(files)} of them.")
+        raise DatasetError(f"{folder} must hold one of {_forms(kind)}; it holds {len(files)} of them.")
     return files[0] if files else None
 
 
-def _build(columns: Columns, comparisons: Path | None, rated: Path | None) -> Dataset:
-    if comparisons is not None:
-        _add_all(comparisons, columns.add)
-    contents = columns.contents()  # before ratings add users and items
-    if rated is not None:
-        _add_all(rated, columns.add_rating)
-    return _finish(columns, contents, str(comparisons or rated))
+def _forms(kind: str) -> str:
+    return f"{kind}.jsonl, .ndjson, .json, .csv, .tsv (each also with .gz) or .parquet"
 
 
-def _add_all(path: Path, add: Callable[[dict[str, Any]], None]) -> None:
-    for location, row in read_rows(path):
+def _add_all(
+    rows: Iterator[tuple[str, dict[str, Any]]], add: Callable[[dict[str, Any]], None], on_bad_row: OnBadRow
+) -> None:
+    for location, row in rows:
         try:
             add(row)
         except InvalidInputError as error:
-            raise DatasetError(f"{location}: {error}") from None
+            on_bad_row(DatasetError(f"{location}: {error}"))
 
 
-def _read_foreign(source: Source, reader: Reader) -> Dataset:
+def _read_foreign(path: str | Path, reader: Reader, naming: Naming, on_bad_row: OnBadRow) -> Dataset:
+    source = open_source(path, naming_of(reader, naming), on_bad_row)
     columns = Columns(Catalogue({}, [], [], None))
     skipped: Counter[str] = Counter()
     used = 0
@@ -251,12 +276,12 @@ def _read_foreign(source: Source, reader: Reader) -> Dataset:
         if isinstance(outcome, str):
             skipped[outcome] += 1
             continue
-        used += 1
         try:
-            for row in outcome:
-                columns.add(row)
+            columns.add(*outcome)
         except InvalidInputError as error:
-            raise DatasetError(f"{location}: {error}") from None
+            on_bad_row(DatasetError(f"{location}: {error}"))
+        else:
+            used += 1
     reading = Reading(used + skipped.total(), used, dict(skipped.most_common()))
     if not len(columns) and not len(columns.ratings):
         raise DatasetError(f"{source.name} gives no comparisons. {reading}")
@@ -267,14 +292,10 @@ def _finish(columns: Columns, contents: Contents, name: str) -> Dataset:
     if not len(columns) and not len(columns.ratings):
         raise DatasetError(f"{name} holds no comparisons.")
     event_ids = columns.event_ids(contents)
-    repeated = event_ids.repeated(columns.ratings.event_ids.values())
+    repeated = event_ids.repeated(columns.stated_ids)
     if repeated is not None:
         raise DatasetError(f"{name}: event id {repeated[:60]!r} appears twice")
     users, items = list(columns.users), columns.items
-    if columns.embeddings is None:
-        sizes = {None if item.embedding is None else len(item.embedding) for item in items}
-        if len(sizes) > 1:
-            raise DatasetError(f"{name}: all items must have embeddings of one size, or none; found sizes {sizes}")
     ratings = columns.ratings.columns() if len(columns.ratings) else None
     if ratings is not None and not len(contents.user):
         ratings = _halve_ratings(ratings, users, columns.keys)

@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrm_sdk.data.ids import id_text
+from mrm_sdk.data.naming import TableNaming
+from mrm_sdk.data.problems import OnBadRow, stop
 from mrm_sdk.data.rows import read_rows
 from mrm_sdk.errors import DatasetError, InvalidInputError
 from mrm_sdk.schemas.frozen import checked_text
@@ -83,11 +85,17 @@ class Catalogue:
     embeddings: NDArray[Any] | None
 
 
-def read_items(path: Path) -> Catalogue:
+def read_items(path: Path, naming: TableNaming | None = None, on_bad_row: OnBadRow = stop) -> Catalogue:
     """Reads ``items.jsonl[.gz]``, and maps ``embeddings.npy`` where one lies beside it.
 
+    Args:
+        path: of the items.
+        naming: says what the columns are called.
+        on_bad_row: called with a row that is wrong; it is left out.
+
     Raises:
-        DatasetError: the content is wrong; the message names file and line, or the row of the embeddings.
+        DatasetError: the content is wrong; the message names file and line, or the row of the embeddings. Beside
+            ``embeddings.npy`` no row can be left out.
     """
     mapped = path.parent / EMBEDDINGS
     index: dict[str, int] = {}
@@ -97,32 +105,67 @@ def read_items(path: Path) -> Catalogue:
     keys: list[bytes] = []
     shared: dict[str, str] = {}  # prompts are long and come once per response
     with_file = mapped.is_file()
-    for location, row in read_rows(path):
-        if "item_id" not in row:
-            raise DatasetError(f"{location}: 'item_id' is missing")
+    bad = 0
+
+    def report(problem: DatasetError) -> None:
+        nonlocal bad
+        bad += 1
+        on_bad_row(problem)
+
+    for location, row in read_rows(path, naming, report):
         try:
+            if "item_id" not in row:
+                raise InvalidInputError("'item_id' is missing")
             name = id_text("item_id", row["item_id"])
             if name in index:
                 raise InvalidInputError(f"item id {name!r} appears twice")
-            index[name] = len(index)
-            if not with_file:
-                items.append(_item(row))
-                keys.append(items[-1].key)
-                continue
-            if row.get("embedding") is not None:
-                raise InvalidInputError(f"an 'embedding' here and {EMBEDDINGS} beside the file; keep one of the two")
-            prompt, text = _texts(row)
+            if with_file:
+                if row.get("embedding") is not None:
+                    raise InvalidInputError(
+                        f"an 'embedding' here and {EMBEDDINGS} beside the file; keep one of the two"
+                    )
+                prompt, text = _texts(row)
+                prompts.append(prompt if prompt is None else shared.setdefault(prompt, prompt))
+                texts.append(text)
+                keys.append(hashlib.sha256(json.dumps([name, prompt, text]).encode()).digest())
+            else:
+                item = _item(row)
+                check_size(item, size_of(items[0]) if items else None)
+                items.append(item)
+                keys.append(item.key)
         except InvalidInputError as error:
-            raise DatasetError(f"{location}: {error}") from None
-        prompts.append(prompt if prompt is None else shared.setdefault(prompt, prompt))
-        texts.append(text)
-        keys.append(hashlib.sha256(json.dumps([name, prompt, text]).encode()).digest())
+            report(DatasetError(f"{location}: {error}"))
+            continue
+        index[name] = len(index)
     if not index:
         raise DatasetError(f"{path} holds no items.")
     if not with_file:
         return Catalogue(index, items, keys, None)
+    if bad:
+        raise DatasetError(
+            f"{path} has {bad} bad lines, which cannot be left out: row i of {EMBEDDINGS} belongs to line i. "
+            "Correct them, or take both away."
+        )
     embeddings = _map(mapped, len(index), path.name)
     return Catalogue(index, MappedItems(prompts, texts, embeddings), keys, embeddings)
+
+
+def size_of(item: Item) -> int:
+    """How many numbers the item's own embedding has; 0 where there is none."""
+    return 0 if item.embedding is None else len(item.embedding)
+
+
+def check_size(item: Item, size: int | None) -> None:
+    """Checks that an item's embedding has as many numbers as those before; ``None``: there are none before.
+
+    Raises:
+        InvalidInputError: it has not.
+    """
+    if size is not None and size_of(item) != size:
+        raise InvalidInputError(
+            f"all items must have embeddings of one size, or none; this one has {size_of(item) or 'none'}, "
+            f"earlier ones have {size or 'none'}"
+        )
 
 
 def sample_bytes(embeddings: NDArray[Any]) -> bytes:

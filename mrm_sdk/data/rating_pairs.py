@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrm_sdk.core.ratings import rated_pairs
-from mrm_sdk.data.columns import QUERY, SUPPORT
+from mrm_sdk.data.contents import QUERY, SUPPORT
 from mrm_sdk.data.datasets import Dataset
 from mrm_sdk.data.ratings import Ratings
 from mrm_sdk.errors import DatasetError

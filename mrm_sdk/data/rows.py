@@ -1,133 +1,134 @@
-"""Rows of JSON Lines, CSV and Parquet files, each with the location it came from."""
+"""Rows of files of all forms, each with the location it came from."""
 
 from __future__ import annotations
 
-import csv
-import gzip
 import json
-import zlib
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import Any, TextIO, cast
+from typing import Any
 
-from mrm_sdk.errors import DatasetError, MissingDependencyError
+from mrm_sdk.data.delimited import read_delimited
+from mrm_sdk.data.naming import TableNaming
+from mrm_sdk.data.parquet import column_types, read_parquet
+from mrm_sdk.data.problems import OnBadRow, stop
+from mrm_sdk.data.text_lines import is_utf8, lines
+from mrm_sdk.errors import DatasetError
 
-SUFFIXES = (".jsonl", ".jsonl.gz", ".csv", ".csv.gz", ".parquet")
-# What other programs write; a data set of our own is never called so.
-FOREIGN = (*SUFFIXES, ".json", ".json.gz")
+DELIMITED = (".csv", ".csv.gz", ".tsv", ".tsv.gz")
+_JSONL = (".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz")
+_JSON = (".json", ".json.gz")
+SUFFIXES = (*_JSONL, *DELIMITED, ".parquet", *_JSON)
+
+# Rows of JSON name their columns one by one: the first so many say which there are.
+_ROWS_THAT_NAME = 1000
+
+Row = dict[str, Any]
 
 
-# Of a cell of CSV, in characters: as many as csv can count on every system.
-LONGEST_CELL = 2**31 - 1
-
-
-def read_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def read_rows(path: Path, naming: TableNaming | None = None, on_bad_row: OnBadRow = stop) -> Iterator[tuple[str, Row]]:
     """Yields ``(location, row)`` for each row of a file; the location names file and line, for messages.
 
+    Args:
+        path: the end of its name says of which form it is.
+        naming: says what the columns are called; without it, all are read and called as they are.
+        on_bad_row: called with a row that cannot be parsed.
+
     Raises:
-        DatasetError: the file cannot be read or parsed; the message names the line.
+        DatasetError: the file cannot be read.
         MissingDependencyError: Parquet without pyarrow.
     """
     name = path.name.lower()
     if name.endswith(".parquet"):
-        return _parquet(path)
-    if name.endswith((".csv", ".csv.gz")):
-        return _csv(path)
-    if name.endswith((".jsonl", ".jsonl.gz")):
-        return _jsonl(path)
-    if name.endswith((".json", ".json.gz")):
-        return _json(path)
-    raise DatasetError(f"{path} is none of {', '.join(FOREIGN)}; convert it to one of them.")
+        return read_parquet(path, naming, on_bad_row)
+    if name.endswith(DELIMITED):
+        return read_delimited(path, naming, on_bad_row)
+    if name.endswith(_JSONL):
+        return _renamed(path, partial(_jsonl, path), naming, on_bad_row)
+    if name.endswith(_JSON):
+        return _json(path, naming, on_bad_row)
+    raise DatasetError(f"{path} is none of {', '.join(SUFFIXES)}; convert it to one of them.")
 
 
-def _json(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def first_row(path: Path) -> Row:
+    """The first row of a file that can be parsed; of Parquet one of its types: ``[]`` for a list, else ``None``.
+
+    Raises:
+        DatasetError: the file cannot be read.
+        MissingDependencyError: Parquet without pyarrow.
+    """
+    if path.name.lower().endswith(".parquet"):
+        return {name: [] if is_list else None for name, is_list in column_types(path).items()}
+    return next((row for _, row in read_rows(path, on_bad_row=_ignore)), {})
+
+
+def _renamed(
+    path: Path,
+    read: Callable[[OnBadRow], Iterator[tuple[str, Row]]],
+    naming: TableNaming | None,
+    on_bad_row: OnBadRow,
+) -> Iterator[tuple[str, Row]]:
+    columns = {}
+    if naming is not None:
+        names = dict.fromkeys(key for _, row in islice(read(_ignore), _ROWS_THAT_NAME) for key in row)
+        columns = naming.of_rows(str(path), list(names))
+    if all(theirs == ours for theirs, ours in columns.items()):
+        yield from read(on_bad_row)
+        return
+    renamed = {*columns, *columns.values()}
+    for location, row in read(on_bad_row):
+        others = {key: value for key, value in row.items() if key not in renamed}
+        yield location, others | {ours: row[theirs] for theirs, ours in columns.items() if theirs in row}
+
+
+def _json(path: Path, naming: TableNaming | None, on_bad_row: OnBadRow) -> Iterator[tuple[str, Row]]:
     """One array of objects, or one object; some programs also call JSON Lines ``.json``."""
-    text = "".join(line for _, line in _lines(path)).strip()
+    text = "".join(line for _, line in lines(path)).strip()
+    if not is_utf8(text):
+        raise DatasetError(f"{path}: not UTF-8 text. Save the file as UTF-8.")
     try:
         rows = json.loads(text)
     except (ValueError, RecursionError) as error:
-        if not text.startswith("["):
-            yield from _jsonl(path)
-            return
-        raise DatasetError(f"{path}: not JSON ({str(error)[:80]})") from None
-    for number, row in enumerate(rows if isinstance(rows, list) else [rows], 1):
-        if not isinstance(row, dict):
-            raise DatasetError(f"{path}, element {number}: expected a JSON object, not {type(row).__name__}")
-        yield f"{path}, element {number}", row
+        if text.startswith("["):
+            raise DatasetError(f"{path}: not JSON ({str(error)[:80]})") from None
+        return _renamed(path, partial(_jsonl, path), naming, on_bad_row)
+    del text
+    return _renamed(path, partial(_elements, path, rows if isinstance(rows, list) else [rows]), naming, on_bad_row)
 
 
-def _jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    for number, line in _lines(path):
+def _elements(path: Path, rows: list[Any], on_bad_row: OnBadRow) -> Iterator[tuple[str, Row]]:
+    for number, row in enumerate(rows, 1):
+        if isinstance(row, dict):
+            yield f"{path}, element {number}", row
+        else:
+            problem = f"expected a JSON object, not {type(row).__name__}"
+            on_bad_row(DatasetError(f"{path}, element {number}: {problem}"))
+
+
+def _jsonl(path: Path, on_bad_row: OnBadRow) -> Iterator[tuple[str, Row]]:
+    for number, line in lines(path):
         if not line.strip():
             continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DatasetError(f"{path}, line {number}: not JSON ({error.msg} at character {error.pos + 1})") from None
-        except (ValueError, RecursionError):
-            raise DatasetError(f"{path}, line {number}: not JSON that can be read") from None
-        if not isinstance(row, dict):
-            raise DatasetError(f"{path}, line {number}: expected a JSON object, not {type(row).__name__}")
-        yield f"{path}, line {number}", row
+        row = _parsed(line)
+        if isinstance(row, str):
+            on_bad_row(DatasetError(f"{path}, line {number}: {row}"))
+        else:
+            yield f"{path}, line {number}", row
 
 
-def _csv(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    csv.field_size_limit(max(csv.field_size_limit(), LONGEST_CELL))  # for the process: csv knows no other way
-    reader = csv.reader(line for _, line in _lines(path))
+def _parsed(line: str) -> Row | str:
+    """The object on a line, or why there is none."""
+    if not is_utf8(line):
+        return "not UTF-8 text. Save the file as UTF-8."
     try:
-        header = next(reader, None)
-        if header is None:
-            return
-        twice = [name for name, count in Counter(header).items() if count > 1]
-        if twice:
-            raise DatasetError(f"{path}, line 1: the header names {twice[0][:40]!r} twice; rename one of the columns")
-        for values in reader:
-            if not values:
-                continue
-            if len(values) != len(header):
-                raise DatasetError(
-                    f"{path}, line {reader.line_num}: {len(values)} columns where the header has {len(header)}"
-                )
-            # An empty cell is an absent value, as a missing key is in JSON.
-            yield (
-                f"{path}, line {reader.line_num}",
-                {key: value for key, value in zip(header, values, strict=True) if value != ""},
-            )
-    except csv.Error as error:
-        raise DatasetError(f"{path}, line {reader.line_num}: not CSV ({error})") from None
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        return f"not JSON ({error.msg} at character {error.pos + 1})"
+    except (ValueError, RecursionError):
+        return "not JSON that can be read"
+    return row if isinstance(row, dict) else f"expected a JSON object, not {type(row).__name__}"
 
 
-def _parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    try:
-        from pyarrow import ArrowException, parquet
-    except ImportError:
-        raise MissingDependencyError.of("pyarrow", "train", "Reading Parquet") from None
-    number = 0
-    try:
-        with parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches():
-                for row in batch.to_pylist():
-                    number += 1
-                    yield f"{path}, row {number}", {key: value for key, value in row.items() if value is not None}
-    except (ArrowException, OSError) as error:
-        raise DatasetError(f"{path} cannot be read as Parquet: {error}") from None
-
-
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    number = 0
-    try:
-        with _open(path) as file:
-            for number, line in enumerate(file, 1):
-                yield number, line
-    except UnicodeDecodeError:
-        raise DatasetError(f"{path}, near line {number + 1}: not UTF-8 text") from None
-    except (OSError, EOFError, zlib.error) as error:  # gzip reports damage as any of these
-        reason = getattr(error, "strerror", None) or error
-        raise DatasetError(f"{path} cannot be read after line {number}: {reason}") from None
-
-
-def _open(path: Path) -> TextIO:
-    if path.name.lower().endswith(".gz"):
-        return cast(TextIO, gzip.open(path, "rt", encoding="utf-8-sig", newline=""))
-    return path.open(encoding="utf-8-sig", newline="")
+def _ignore(_: DatasetError) -> None:
+    """For a look at a file that is read again."""

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from mrm_sdk.data.columns import SUPPORT
+from mrm_sdk.data.contents import SUPPORT
 from mrm_sdk.data.datasets import Dataset
 from mrm_sdk.data.items import EMBEDDINGS
 from mrm_sdk.encoders.base import Encoder, embed

@@ -142,7 +142,7 @@ def test_a_row_that_looks_familiar_is_checked_as_the_first_was(tmp_path: Path, c
 BAD_TABLES = [
     ("user_id,chosen,rejected\nu,a,zz\n", "line 2: rejected: unknown item id 'zz'"),
     ("user_id,chosen,rejected\nu,a\n", "line 2: 2 columns where the header has 3"),
-    ("user_id,chosen\nu,a\n", "line 2: 'rejected' missing"),
+    ("user_id,chosen\nu,a\n", "line 1: no column rejected; found: user_id, chosen"),
     ("user_id,chosen,rejected\n,a,b\n", "line 2: 'user_id' missing"),
     ("user_id,chosen,rejected\n", "holds no comparisons"),
     ("", "holds no comparisons"),
@@ -193,6 +193,8 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     (folder / "comparisons.csv").rename(folder / "comparisons.parquet")
     with pytest.raises(DatasetError, match="cannot be read as Parquet"):
         read_dataset(folder)
+    write_folder(folder, "user_id,chosen,rejected\nu,a,b\n")
+    (folder / "comparisons.parquet").unlink()
     (folder / "items.jsonl").unlink()
     with pytest.raises(DatasetError, match=r"no items\.jsonl beside it"):
         read_dataset(folder)

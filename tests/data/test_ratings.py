@@ -155,7 +155,7 @@ def test_bad_tables_of_ratings(tmp_path: Path) -> None:
     for text, message in (
         ("user_id,item_id,rating\nu,zz,1\n", "line 2: item_id: unknown item id 'zz'"),
         ("user_id,item_id,rating\nu,a,\n", "line 2: rating must be a finite number"),
-        ("user_id,rating\nu,1\n", "line 2: 'item_id' missing"),
+        ("user_id,rating\nu,1\n", "line 1: no column item_id; found: user_id, rating"),
     ):
         (folder / "ratings.csv").write_text(text)
         with pytest.raises(DatasetError, match=message):
@@ -166,7 +166,7 @@ def test_bad_tables_of_ratings(tmp_path: Path) -> None:
     (folder / "ratings.jsonl").unlink()
     (folder / "comparisons.csv").unlink()
     (folder / "items.jsonl").unlink()
-    with pytest.raises(DatasetError, match=r"names items by id, but there is no items\.jsonl"):
+    with pytest.raises(DatasetError, match=r"names items by id, there is no items\.jsonl beside it"):
         read_dataset(folder)
 
 

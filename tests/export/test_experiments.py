@@ -41,6 +41,13 @@ def test_the_experiment_behind_the_rules_for_ratings_runs(tmp_path: Path) -> Non
     assert [len(row.split()) for row in rows] == [1] * 4 + [5] * 11 + [6] * 6
 
 
+@pytest.mark.shared
+def test_the_measurement_of_how_many_users_it_takes_runs(tmp_path: Path) -> None:
+    out = run("measure_users.py", SHARED / "jester" / "train", "--quick", "--users", "10,100", cwd=tmp_path)
+    rows = re.findall(r"^ +(\d+) \|(?: 0\.\d{4}){4} \| [+-]0\.\d{4} ± 0\.\d{4}$", out, re.MULTILINE)
+    assert rows == ["10", "100"]
+
+
 def test_the_measurement_of_drift_runs(tmp_path: Path) -> None:
     out = run("measure_drift.py", "--quick", cwd=tmp_path)
     changed, kept = out.split("tastes stay")

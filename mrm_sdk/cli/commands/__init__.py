@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from mrm_sdk.cli.commands import compare, db, demo, doctor, encoder, evaluate, import_feedback, rebuild, train
+from mrm_sdk.cli.commands import check, compare, db, demo, doctor, encoder, evaluate, import_feedback, rebuild, train
 from mrm_sdk.cli.output import INTERRUPTED, echo, say
 from mrm_sdk.version import __version__
 
@@ -41,6 +41,7 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 
 
 app.command()(demo.demo)
+app.command()(check.check)
 app.command()(train.train)
 app.command()(evaluate.evaluate)
 app.command()(compare.compare)

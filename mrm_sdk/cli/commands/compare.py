@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from mrm_sdk.cli.options import DatasetArgument, EncoderOption, FormatOption, numbers
+from mrm_sdk.cli.options import ColumnOption, DatasetArgument, EncoderOption, FormatOption, numbers
 from mrm_sdk.cli.output import echo
 from mrm_sdk.cli.progress import progress
 from mrm_sdk.cli.reading import read_for_learning
@@ -37,6 +37,7 @@ def compare(
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write everything here, as JSON.")] = None,
     report_file: Annotated[Path | None, typer.Option("--report", help="Also write one HTML page here.")] = None,
     data_format: FormatOption = "auto",
+    column: ColumnOption = None,
 ) -> None:
     """Compares methods on the same users; no fit has seen the users that it is judged on."""
     from mrm_sdk.evaluation.methods import METHODS
@@ -55,8 +56,8 @@ def compare(
     with progress() as report:
         report("reading", 0, 1)
         # Before torch is loaded: an error in a file is reported at once.
-        data = read_for_learning(dataset, data_format)
-        judged = None if unseen is None else read_for_learning(unseen, data_format)
+        data = read_for_learning(dataset, data_format, column=column)
+        judged = None if unseen is None else read_for_learning(unseen, data_format, column=column)
         report("reading", 1, 1)
         from mrm_sdk.evaluation.comparison import SEEDS
         from mrm_sdk.evaluation.comparison import compare as run

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from mrm_sdk.cli.options import DatasetArgument, FeedbackOption, FormatOption, numbers
+from mrm_sdk.cli.options import ColumnOption, DatasetArgument, FeedbackOption, FormatOption, numbers
 from mrm_sdk.cli.output import echo
 from mrm_sdk.cli.progress import progress
 from mrm_sdk.cli.reading import read_for_learning
@@ -26,6 +26,7 @@ def evaluate(
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the report here, as JSON.")] = None,
     picture: Annotated[Path | None, typer.Option(help="Also write accuracy.svg and accuracy.html here.")] = None,
     data_format: FormatOption = "auto",
+    column: ColumnOption = None,
     feedback: FeedbackOption = "comparisons",
 ) -> None:
     """Judges a bundle on users who took no part in training: before, after, and with another user's weights."""
@@ -50,7 +51,7 @@ def evaluate(
     loaded = Bundle(bundle)
     with progress() as report:
         report("reading", 0, 1)
-        data = read_for_learning(dataset, data_format, feedback)
+        data = read_for_learning(dataset, data_format, feedback, column=column)
         report("reading", 1, 1)
         result = run(loaded, data, open_encoder(None, loaded), shots=shot_numbers, progress=report)
     echo(evaluation_table(result))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mrm_sdk.cli.options import DatabaseOption, DatasetArgument, FormatOption, JsonOption
+from mrm_sdk.cli.options import ColumnOption, DatabaseOption, DatasetArgument, FormatOption, JsonOption, SkipBadOption
 from mrm_sdk.cli.output import echo, say
 from mrm_sdk.cli.progress import progress
 from mrm_sdk.cli.reading import read_all
@@ -31,10 +32,14 @@ def import_feedback(
         Path | None, typer.Option(help="Compute features now, under this bundle, instead of on first use.")
     ] = None,
     data_format: FormatOption = "auto",
+    column: ColumnOption = None,
+    skip_bad: SkipBadOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Records a data set's comparisons in a database; doing it twice adds nothing."""
-    recorded = _record(dataset, database, tenant, bundle, data_format)
+    recorded = _record(
+        dataset, database, tenant, bundle, partial(read_all, dataset, data_format, column=column, skip_bad=skip_bad)
+    )
     if as_json:
         echo(recorded.model_dump_json(indent=2))
     else:
@@ -47,7 +52,7 @@ def import_feedback(
         raise typer.Exit(1)
 
 
-def _record(dataset: Path, url: str, tenant: str, bundle: Path | None, data_format: str) -> Recorded:
+def _record(dataset: Path, url: str, tenant: str, bundle: Path | None, read: Callable[[], LoadedDataset]) -> Recorded:
     """Records all feedback of ``dataset``; with a bundle, features are computed at once.
 
     A file of ratings beside comparisons is left out, with a note on stderr: comparisons are usually made from the
@@ -63,7 +68,7 @@ def _record(dataset: Path, url: str, tenant: str, bundle: Path | None, data_form
     if database.is_in_memory:
         raise ConfigurationError("A database in memory is gone when this command ends; name a file: sqlite:///mrm.db")
     with progress() as report:
-        data = read_all(dataset, data_format)
+        data = read()
         ratings = next((path for suffix in SUFFIXES if (path := dataset / f"ratings{suffix}").is_file()), None)
         if ratings is not None and len(data):
             say(f"{ratings.name} is left out: the comparisons beside it are usually made from it")

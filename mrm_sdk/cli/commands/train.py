@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mrm_sdk.cli.options import (
+    ColumnOption,
     DatasetArgument,
     EncoderOption,
     FeedbackOption,
     FormatOption,
     JsonOption,
     SeedOption,
+    SkipBadOption,
     age,
 )
 from mrm_sdk.cli.output import echo
@@ -40,6 +42,8 @@ def train(
     name: Annotated[str | None, typer.Option(help="Of the bundle; its folder's by default.")] = None,
     licence: Annotated[str, typer.Option(help="Of the training data, for the manifest.")] = "not stated",
     data_format: FormatOption = "auto",
+    column: ColumnOption = None,
+    skip_bad: SkipBadOption = False,
     feedback: FeedbackOption = "comparisons",
     checkpoint: Annotated[
         Path | None, typer.Option(help="Keep the state here, and resume from it.", show_default=False)
@@ -55,7 +59,9 @@ def train(
         with progress() as report:
             report("reading", 0, 1)
             # Before torch is loaded: an error in a file is reported at once.
-            data = read_for_learning(dataset, data_format, feedback, limit=config.max_pairs)
+            data = read_for_learning(
+                dataset, data_format, feedback, column=column, skip_bad=skip_bad, limit=config.max_pairs
+            )
             report("reading", 1, 1)
             from mrm_sdk.training.pipeline import train_bundle
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from itertools import islice
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from mrm_sdk.data.naming import TRL, Naming, TableNaming
 from mrm_sdk.data.readers import argilla, labelstudio, langfuse, langsmith, personalllm, prism, tldr, trl
+from mrm_sdk.data.readers.chats import chat_of, unpacked
 from mrm_sdk.data.readers.source import Outcome, Reader, Reading, Row, Source, files
-from mrm_sdk.data.rows import FOREIGN, SUFFIXES, read_rows
+from mrm_sdk.data.rows import DELIMITED, SUFFIXES, first_row
 from mrm_sdk.errors import ConfigurationError, MrmError
 
-__all__ = ["READERS", "Outcome", "Reader", "Reading", "Source", "find_reader", "recognise"]
+__all__ = ["READERS", "Outcome", "Reader", "Reading", "Source", "find_reader", "naming_of", "recognise"]
 
 READERS: dict[str, Reader] = {
     "argilla": argilla.read,
@@ -55,8 +56,26 @@ def find_reader(format: str | Reader, path: str) -> Reader:
     return _CHOOSING[name](choice) if choice else READERS[name]
 
 
-def recognise(path: Path) -> str:
-    """The format of a file or folder, by the names of files and the first record; ``own`` where in doubt."""
+def naming_of(reader: Reader, naming: Naming) -> TableNaming | None:
+    """What the columns of a reader's tables are called; ``None``: as they are.
+
+    Raises:
+        ConfigurationError: columns are named for another program's format, whose names are fixed.
+    """
+    if reader is trl.read:
+        return naming.of(TRL, alone=True)
+    if naming.stated:
+        raise ConfigurationError("--column is for our own format and TRL's; others have names of their own.")
+    return None
+
+
+def recognise(path: Path, columns: Mapping[str, str] | None = None) -> str:
+    """The format of a file or folder, by the names of files and the first record; ``own`` where in doubt.
+
+    Args:
+        path: of the file or folder.
+        columns: see :class:`~mrm_sdk.data.naming.Naming`.
+    """
     if path.is_dir():
         for name, first, second in (("langfuse", "scores", "traces"), ("langsmith", "feedback", "runs")):
             if files(path, first) and files(path, second):
@@ -65,13 +84,16 @@ def recognise(path: Path) -> str:
             return "own"
         tables = [matches[0] for table in ("conversations", "comparisons") if (matches := files(path, table))]
     else:
-        tables = [path] if path.name.lower().endswith(FOREIGN) else []
+        tables = [path] if path.name.lower().endswith(SUFFIXES) else []
     for table in tables:
         try:
-            row = next((row for _, row in islice(read_rows(table), 1)), {})
+            row = first_row(table)
+            if table.name.lower().endswith(DELIMITED):
+                row = {name: unpacked(cell) if chat_of(cell) else cell for name, cell in row.items()}
+            named = Naming(columns).of(TRL).of_rows(str(table), list(row))
         except MrmError:  # what is wrong with it is said when it is read
             return "own"
-        return _by_keys(row)
+        return _by_keys({named.get(name, name): value for name, value in row.items()})
     return "own"
 
 

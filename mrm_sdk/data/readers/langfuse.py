@@ -36,7 +36,7 @@ def reader(name: str | None = None) -> Reader:
                 try:
                     yield location, _judged(score, traces.get(str(score.get("traceId")), {}))
                 except InvalidInputError as error:
-                    raise DatasetError(f"{location}: {error}") from None
+                    source.on_bad_row(DatasetError(f"{location}: {error}"))
 
     return read
 

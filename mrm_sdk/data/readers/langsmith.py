@@ -40,7 +40,8 @@ def reader(key: str | None = None) -> Reader:
                 run = runs.get(str(need(row, "run_id")), {})
                 judged = "feedback with another key" if str(row.get("key")) != chosen else _judged(row, run)
             except InvalidInputError as error:
-                raise DatasetError(f"{location}: {error}") from None
+                source.on_bad_row(DatasetError(f"{location}: {error}"))
+                continue
             if isinstance(judged, str):
                 yield location, judged
                 continue

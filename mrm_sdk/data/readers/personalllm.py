@@ -42,7 +42,8 @@ def reader(*, users: int = 1000, concentration: float = 0.05, comparisons: int =
             try:
                 prompt, texts, scores, models = _scored(record)
             except InvalidInputError as error:
-                raise DatasetError(f"{location}: {error}") from None
+                source.on_bad_row(DatasetError(f"{location}: {error}"))
+                continue
             names = names or models
             if len(texts) < 2:
                 yield location, "fewer than two different answers have scores"

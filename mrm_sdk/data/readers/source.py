@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mrm_sdk.data.rows import FOREIGN, read_rows
+from mrm_sdk.data.naming import TableNaming
+from mrm_sdk.data.problems import OnBadRow, stop
+from mrm_sdk.data.rows import DELIMITED, SUFFIXES, read_rows
 from mrm_sdk.errors import DatasetError, InvalidInputError, MissingDependencyError, NotFoundError
 
 Row = dict[str, Any]
@@ -47,10 +49,12 @@ class Source:
     Args:
         name: of the data set, for messages.
         find: the records of the table of a name with their locations, or ``None`` where there is no such table.
+        on_bad_row: called with a record that is wrong; it is left out.
     """
 
     name: str
     find: Callable[[str], Iterator[tuple[str, Row]] | None]
+    on_bad_row: OnBadRow = stop
 
     def table(self, name: str, why: str = "") -> Iterator[tuple[str, Row]]:
         """The records of a table, absent values left out, each with its location for messages.
@@ -83,48 +87,56 @@ def per_record(table: str, convert: Callable[[Row], Iterator[Outcome]]) -> Reade
     def read(source: Source) -> Iterator[tuple[str, Outcome]]:
         for location, record in source.table(table):
             try:
-                for outcome in convert(record):
-                    yield location, outcome
+                outcomes = list(convert(record))
             except InvalidInputError as error:
-                raise DatasetError(f"{location}: {error}") from None
+                source.on_bad_row(DatasetError(f"{location}: {error}"))
+            else:
+                yield from ((location, outcome) for outcome in outcomes)
 
     return read
 
 
-def open_source(path: str | Path) -> Source:
+def open_source(path: str | Path, naming: TableNaming | None = None, on_bad_row: OnBadRow = stop) -> Source:
     """Opens a file, a folder of files, or, as ``hub:owner/name[:config][@split]``, a data set of the hub.
 
     A folder's table is the file called so, or the files of a folder called so; a single file is every table. Of the
     hub, a table is the configuration called so, or, where there is none, the only one.
+
+    Args:
+        path: where it is.
+        naming: says what the columns are called; without it, all are read and called as they are.
+        on_bad_row: called with a row that cannot be parsed, and with a record that is wrong.
     """
     if str(path).startswith("hub:"):
-        return _hub(str(path).removeprefix("hub:"))
+        return Source(str(path), _hub(str(path).removeprefix("hub:"), naming), on_bad_row)
     path = Path(path)
-    return Source(str(path), lambda table: _chain(files(path, table)))
+
+    def find(table: str) -> Iterator[tuple[str, Row]] | None:
+        paths = files(path, table)
+        return (row for file in paths for row in _rows(file, naming, on_bad_row)) if paths else None
+
+    return Source(str(path), find, on_bad_row)
 
 
 def files(path: Path, table: str) -> list[Path]:
     """The files of a table: those called so, else those of the folder called so; a file is every table."""
     if not path.is_dir():
         return [path]
-    matches = [file for suffix in FOREIGN if (file := path / f"{table}{suffix}").is_file()]
+    matches = [file for suffix in SUFFIXES if (file := path / f"{table}{suffix}").is_file()]
     inside = path / table
     if not matches and inside.is_dir():
-        matches = sorted(file for file in inside.iterdir() if file.name.endswith(FOREIGN))
+        matches = sorted(file for file in inside.iterdir() if file.name.endswith(SUFFIXES))
     return matches
 
 
-def _chain(paths: list[Path]) -> Iterator[tuple[str, Row]] | None:
-    return (row for path in paths for row in _rows(path)) if paths else None
+def _rows(path: Path, naming: TableNaming | None, on_bad_row: OnBadRow) -> Iterator[tuple[str, Row]]:
+    rows = read_rows(path, naming, on_bad_row)
+    if not path.name.lower().endswith(DELIMITED):
+        return rows
+    return ((location, {key: Cell(value) for key, value in row.items()}) for location, row in rows)
 
 
-def _rows(path: Path) -> Iterator[tuple[str, Row]]:
-    if not path.name.lower().endswith((".csv", ".csv.gz")):
-        return read_rows(path)
-    return ((location, {key: Cell(value) for key, value in row.items()}) for location, row in read_rows(path))
-
-
-def _hub(spec: str) -> Source:
+def _hub(spec: str, naming: TableNaming | None) -> Callable[[str], Iterator[tuple[str, Row]]]:
     rest, _, split = spec.partition("@")
     name, _, config = rest.partition(":")
 
@@ -146,10 +158,10 @@ def _hub(spec: str) -> Source:
             reason = f"{type(error).__name__}: {str(error)[:200]}"
             raise NotFoundError(f"hub:{spec} cannot be loaded ({reason}). Check the name and the network.") from error
         parts = {split: loaded} if split else dict(loaded)
-        return (
-            (f"hub:{name}, {part}, record {number}", record)
-            for part, records in parts.items()
-            for number, record in enumerate(records, 1)
-        )
+        for part, records in parts.items():
+            names = records.column_names
+            columns = {name: name for name in names} if naming is None else naming.of_rows(f"hub:{spec}", names)
+            for number, record in enumerate(records.select_columns(list(columns)), 1):
+                yield f"hub:{name}, {part}, record {number}", {columns[key]: value for key, value in record.items()}
 
-    return Source(f"hub:{spec}", find)
+    return find

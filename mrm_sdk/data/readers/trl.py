@@ -22,7 +22,10 @@ _ASSISTANT = "\n\nAssistant:"
 
 def _record(record: Row) -> Iterator[Outcome]:
     if "user_id" not in record:
-        raise InvalidInputError("'user_id' missing: TRL's data do not say who judged; add a column user_id")
+        raise InvalidInputError(
+            "'user_id' missing: TRL's data do not say who judged; add it, or name the column that does: "
+            "--column user_id=NAME"
+        )
     common = {key: record[key] for key in _KEPT if key in record}
     if "completion" in record and "label" in record:
         prompt, text = _completed(record, "completion")

@@ -10,7 +10,7 @@ import pytest
 
 from mrm_sdk.data.datasets import read_dataset
 from mrm_sdk.data.readers import READERS, find_reader
-from mrm_sdk.errors import DatasetError, MissingDependencyError, NotFoundError
+from mrm_sdk.errors import ConfigurationError, DatasetError, MissingDependencyError, NotFoundError
 from tests.conftest import mrm
 from tests.data.readers.test_readers import PRISM, counted, said
 from tests.data.test_datasets import ROW, write_lines
@@ -57,6 +57,14 @@ def test_splits_and_our_own_columns(tmp_path: Path) -> None:
         read_dataset(f"hub:{folder}:a@nothing")
     with pytest.raises(DatasetError, match=r"own, train, record 1: 'user_id' missing"):
         read_dataset(f"hub:{write_hub_folder(tmp_path / 'xown', {'a': {'train': [{'chosen': 'a'}]}})}")
+
+
+def test_columns_by_other_names(tmp_path: Path) -> None:
+    rows = [{"who": "u", "prompt": "p", "chosen": "a", "rejected": "b", "user_id": None, "image": "x" * 99}]
+    folder = write_hub_folder(tmp_path / "own", {"a": {"train": rows, "test": rows}})
+    assert read_dataset(f"hub:{folder}", columns={"user_id": "who"}).user_ids == ["u"]
+    with pytest.raises(ConfigurationError, match=r"no column 'whom' for user_id. Did you mean 'who'"):
+        read_dataset(f"hub:{folder}", columns={"user_id": "whom"})
 
 
 def test_known_names_have_their_reader() -> None:
