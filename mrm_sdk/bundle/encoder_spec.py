@@ -22,6 +22,7 @@ TOKENIZER: Final = "tokenizer.json"
 CHAT_TEMPLATE: Final = "chat_template.json"
 
 EncoderFile = Literal["encoder.onnx", "encoder.onnx.data", "tokenizer.json", "chat_template.json"]
+Truncation = Literal["longest_first", "conversation"]
 Precision = Literal["float32", "float16", "bfloat16", "int8"]
 ProtocolName = Literal["openai", "vllm", "tei", "sglang"]
 
@@ -132,6 +133,8 @@ class EncoderSpec(Frozen):
         dimension: D, length of an embedding, handcrafted features included.
         max_tokens: longer inputs are truncated to this many tokens.
         layout: ``segments``: a response, or prompt and response as a pair; ``chat``: messages in the model's template.
+        truncation: of segments: ``longest_first``: the end of the longer one is cut, as in bundles made before this
+            field; ``conversation``: the beginning of the prompt.
         precision: of the graph's weights.
         graph: SHA-256 of the encoder's own graph, before base rewards were joined to it.
         handcrafted: features beside the graph's vector.
@@ -146,6 +149,7 @@ class EncoderSpec(Frozen):
     dimension: int = Field(gt=0)
     max_tokens: int = Field(default=256, gt=1)
     layout: Literal["segments", "chat"] = "segments"
+    truncation: Truncation = "longest_first"
     precision: Precision = "float32"
     graph: str = ""
     vocabulary: int = Field(default=0, ge=0)
@@ -160,6 +164,15 @@ class EncoderSpec(Frozen):
         return handcrafted_fingerprint(self.model_fingerprint, self.handcrafted)
 
     @property
+    def described(self) -> dict[str, Any]:
+        """All fields as JSON has them; without ``truncation`` where it is that of bundles made before this field."""
+        return self.model_dump(mode="json", exclude=set() if self._truncation_if_stated else {"truncation"})
+
+    @property
+    def _truncation_if_stated(self) -> list[Truncation]:
+        return [] if self.truncation == "longest_first" else [self.truncation]
+
+    @property
     def own_dimension(self) -> int:
         """Length of the model's own vector, without handcrafted features."""
         return self.dimension - (0 if self.handcrafted is None else len(self.handcrafted.mean))
@@ -171,7 +184,8 @@ class EncoderSpec(Frozen):
             files: SHA-256 of each file.
         """
         beside = [files.get(name) for name in (ENCODER_DATA, TOKENIZER, CHAT_TEMPLATE)]
-        fingerprint = digest([self.graph, *beside, self.max_tokens, self.layout])
+        fed = [self.max_tokens, self.layout, *self._truncation_if_stated]
+        fingerprint = digest([self.graph, *beside, *fed])
         return self.model_copy(update={"model_fingerprint": fingerprint})
 
 

@@ -84,7 +84,7 @@ class Manifest(Frozen):
         shape = [self.format, self.base_functions, self.dimension]
         graphs = [self.files.get(BASE_REWARDS), self.files.get(ENCODER)]
         features = digest([shape, self.encoder.fingerprint, graphs])
-        described = [self.files, self.encoder.model_dump(mode="json")]
+        described = [self.files, self.encoder.described]
         fingerprint = digest([features, described, self.adaptation.model_dump(exclude_none=True)])
         return self.model_copy(update={"features": features, "fingerprint": fingerprint})
 

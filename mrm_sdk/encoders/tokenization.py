@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import date
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
-from mrm_sdk.bundle.encoder_spec import CHAT_TEMPLATE, TOKENIZER, EncoderSpec
+from mrm_sdk.bundle.encoder_spec import CHAT_TEMPLATE, TOKENIZER, EncoderSpec, Truncation
 from mrm_sdk.errors import BundleMismatchError, EncoderError
 
 if TYPE_CHECKING:
@@ -40,20 +40,25 @@ class Tokens(NamedTuple):
 class Segments:
     """A response alone, or prompt and response as a pair; the tokenizer adds its special tokens.
 
-    The longer of the two is truncated first, so that neither pushes the other out; at its end, unless the tokenizer's
-    file says ``left``.
+    A response is truncated at its end, unless the tokenizer's file says ``left``. How much is left of a prompt beside
+    it, and which part, ``truncation`` says. ``conversation``: the end of the prompt, where the newest question is; the
+    response comes first and has all the room except what the last tokens of the prompt need, an eighth of the room at
+    most. ``longest_first``: the longer of the two is truncated first, at its end.
 
     Args:
         tokenizer: bytes of a ``tokenizer.json``.
         max_tokens: special tokens included.
+        truncation: of a pair that does not fit.
 
     Raises:
         BundleMismatchError: the tokenizer cannot be read, or needs more than that for special tokens alone.
     """
 
-    def __init__(self, tokenizer: bytes, max_tokens: int) -> None:
+    def __init__(self, tokenizer: bytes, max_tokens: int, truncation: Truncation = "longest_first") -> None:
         self.tokenizer, side = read_tokenizer(tokenizer)
-        self._kept = -1 if side == "left" else 1
+        self._truncation = truncation
+        self._keep_response = _keep_end if side == "left" else _keep_beginning
+        self._keep_prompt = _keep_end if truncation == "conversation" else self._keep_response
         self._frames = {pair: _frame(self.tokenizer, pair=pair) for pair in (False, True)}
         self._room = {
             pair: max_tokens - sum(part.sequence is None for part in frame) for pair, frame in self._frames.items()
@@ -69,23 +74,36 @@ class Segments:
         """
         for prompt, response in texts:
             check_text(prompt, response)
-        parts = [part for text in texts for part in text if part is not None]
-        ids = _token_ids(self.tokenizer, parts, lambda row: (len(row), self._cut(row, max(self._room.values()))))
-        return [self._framed([next(ids) for part in text if part is not None]) for text in texts]
+        most = max(self._room.values())
+        prompts = _token_ids(
+            self.tokenizer,
+            [prompt for prompt, _ in texts if prompt is not None],
+            lambda row: (len(row), self._keep_prompt(row, most)),
+        )
+        responses = _token_ids(
+            self.tokenizer,
+            [response for _, response in texts],
+            lambda row: (len(row), self._keep_response(row, most)),
+        )
+        return [self._framed(None if prompt is None else next(prompts), next(responses)) for prompt, _ in texts]
 
-    def _framed(self, rows: Sequence[tuple[int, Sequence[int]]]) -> Tokens:
+    def _framed(self, prompt: tuple[int, Sequence[int]] | None, response: tuple[int, Sequence[int]]) -> Tokens:
         """Special tokens about the ids of one or two texts, which are shortened to leave room for these.
 
         The library's own truncation keeps what it cuts off, for two long texts in every combination: gigabytes.
+
+        Args:
+            prompt: its whole length, and its ids, of which some may have been cut; ``None`` without a prompt.
+            response: likewise.
         """
-        pair = len(rows) == 2
+        pair = prompt is not None
         room = self._room[pair]
-        lengths = [length for length, _ in rows]
-        shorter = min(min(lengths), room // 2) if pair else 0
-        most = [room - shorter] * len(rows)
-        if pair and sum(lengths) > room:
-            most[lengths[0] > lengths[1]] = shorter
-        truncated = [self._cut(row, allowed) for (_, row), allowed in zip(rows, most, strict=True)]
+        if prompt is None:
+            truncated = [self._keep_response(response[1], room)]
+        else:
+            for_response = self._room_for_response(prompt[0], response[0], room)
+            answer = self._keep_response(response[1], for_response)
+            truncated = [self._keep_prompt(prompt[1], room - len(answer)), answer]
         ids: list[int] = []
         segments: list[int] = []
         for sequence, token, segment in self._frames[pair]:
@@ -94,8 +112,21 @@ class Segments:
             segments += [segment] * len(inserted)
         return Tokens(ids, segments)
 
-    def _cut(self, row: Sequence[int], most: int) -> Sequence[int]:
-        return row[:most] if self._kept > 0 else row[max(0, len(row) - most) :]
+    def _room_for_response(self, prompt: int, response: int, room: int) -> int:
+        """The most tokens of a response, by the lengths of both."""
+        if self._truncation == "conversation":
+            return room - min(prompt, room // 8)
+        if prompt + response <= room:
+            return response
+        return min(response, room // 2) if response < prompt else room - min(prompt, room // 2)
+
+
+def _keep_beginning(row: Sequence[int], most: int) -> Sequence[int]:
+    return row[:most]
+
+
+def _keep_end(row: Sequence[int], most: int) -> Sequence[int]:
+    return row[max(0, len(row) - most) :]
 
 
 class _Part(NamedTuple):
@@ -179,7 +210,7 @@ def layout(spec: EncoderSpec, read: Callable[[Any], bytes]) -> Segments | Chat:
     if spec.layout == "chat":
         chosen = Chat(read(TOKENIZER), read(CHAT_TEMPLATE), spec.max_tokens)
     else:
-        chosen = Segments(read(TOKENIZER), spec.max_tokens)
+        chosen = Segments(read(TOKENIZER), spec.max_tokens, spec.truncation)
     vocabulary = chosen.tokenizer.get_vocab() if spec.vocabulary else {}
     if max(vocabulary.values(), default=-1) >= spec.vocabulary > 0:
         raise BundleMismatchError(

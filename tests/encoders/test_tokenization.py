@@ -13,7 +13,7 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer
 
-from mrm_sdk.bundle.encoder_spec import CHAT_TEMPLATE, TOKENIZER, EncoderFile
+from mrm_sdk.bundle.encoder_spec import CHAT_TEMPLATE, TOKENIZER, EncoderFile, EncoderSpec, digest
 from mrm_sdk.encoders.export.tokenizer_files import load_tokenizer, tokenizer_files
 from mrm_sdk.encoders.tokenization import Chat, Segments, messages_of
 from mrm_sdk.errors import BundleMismatchError, EncoderError
@@ -240,3 +240,29 @@ def test_a_forked_child_encodes_too(texts: int, tmp_path: Path) -> None:
         command, env={**os.environ, "TOKENIZERS_PARALLELISM": "true"}, capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("tokenizer", [words, letters])
+def test_of_a_conversation_the_end_and_the_whole_answer_are_kept(tokenizer: Any) -> None:
+    files = tokenizer_files(tokenizer(), "tiny", chat=False)[TOKENIZER]
+    whole, cut = Segments(files, 10_000, "conversation"), Segments(files, 24, "conversation")
+    assert whole([("a prompt", "an answer")]) == Segments(files, 10_000)([("a prompt", "an answer")])
+    for prompt, response in (("x " * 40 + "the question", "y"), ("x " * 40 + "q", "y " * 5 + "z"), ("q", "y " * 40)):
+        (all_ids, segments), (ids, cut_segments) = whole([(prompt, response)])[0], cut([(prompt, response)])[0]
+        sides = [[i for i, s in zip(all_ids, segments, strict=True) if s == n] for n in (0, 1)]
+        kept = [[i for i, s in zip(ids, cut_segments, strict=True) if s == n] for n in (0, 1)]
+        assert len(ids) == 24
+        assert kept[0][1:] == sides[0][len(sides[0]) - len(kept[0]) + 1 :]  # the end, after the first special token
+        if len(sides[1]) <= 18:
+            assert kept[1] == sides[1]
+        else:
+            assert kept[1][:-1] == sides[1][: len(kept[1]) - 1]
+
+
+def test_what_is_known_of_old_encoders_stays() -> None:
+    old = EncoderSpec(kind="onnx", name="m", dimension=4, graph="g", model_fingerprint="")
+    assert "truncation" not in old.described
+    assert old.of_files({}).model_fingerprint == digest(["g", None, None, None, 256, "segments"])
+    new = old.model_copy(update={"truncation": "conversation"})
+    assert new.described["truncation"] == "conversation"
+    assert new.of_files({}).model_fingerprint != old.of_files({}).model_fingerprint

@@ -202,6 +202,7 @@ def _spec(local: LocalModel, precision: Precision) -> EncoderSpec:
         dimension=_width(local),
         max_tokens=local.max_tokens,
         layout=local.layout,
+        truncation="longest_first" if local.layout == "chat" else "conversation",
         precision=precision,
         vocabulary=local.vocabulary,
         model_fingerprint="",
