@@ -157,8 +157,7 @@ class Columns:
         if self._catalogue.index:
             item = self._named(row, field)
         else:
-            response = row["response"]
-            item = self._number(Item.of(row.get("prompt"), Response(**response) if _is_named(response) else response))
+            item = self._number(Item.of(row.get("prompt"), row["response"]))
         event_id = (
             identifier("event_id", id_text("event_id", row["event_id"])) if row.get("event_id") is not None else None
         )
@@ -343,10 +342,6 @@ def _extras(row: Mapping[str, Any]) -> tuple[object, ...] | None:
     tie, strength = row.get("tie"), row.get("strength")
     plain = all(isinstance(value, bool | int | float | str | None) for value in (tie, strength))
     return (type(tie), tie, type(strength), strength) if plain and row.get("created_at") is None else None
-
-
-def _is_named(response: object) -> bool:
-    return isinstance(response, dict) and all(isinstance(key, str) for key in response)
 
 
 def _phase(row: Mapping[str, Any]) -> int:
