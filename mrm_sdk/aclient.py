@@ -17,7 +17,7 @@ from mrm_sdk.client import Client
 from mrm_sdk.encoders import Encoder
 from mrm_sdk.progress import Progress
 from mrm_sdk.schemas.feedback import Feedback
-from mrm_sdk.schemas.items import Prompt, Response
+from mrm_sdk.schemas.items import AnyResponse, Prompt, ResponseT
 from mrm_sdk.schemas.results import Forgotten, Pruned, Ranked, Rebuilt, Recorded, UserReward
 from mrm_sdk.settings import Settings
 
@@ -76,12 +76,14 @@ class AsyncClient:
         return await asyncio.to_thread(self._client.personalize, user_id)
 
     async def score(
-        self, user_id: str, responses: Sequence[str | Response], *, prompt: Prompt = None
+        self, user_id: str, responses: Sequence[AnyResponse], *, prompt: Prompt = None
     ) -> NDArray[np.float32]:
         """See :meth:`mrm_sdk.Client.score`."""
         return await asyncio.to_thread(self._client.score, user_id, responses, prompt=prompt)
 
-    async def rank(self, user_id: str, responses: Sequence[str | Response], *, prompt: Prompt = None) -> list[Ranked]:
+    async def rank(
+        self, user_id: str, responses: Sequence[ResponseT], *, prompt: Prompt = None
+    ) -> list[Ranked[ResponseT]]:
         """See :meth:`mrm_sdk.Client.rank`."""
         return await asyncio.to_thread(self._client.rank, user_id, responses, prompt=prompt)
 

@@ -24,7 +24,7 @@ from mrm_sdk.errors import ClientClosedError, ConfigurationError, InvalidInputEr
 from mrm_sdk.progress import Progress, no_progress
 from mrm_sdk.schemas.feedback import Feedback
 from mrm_sdk.schemas.frozen import identifier
-from mrm_sdk.schemas.items import Item, Prompt, Response
+from mrm_sdk.schemas.items import AnyResponse, Item, Prompt, Response, ResponseT
 from mrm_sdk.schemas.results import Forgotten, Pruned, Ranked, Rebuilt, Recorded, UserReward
 from mrm_sdk.settings import Settings
 from mrm_sdk.storage import Database, Store, upgrade
@@ -215,7 +215,7 @@ class Client:
         return self._personalizer_for(user_id).personalize(user_id)
 
     @traced
-    def score(self, user_id: str, responses: Sequence[str | Response], *, prompt: Prompt = None) -> NDArray[np.float32]:
+    def score(self, user_id: str, responses: Sequence[AnyResponse], *, prompt: Prompt = None) -> NDArray[np.float32]:
         """Scores responses for a user, [n] float32; adapts first if feedback is newer than the stored weights.
 
         Only differences mean anything: ``σ(score[i] − score[j])`` is the probability that the user prefers i to j.
@@ -234,7 +234,7 @@ class Client:
         return self._personalizer_for(user_id).score(user_id, items)
 
     @traced
-    def rank(self, user_id: str, responses: Sequence[str | Response], *, prompt: Prompt = None) -> list[Ranked]:
+    def rank(self, user_id: str, responses: Sequence[ResponseT], *, prompt: Prompt = None) -> list[Ranked[ResponseT]]:
         """Sorts responses for a user, best first; equal scores keep their order. Raises what :meth:`score` raises."""
         scores = self.score(user_id, responses, prompt=prompt)
         order = np.argsort(-scores, kind="stable")

@@ -33,7 +33,11 @@ wrong, 1 where the work failed.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 class MrmError(Exception):
@@ -143,3 +147,9 @@ class TrainingError(MrmError):
 
 class ClientClosedError(MrmError):
     """The client was closed."""
+
+
+def no_such(name: str, known: Iterable[str]) -> str:
+    """The words for a name that does not exist, with the one that was probably meant."""
+    close = get_close_matches(name, list(known), 1)
+    return f"there is no {name[:40]}{f'; did you mean {close[0]}?' if close else ''}"

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
-from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias, TypedDict, Unpack
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, TypeAdapter, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from mrm_sdk.errors import ConfigurationError
+from mrm_sdk.errors import ConfigurationError, no_such
+
+Provider: TypeAlias = Literal["auto", "cpu", "cuda", "tensorrt", "openvino", "coreml", "directml"]
+ArenaStrategy: TypeAlias = Literal["power_of_two", "as_requested"]
 
 _SECONDS: Final = {"": 1, "h": 3600, "d": 86400, "w": 604800}
 
@@ -42,6 +44,29 @@ def _schema(name: str) -> str:
             f"PostgreSQL's own (pg_…, information_schema); not {name!r}"
         )
     return name
+
+
+class SettingsArguments(TypedDict, total=False):
+    """The arguments of :class:`Settings`, as type checkers see them: what may be given is wider than what is kept."""
+
+    auto_migrate: bool
+    busy_timeout: float
+    cache_items: int
+    chunk_size: int
+    database_schema: str | None
+    encode_tokens: int
+    encoder_url: SecretStr | str | None
+    encoder_api_key: SecretStr | str | None
+    encoder_cache: Path | str | None
+    providers: Provider
+    strict_providers: bool
+    device_id: int
+    half_life: timedelta | str | float | None
+    pool_size: int
+    gpu_mem_limit: int
+    arena_extend_strategy: ArenaStrategy
+    threads: int
+    store_text: bool
 
 
 class Settings(BaseSettings):
@@ -97,17 +122,20 @@ class Settings(BaseSettings):
     encoder_url: SecretStr | None = None
     encoder_api_key: SecretStr | None = None
     encoder_cache: Path | None = None
-    providers: Literal["auto", "cpu", "cuda", "tensorrt", "openvino", "coreml", "directml"] = "auto"
+    providers: Provider = "auto"
     strict_providers: bool = False
     device_id: int = Field(default=0, ge=0)
     half_life: Annotated[timedelta, Field(ge=timedelta(0)), BeforeValidator(_duration)] | None = None
     pool_size: int = Field(default=5, ge=0, le=1_000)
     gpu_mem_limit: int = Field(default=0, ge=0)
-    arena_extend_strategy: Literal["power_of_two", "as_requested"] = "power_of_two"
+    arena_extend_strategy: ArenaStrategy = "power_of_two"
     threads: int = Field(default=0, ge=0, le=1024)
     store_text: bool = True
 
-    if not TYPE_CHECKING:  # type checkers see the fields' own signature
+    if TYPE_CHECKING:
+
+        def __init__(self, **values: Unpack[SettingsArguments]) -> None: ...
+    else:
 
         def __init__(self, **values: Any) -> None:
             try:
@@ -116,7 +144,7 @@ class Settings(BaseSettings):
                 raise ConfigurationError(f"Invalid settings: {'; '.join(map(_told, error.errors()))}") from None
 
     @classmethod
-    def serverless(cls, **values: Any) -> Settings:
+    def serverless(cls, **values: Unpack[SettingsArguments]) -> Settings:
         """Settings for a function that a cloud starts, freezes and throws away; what is set explicitly stays so.
 
         ``pool_size=0``: a function that was frozen finds its kept connections dead, and a thousand functions would keep
@@ -129,7 +157,7 @@ class Settings(BaseSettings):
         Raises:
             ConfigurationError: as for settings.
         """
-        preset: dict[str, Any] = {"auto_migrate": False, "pool_size": 0, "threads": 1}
+        preset: SettingsArguments = {"auto_migrate": False, "pool_size": 0, "threads": 1}
         explicit = cls(**values).model_fields_set  # by argument or by variable
         return cls(**{name: value for name, value in preset.items() if name not in explicit}, **values)
 
@@ -139,5 +167,4 @@ def _told(error: Any) -> str:
     name = ".".join(map(str, error["loc"]))
     if error["type"] != "extra_forbidden":
         return f"{name} (or MRM_{name.upper()}): {error['msg']}"
-    close = get_close_matches(name, Settings.model_fields, 1)
-    return f"there is no {name}{f'; did you mean {close[0]}?' if close else ''}"
+    return no_such(name, Settings.model_fields)

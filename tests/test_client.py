@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -29,8 +29,9 @@ from mrm_sdk.errors import (
     UserForgottenError,
 )
 from mrm_sdk.schemas.feedback import Comparison
-from mrm_sdk.schemas.items import Response
+from mrm_sdk.schemas.items import Message, Response
 from mrm_sdk.settings import Settings
+from tests.small_encoders import CountingEncoder
 
 A, B, C = (Response(embedding=np.eye(6)[n] * (n + 1)) for n in range(3))
 LONG_AGO = datetime.now(UTC) - timedelta(days=1)
@@ -335,3 +336,36 @@ def test_what_is_handed_out_cannot_be_changed(client: Client) -> None:
     before = scores.copy()
     scores[:] = 0
     np.testing.assert_array_equal(client.score("ada", [A, B]), before)
+
+
+class TestMessages:
+    """Chat messages in place of texts."""
+
+    CHAT: ClassVar = [{"role": "user", "content": [{"type": "text", "text": "Should I?"}]}]
+    ANSWERS: ClassVar = [[{"role": "assistant", "content": text}] for text in ("Yes.", "It may depend.", "No.")]
+
+    def test_they_are_scored_and_recorded_as_what_they_say(self, url: str, embedded_bundle: Bundle) -> None:
+        texts = [answer[0]["content"] for answer in self.ANSWERS]
+        encoder = CountingEncoder()
+        with Client(url, bundle=embedded_bundle, encoder=encoder) as client:
+            said = client.score("ada", texts, prompt="user: Should I?")
+            np.testing.assert_array_equal(client.score("ada", self.ANSWERS, prompt=self.CHAT), said)
+            assert len(encoder.encoded) == 3
+            compared = {"prompt": self.CHAT, "chosen": self.ANSWERS[0], "rejected": self.ANSWERS[1][0]}
+            client.record(Comparison(user_id="ada", **compared))
+            assert client.export_user("ada")["comparisons"][0]["chosen"]["text"] == "Yes."
+
+    def test_a_ranking_gives_back_what_it_was_given(self, url: str, embedded_bundle: Bundle) -> None:
+        own = [Response(text="Yes."), Response(text="No.")]
+        with Client(url, bundle=embedded_bundle, encoder=CountingEncoder()) as client:
+            for given in (["Yes.", "No."], own, self.ANSWERS, [Message(role="assistant", content="Yes.")]):
+                ranked = client.rank("ada", given, prompt=self.CHAT)
+                assert all(one.response is given[one.index] for one in ranked)
+                assert [one.score for one in ranked] == sorted((one.score for one in ranked), reverse=True)
+
+    def test_what_is_not_understood(self, client: Client) -> None:
+        for answer in (7, self.ANSWERS[0] * 2, {"role": "assistant"}):
+            with pytest.raises(InvalidInputError, match="Invalid response: "):
+                client.score("ada", [answer])  # type: ignore[list-item]
+        with pytest.raises(InvalidInputError, match="Invalid prompt: message 0: "):
+            client.rank("ada", [A], prompt=[{"role": "user"}])

@@ -153,6 +153,7 @@ def test_recipes_examples_and_experiments_are_all_listed_and_tested() -> None:
         folder / "conftest.py",
         folder / "test_docs.py",
         folder / "test_serverless.py",
+        folder / "test_fastapi.py",
         *(folder / "export").glob("*.py"),
     )
     tested = "".join(path.read_text(encoding="utf-8") for path in files)

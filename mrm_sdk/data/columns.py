@@ -188,12 +188,9 @@ class Columns:
         field = "item_id" if self._catalogue.index else "response"
         if field not in row:
             raise InvalidInputError(_missing([field], row))
-        item: Item | int
-        if self._catalogue.index:
-            item = self._named(row, field)
-        else:
-            response = row["response"]
-            item = Item.of(row.get("prompt"), Response(**response) if _is_named(response) else response)
+        item: Item | int = (
+            self._named(row, field) if self._catalogue.index else Item.of(row.get("prompt"), row["response"])
+        )
         event_id = (
             identifier("event_id", id_text("event_id", row["event_id"])) if row.get("event_id") is not None else None
         )
@@ -304,10 +301,6 @@ def _extras(row: Mapping[str, Any]) -> tuple[object, ...] | None:
     tie, strength = row.get("tie"), row.get("strength")
     plain = all(isinstance(value, bool | int | float | str | None) for value in (tie, strength))
     return (type(tie), tie, type(strength), strength) if plain and row.get("created_at") is None else None
-
-
-def _is_named(response: object) -> bool:
-    return isinstance(response, dict) and all(isinstance(key, str) for key in response)
 
 
 def _phase(row: Mapping[str, Any]) -> int:

@@ -96,20 +96,28 @@ class Dataset:
         return np.array(own, np.float32).reshape(len(own), self.dimension or 0)
 
     def comparisons(self, rows: Iterable[int] | None = None) -> Iterator[Comparison]:
-        """Yields rows (all of them by default) as comparisons, as a client would record them."""
+        """Yields rows (all of them by default) as comparisons, as a client would record them.
+
+        Raises:
+            DatasetError: a row compares two items of the same content, which only their ids tell apart.
+        """
         for row in range(len(self)) if rows is None else rows:
             chosen, rejected = self.items[self.chosen[row]], self.items[self.rejected[row]]
             when = self.created_at[row]
-            yield Comparison(
-                user_id=self.user_ids[self.user[row]],
-                prompt=chosen.prompt,
-                chosen=Response(text=chosen.text, embedding=chosen.embedding),
-                rejected=Response(text=rejected.text, embedding=rejected.embedding),
-                tie=bool(self.tie[row]),
-                strength=float(self.strength[row]),
-                event_id=self.event_ids[row],
-                **({} if when is None else {"created_at": when}),
-            )
+            try:
+                comparison = Comparison(
+                    user_id=self.user_ids[self.user[row]],
+                    prompt=chosen.prompt,
+                    chosen=Response(text=chosen.text, embedding=chosen.embedding),
+                    rejected=Response(text=rejected.text, embedding=rejected.embedding),
+                    tie=bool(self.tie[row]),
+                    strength=float(self.strength[row]),
+                    event_id=self.event_ids[row],
+                    **({} if when is None else {"created_at": when}),
+                )
+            except InvalidInputError as error:  # items of two ids may be the same
+                raise DatasetError(f"comparison {row + 1} of the data set: {error}") from None
+            yield comparison
 
     def feedback(self) -> Iterator[Comparison | Rating]:
         """Yields everything that was said, as a client would record it: the comparisons, then the ratings."""

@@ -5,14 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import combinations
-from typing import Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Required, Self, TypeAlias, TypedDict, Unpack, overload
 
-from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, field_validator
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    AwareDatetime,
+    BeforeValidator,
+    Field,
+    field_validator,
+    model_validator,
+)
 
 from mrm_sdk.schemas.frozen import MAX_ID_LENGTH, Frozen, Identifier, uuid7
-from mrm_sdk.schemas.items import Item, PromptField, Response, Side
+from mrm_sdk.schemas.items import AnyResponse, Item, Prompt, PromptField, Response, Side
 
 MOST_RANKED = 50
+_UpOrDown: TypeAlias = bool | Literal["up", "down"]
+_THUMBS = {"up": True, "down": False}
 # Room for the number that each comparison of a ranking carries behind the ranking's own id.
 _MAX_RANKING_ID = MAX_ID_LENGTH - len(f"#{MOST_RANKED * (MOST_RANKED - 1) // 2}")
 
@@ -31,6 +41,16 @@ Strength = Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)]
 Moment = Annotated[AwareDatetime, AfterValidator(_utc)]
 
 
+class _Common(TypedDict, total=False):
+    """The arguments that all of them take, as type checkers see them."""
+
+    user_id: Required[str]
+    prompt: Prompt
+    strength: float
+    event_id: str
+    created_at: datetime
+
+
 class _Judgement(Frozen):
     """What comparison, rating, thumb and ranking share."""
 
@@ -46,8 +66,8 @@ class Comparison(_Judgement):
 
     Args:
         user_id: the host's own name of the user, at most 255 characters.
-        prompt: ``None``, a text, or chat messages ``[{"role", "content"}]``.
-        chosen: the better response, a text or a :class:`Response`.
+        prompt: ``None``, a text, or chat messages ``[{"role", "content", …}]`` as OpenAI and TRL write them.
+        chosen: the better response: a text, a :class:`Response`, or a chat message.
         rejected: the other one.
         tie: both are as good; the order of the two then says nothing.
         strength: how much this judgement counts, 1 for an ordinary one, in (0, 100].
@@ -55,7 +75,7 @@ class Comparison(_Judgement):
         created_at: when the user judged, with a time zone, at most a day ahead of this clock; now by default.
 
     Raises:
-        InvalidInputError: a field is missing, unknown or out of range.
+        InvalidInputError: a field is missing, unknown or out of range, or both responses are the same.
         EmbeddingError: an embedding is not one finite vector.
 
     Example:
@@ -69,10 +89,31 @@ class Comparison(_Judgement):
     rejected: Side
     tie: bool = False
 
+    if TYPE_CHECKING:
+
+        def __init__(
+            self, *, chosen: AnyResponse, rejected: AnyResponse, tie: bool = False, **common: Unpack[_Common]
+        ) -> None: ...
+
+    @model_validator(mode="after")
+    def _compares(self) -> Self:
+        if _are_equal(self.chosen, self.rejected):
+            raise ValueError("chosen and rejected are the same response, so nothing is compared")
+        return self
+
+
+def _are_equal(one: str | Response, other: str | Response) -> bool:
+    if isinstance(one, str) and isinstance(other, str):
+        return one == other
+    a, b = Response.of(one), Response.of(other)
+    if a.text != b.text or a.embedding is None or b.embedding is None:
+        return a.text == b.text and a.embedding is b.embedding
+    return a.embedding.tobytes() == b.embedding.tobytes()
+
 
 def _number(value: Any) -> Any:
     if isinstance(value, bool):
-        raise ValueError("a number is wanted; a thumb up or down is a Thumb")
+        raise ValueError("expected a number; a thumb up or down is a Thumb")
     return value
 
 
@@ -85,9 +126,9 @@ class Rating(_Judgement):
 
     Args:
         user_id: the host's own name of the user, at most 255 characters.
-        prompt: ``None``, a text, or chat messages ``[{"role", "content"}]``.
-        response: what was rated, a text or a :class:`~mrm_sdk.Response`.
-        value: stars, points or the like; any finite number.
+        prompt: ``None``, a text, or chat messages ``[{"role", "content", …}]`` as OpenAI and TRL write them.
+        response: what was rated: a text, a :class:`~mrm_sdk.Response`, or a chat message.
+        value: stars, points or the like; any finite number. Data sets call it ``rating``, which is taken too.
         strength: how much this judgement counts, 1 for an ordinary one, in (0, 100].
         event_id: makes recording idempotent; a new UUIDv7 by default.
         created_at: when the user judged, with a time zone, at most a day ahead of this clock; now by default.
@@ -103,17 +144,34 @@ class Rating(_Judgement):
     """
 
     response: Side
-    value: Annotated[float, Field(allow_inf_nan=False), BeforeValidator(_number)]
+    value: Annotated[
+        float,
+        Field(allow_inf_nan=False, validation_alias=AliasChoices("value", "rating"), description="or: rating"),
+        BeforeValidator(_number),
+    ]
+
+    if TYPE_CHECKING:
+
+        @overload
+        def __init__(self, *, response: AnyResponse, value: float, **common: Unpack[_Common]) -> None: ...
+        @overload
+        def __init__(self, *, response: AnyResponse, rating: float, **common: Unpack[_Common]) -> None: ...
+        def __init__(self, **values: Any) -> None: ...
+
+
+def _up(value: Any) -> Any:
+    return _THUMBS.get(value.lower(), value) if isinstance(value, str) else value
 
 
 class Thumb(_Judgement):
     """A thumb up or down: a :class:`Rating` of 1 or −1, with the same arguments, results and errors.
 
     Args:
-        user_id: the host's own id of the user, at most 255 characters.
-        prompt: ``None``, a text, or chat messages ``[{"role", "content"}]``.
-        response: the judged response, a text or a :class:`~mrm_sdk.Response`.
-        up: whether the user liked it.
+        user_id: the host's own name of the user, at most 255 characters.
+        prompt: ``None``, a text, or chat messages ``[{"role", "content", …}]`` as OpenAI and TRL write them.
+        response: what was judged: a text, a :class:`~mrm_sdk.Response`, or a chat message.
+        up: whether the user liked it, as a boolean, ``"up"`` or ``"down"``. Data sets call it ``thumb``, which is taken
+            too.
         strength: how much this judgement counts, 1 for an ordinary one, in (0, 100].
         event_id: makes recording idempotent; a new UUIDv7 by default.
         created_at: when the user judged, with a time zone, at most a day ahead of this clock; now by default.
@@ -125,7 +183,19 @@ class Thumb(_Judgement):
     """
 
     response: Side
-    up: bool
+    up: Annotated[
+        bool,
+        Field(validation_alias=AliasChoices("up", "thumb"), description="or: thumb"),
+        BeforeValidator(_up, json_schema_input_type=_UpOrDown),
+    ]
+
+    if TYPE_CHECKING:
+
+        @overload
+        def __init__(self, *, response: AnyResponse, up: _UpOrDown, **common: Unpack[_Common]) -> None: ...
+        @overload
+        def __init__(self, *, response: AnyResponse, thumb: _UpOrDown, **common: Unpack[_Common]) -> None: ...
+        def __init__(self, **values: Any) -> None: ...
 
     def as_rating(self) -> Rating:
         """Returns the rating that this is."""
@@ -143,8 +213,11 @@ class Thumb(_Judgement):
 def _in_order(value: Any) -> Any:
     # Checked before the single responses are; a set would pass for a tuple, and has no order.
     if isinstance(value, str) or not isinstance(value, Sequence) or not 2 <= len(value) <= MOST_RANKED:
-        raise ValueError(f"a list of 2 to {MOST_RANKED} responses is wanted, best first")
+        raise ValueError(f"expected a list of 2 to {MOST_RANKED} responses, best first")
     return value
+
+
+_Ordered: TypeAlias = Annotated[list[Side], Field(min_length=2, max_length=MOST_RANKED)]
 
 
 class Ranking(_Judgement):
@@ -152,8 +225,9 @@ class Ranking(_Judgement):
 
     Args:
         user_id: the host's own name of the user, at most 255 characters.
-        prompt: ``None``, a text, or chat messages ``[{"role", "content"}]``.
-        responses: best first, 2 to 50 different ones, each a text or a :class:`~mrm_sdk.Response`.
+        prompt: ``None``, a text, or chat messages ``[{"role", "content", …}]`` as OpenAI and TRL write them.
+        responses: best first, 2 to 50 different ones, each a text, a :class:`~mrm_sdk.Response`, or a chat message.
+            Data sets call it ``ranking``, which is taken too.
         strength: how much this judgement counts, 1 for an ordinary one, in (0, 100].
         event_id: makes recording idempotent, at most 250 characters; a new UUIDv7 by default.
         created_at: when the user judged, with a time zone, at most a day ahead of this clock; now by default.
@@ -169,7 +243,19 @@ class Ranking(_Judgement):
         [('A phone book.', 'A directory.'), ('A phone book.', 'See RFC 1034.')]
     """
 
-    responses: Annotated[tuple[Side, ...], BeforeValidator(_in_order)]
+    responses: Annotated[
+        tuple[Side, ...],
+        Field(validation_alias=AliasChoices("responses", "ranking"), description="or: ranking"),
+        BeforeValidator(_in_order, json_schema_input_type=_Ordered),
+    ]
+
+    if TYPE_CHECKING:
+
+        @overload
+        def __init__(self, *, responses: Sequence[AnyResponse], **common: Unpack[_Common]) -> None: ...
+        @overload
+        def __init__(self, *, ranking: Sequence[AnyResponse], **common: Unpack[_Common]) -> None: ...
+        def __init__(self, **values: Any) -> None: ...
 
     @field_validator("responses")
     @classmethod

@@ -11,9 +11,21 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+)
 
-from mrm_sdk.errors import EmbeddingError, InvalidInputError
+from mrm_sdk.errors import EmbeddingError, InvalidInputError, no_such
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 MAX_ID_LENGTH = 255
 # In UTF-8. An index of PostgreSQL takes 2,704 bytes, and tenant, user and event share one.
@@ -29,13 +41,26 @@ def read_only(values: Any, dtype: Any = np.float64) -> NDArray[Any]:
 
 # pydantic's own time zone, kept to the end of a process, crashes it there under a debug allocator (python -X dev).
 Utc = Annotated[datetime, AfterValidator(lambda moment: moment.astimezone(UTC))]
-SERIALISED_ARRAY = PlainSerializer(lambda array: None if array is None else array.tolist(), return_type=Any)
+SERIALISED_VECTOR = PlainSerializer(lambda array: array.tolist(), return_type=list[float])
+SERIALISED_MATRIX = PlainSerializer(lambda array: array.tolist(), return_type=list[list[float]])
+
+
+def _in_brief(schema: dict[str, Any]) -> None:
+    """Shortens a JSON schema's description to the docstring's first paragraph; the rest is for Python."""
+    if "description" in schema:
+        schema["description"] = " ".join(schema["description"].split("\n\n")[0].split())
 
 
 class Frozen(BaseModel):
     """Base of all objects here: immutable, closed to unknown fields, and failing with an error of this package."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        arbitrary_types_allowed=True,
+        hide_input_in_errors=True,  # they are user text, which stays out of pydantic's own messages too
+        json_schema_extra=_in_brief,
+    )
 
     if not TYPE_CHECKING:  # type checkers see the fields' own signature
 
@@ -43,22 +68,18 @@ class Frozen(BaseModel):
             try:
                 super().__init__(**values)
             except ValidationError as error:
-                # The offending values are user text: they stay out of the message.
                 details = error.errors(include_url=False, include_input=False)
-                parts = (
-                    f"{'.'.join(map(str, e['loc'])) or 'value'}: {e['msg'].removeprefix('Value error, ')}"
-                    for e in details
-                )
                 causes = [e.get("ctx", {}).get("error") for e in details]
                 kind = EmbeddingError if any(isinstance(c, EmbeddingError) for c in causes) else InvalidInputError
-                raise kind(f"Invalid {type(self).__name__}: {'; '.join(parts)}") from None
+                told = "; ".join(_told(type(self), e) for e in details)
+                raise kind(f"Invalid {type(self).__name__}: {told}") from None
 
         # Tells pydantic that validation of nested data needs no detour through this method.
         __init__.__pydantic_base_init__ = True
 
     # Equality and hash of its own, because those of arrays are neither.
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Frozen) and type(other) is type(self) and self._content() == other._content()
+        return isinstance(other, Frozen) and _kind(other) is _kind(self) and self._content() == other._content()
 
     def __hash__(self) -> int:
         return hash(self._content())
@@ -66,13 +87,38 @@ class Frozen(BaseModel):
     # A copy from another process is constructed again, and so is frozen too.
     def __reduce__(self) -> tuple[Any, ...]:
         values = {name: getattr(self, name) for name in type(self).model_fields}
-        return _make, (type(self), {k: dict(v) if isinstance(v, MappingProxyType) else v for k, v in values.items()})
+        return _make, (_kind(self), {k: dict(v) if isinstance(v, MappingProxyType) else v for k, v in values.items()})
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
         return self
 
     def _content(self) -> tuple[Any, ...]:
         return tuple(_hashable(getattr(self, name)) for name in type(self).model_fields)
+
+
+def _told(kind: type[Frozen], error: ErrorDetails) -> str:
+    """One line of what pydantic found."""
+    place = ".".join(map(str, error["loc"]))
+    if error["type"] == "extra_forbidden":
+        fields = _fields(kind)
+        return f"give {fields[place]} or {place}, not both" if place in fields else no_such(place, fields)
+    message = error["msg"].removeprefix("Value error, ")
+    return f"{place}: {message}" if place else message
+
+
+def _fields(kind: type[Frozen]) -> dict[str, str]:
+    """The fields by all their names."""
+    named = {name: name for name in kind.model_fields}
+    for name, field in kind.model_fields.items():
+        if isinstance(field.validation_alias, AliasChoices):
+            named |= {str(choice): name for choice in field.validation_alias.choices}
+    return named
+
+
+def _kind(model: Frozen) -> type[Frozen]:
+    """The class of an object; of a generic one, without the parameter: ``Ranked[str](…) == Ranked(…)``."""
+    origin = type(model).__pydantic_generic_metadata__["origin"]
+    return origin if origin is not None and issubclass(origin, Frozen) else type(model)
 
 
 def _make(kind: type[Frozen], values: dict[str, Any]) -> Frozen:

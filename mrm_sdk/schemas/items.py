@@ -4,17 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BeforeValidator, field_validator, model_validator
 
 from mrm_sdk.errors import EmbeddingError, InvalidInputError
-from mrm_sdk.schemas.frozen import SERIALISED_ARRAY, Frozen, check_if_text, checked_text, read_only
+from mrm_sdk.schemas.frozen import SERIALISED_VECTOR, Frozen, check_if_text, checked_text, read_only
+from mrm_sdk.schemas.messages import AnyMessage, ChatMessage, is_message, role_and_text
+
+
+class HasArray(Protocol):
+    """An array of numpy's, a tensor, or anything else that numpy turns into an array."""
+
+    def __array__(self) -> NDArray[Any]:
+        """Returns it as an array of numpy's."""
+
+
+# What may be handed in is wider than what is kept: these are the types of arguments.
+Vector: TypeAlias = Sequence[float] | Sequence[np.floating[Any] | np.integer[Any]] | HasArray
+Prompt: TypeAlias = str | Sequence[AnyMessage] | None
 
 
 def _embedding(values: Any) -> NDArray[np.float32] | None:
@@ -34,17 +47,16 @@ def _embedding(values: Any) -> NDArray[np.float32] | None:
     return array
 
 
-Embedding = Annotated[NDArray[np.float32], BeforeValidator(_embedding), SERIALISED_ARRAY]
+Embedding = Annotated[
+    NDArray[np.float32], BeforeValidator(_embedding, json_schema_input_type=list[float]), SERIALISED_VECTOR
+]
 
 
 class Message(Frozen):
-    """One chat message of a prompt."""
+    """What one chat message of a prompt says."""
 
     role: Annotated[str, BeforeValidator(lambda v: check_if_text(v))]
     content: Annotated[str, BeforeValidator(lambda v: check_if_text(v))]
-
-
-Prompt: TypeAlias = str | Sequence[Message] | Sequence[dict[str, str]] | None
 
 
 class Response(Frozen):
@@ -63,6 +75,10 @@ class Response(Frozen):
     text: str | None = None
     embedding: Embedding | None = None
 
+    if TYPE_CHECKING:
+
+        def __init__(self, *, text: str | None = None, embedding: Vector | None = None) -> None: ...
+
     @field_validator("text")
     @classmethod
     def _encodable(cls, text: str | None) -> str | None:
@@ -75,17 +91,29 @@ class Response(Frozen):
         return self
 
     @classmethod
-    def of(cls, value: str | Response) -> Response:
-        """Returns ``value`` itself, or a response with it as text."""
+    def of(cls, value: AnyResponse) -> Response:
+        """Returns ``value`` itself, or a response with its text.
+
+        Raises:
+            InvalidInputError: it is neither a text, a response, nor one chat message.
+        """
         if isinstance(value, Response):
             return value
-        if isinstance(value, str):
-            return cls(text=value)
-        raise InvalidInputError(f"A response must be a str or a Response, not {type(value).__name__}.")
+        try:
+            side = _side(value)
+        except InvalidInputError:
+            raise
+        except ValueError as error:
+            raise InvalidInputError(f"Invalid response: {error}") from None
+        return side if isinstance(side, Response) else cls(text=side)
+
+
+AnyResponse: TypeAlias = str | Response | AnyMessage | Sequence[AnyMessage]
+ResponseT = TypeVar("ResponseT", bound=AnyResponse)
 
 
 def prompt_text(prompt: Prompt) -> str | None:
-    """Returns a prompt as one text: itself, or chat messages as ``role: content`` lines.
+    """Returns a prompt as one text: itself, or what chat messages say as ``role: content`` lines.
 
     Raises:
         InvalidInputError: it is neither text, messages nor ``None``.
@@ -102,24 +130,50 @@ def prompt_text(prompt: Prompt) -> str | None:
 def _side(value: Any) -> str | Response:
     if isinstance(value, str):
         return checked_text(value)
-    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
-        return Response(**value)
     if isinstance(value, Response):
         return value
-    raise ValueError(f"a text or a Response is wanted, not {type(value).__name__}")
+    if is_message(value):
+        return checked_text(role_and_text(value)[1])
+    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+        return Response(**value)
+    if _is_list(value) and value and all(is_message(message) for message in value):
+        if len(value) > 1:
+            raise ValueError(f"expected one message, not {len(value)}; those before the answer belong to the prompt")
+        return checked_text(role_and_text(value[0])[1])
+    raise ValueError(f"expected a text, a Response or one chat message, not {type(value).__name__}")
 
 
 def _prompt(value: Any) -> str | tuple[Message, ...] | None:
     if value is None or isinstance(value, str):
         return None if value is None else checked_text(value)
-    if isinstance(value, Sequence) and all(isinstance(message, Message | dict) for message in value):
-        return tuple(m if isinstance(m, Message) else Message(**{str(k): v for k, v in m.items()}) for m in value)
-    raise ValueError("None, a text or chat messages with role and content are wanted")
+    if not _is_list(value):
+        raise ValueError(f"expected None, a text or a list of chat messages, not {type(value).__name__}")
+    return tuple(
+        message if isinstance(message, Message) else _message(message, place) for place, message in enumerate(value)
+    )
+
+
+def _message(value: object, place: int) -> Message:
+    try:
+        role, content = role_and_text(value)
+        return Message(role=role, content=content)
+    except ValueError as error:
+        raise ValueError(f"message {place}: {error}") from None
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray)
 
 
 # Checked before the union is: what is said of a wrong value is then one sentence, not one per member.
-Side = Annotated[str | Response, BeforeValidator(_side)]
-PromptField = Annotated[str | tuple[Message, ...] | None, BeforeValidator(_prompt)]
+Side = Annotated[
+    str | Response,
+    BeforeValidator(_side, json_schema_input_type=str | Response | ChatMessage | list[ChatMessage]),
+]
+PromptField = Annotated[
+    str | tuple[Message, ...] | None,
+    BeforeValidator(_prompt, json_schema_input_type=str | list[ChatMessage] | None),
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +185,7 @@ class Item:
     embedding: NDArray[np.float32] | None
 
     @classmethod
-    def of(cls, prompt: Prompt, response: str | Response) -> Item:
+    def of(cls, prompt: Prompt, response: AnyResponse) -> Item:
         """Builds the item of ``response`` to ``prompt``."""
         response = Response.of(response)
         return cls(prompt_text(prompt), response.text, response.embedding)

@@ -4,16 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, Generic, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, PlainSerializer
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    SerializeAsAny,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
+from typing_extensions import TypeVar
 
-from mrm_sdk.schemas.frozen import SERIALISED_ARRAY, Frozen, read_only
+from mrm_sdk.schemas.frozen import SERIALISED_MATRIX, SERIALISED_VECTOR, Frozen, read_only
 from mrm_sdk.schemas.items import Response
 
-Array = Annotated[NDArray[np.float64], BeforeValidator(lambda v: v if v is None else read_only(v)), SERIALISED_ARRAY]
+
+def _array(values: Any) -> Any:
+    return values if values is None else read_only(values)
+
+
+Vector = Annotated[NDArray[np.float64], BeforeValidator(_array, json_schema_input_type=list[float]), SERIALISED_VECTOR]
+Matrix = Annotated[
+    NDArray[np.float64], BeforeValidator(_array, json_schema_input_type=list[list[float]]), SERIALISED_MATRIX
+]
+ResponseT_co = TypeVar("ResponseT_co", covariant=True, default=str | Response)
 
 
 class Refusal(NamedTuple):
@@ -51,25 +70,31 @@ class UserReward(Frozen):
     """
 
     user_id: str
-    weights: Array
-    covariance: Array | None = Field(repr=False)
+    weights: Vector
+    covariance: Matrix | None = Field(repr=False)
     comparisons: int
     revision: int
     fingerprint: str
 
 
-class Ranked(Frozen):
-    """A response, ranked.
+def _as_given(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+    """A response as the host gave it; a text, or what JSON says of a :class:`Response`, is checked."""
+    is_own = isinstance(value, str) or (isinstance(value, dict) and value.keys() <= Response.model_fields.keys())
+    return validate(value) if is_own else value
+
+
+class Ranked(Frozen, Generic[ResponseT_co]):
+    """A response, ranked; ``Ranked[str]`` where texts were ranked, ``Ranked[Response]`` where responses were.
 
     Args:
         index: in the list of responses.
         score: its reward for the user; only differences mean anything.
-        response: the response itself.
+        response: the response itself, as it was given.
     """
 
     index: int
     score: float
-    response: str | Response
+    response: Annotated[ResponseT_co, WrapValidator(_as_given), SerializeAsAny()]
 
 
 class Forgotten(Frozen):

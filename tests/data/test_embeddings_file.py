@@ -105,3 +105,13 @@ def test_embeddings_in_both_places_are_refused(tmp_path: Path) -> None:
     np.save(path / "embeddings.npy", np.ones((1, 1), np.float32))
     with pytest.raises(DatasetError, match=r"line 1: an 'embedding' here and embeddings\.npy"):
         read_dataset(path)
+
+
+def test_two_ids_of_one_item_are_not_recorded_as_a_comparison(tmp_path: Path) -> None:
+    items = [{"item_id": i, "prompt": "p", "response": "text"} for i in "abc"]
+    write_folder(tmp_path / "d", "user_id,chosen,rejected\nu,a,c\nu,a,b\n", items)
+    np.save(tmp_path / "d" / "embeddings.npy", VALUES[[0, 0, 1]].astype(np.float32))
+    data = read_dataset(tmp_path / "d")
+    assert len(data) == 2
+    with pytest.raises(DatasetError, match=r"comparison 2 of the data set: .* are the same response"):
+        list(data.comparisons())

@@ -131,7 +131,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"user_id": "u", "response": "r", "thumb": 1}, "line 1: thumb must be"),
     ({"user_id": "u", "rating": 1}, "line 1: 'response' missing"),
     ({"response": "r", "rating": 1}, "line 1: user_id must be a text"),
-    ({"user_id": "u", "response": 7, "rating": 1}, "line 1: A response must be"),
+    ({"user_id": "u", "response": 7, "rating": 1}, "line 1: Invalid response: expected a text"),
     ({"user_id": "u", "response": "r", "rating": 1, "phase": "late"}, "line 1: phase must be"),
     ({"user_id": "u", "response": "r", "rating": 1, "event_id": ""}, "line 1: event_id must be a text"),
     ({"user_id": "u", "response": "r", "rating": 1, "created_at": "soon"}, "line 1: .*created_at"),

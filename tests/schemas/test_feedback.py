@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import copy
+import json
 import pickle
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from mrm_sdk.data.datasets import read_dataset
 from mrm_sdk.errors import EmbeddingError, InvalidInputError
 from mrm_sdk.schemas.feedback import Comparison, Ranking, Rating, Thumb
 from mrm_sdk.schemas.items import Message, Response
+from mrm_sdk.storage.events import event_of
 
 SECRET = "s3cret-word"
 KINDS: dict[type, dict[str, Any]] = {
@@ -25,9 +30,18 @@ BAD: list[tuple[type, dict[str, Any], str]] = [
     (Rating, {"value": 10**400}, "number"),
     (Rating, {"value": SECRET}, "number"),
     (Rating, {"value": None}, "number"),
-    (Rating, {"value": True}, "Thumb"),
+    (Rating, {"value": True}, "expected a number; a thumb up or down is a Thumb"),
     (Rating, {"response": 7}, "not int"),
-    (Rating, {"stars": 5}, "stars"),
+    (Rating, {"stars": 5}, "there is no stars"),
+    (Rating, {"ratting": 5}, "there is no ratting; did you mean rating?"),
+    (Rating, {"rating": 5}, "give value or rating, not both"),
+    (Thumb, {"thumb": "up"}, "give up or thumb, not both"),
+    (Thumb, {"up": SECRET}, "up"),
+    (Ranking, {"ranking": ["a", "b"]}, "give responses or ranking, not both"),
+    (Ranking, {"respones": ["a", "b"]}, "there is no respones; did you mean responses?"),
+    (Thumb, {"thumbs": True}, "there is no thumbs; did you mean thumb?"),
+    (Thumb, {"promt": SECRET}, "there is no promt; did you mean prompt?"),
+    (Thumb, {"response": {"txt": SECRET}}, "response: Invalid Response: there is no txt; did you mean text?"),
     (Thumb, {"up": 7}, "up"),
     (Thumb, {"up": None}, "up"),
     (Thumb, {"value": 1}, "value"),
@@ -35,7 +49,7 @@ BAD: list[tuple[type, dict[str, Any], str]] = [
     (Ranking, {"responses": ["yes"]}, "2 to 50 responses"),
     (Ranking, {"responses": [f"{n}" for n in range(51)]}, "2 to 50 responses"),
     (Ranking, {"responses": dict.fromkeys(["yes", "no"]).keys()}, "best first"),
-    (Ranking, {"responses": "yes"}, "a list"),
+    (Ranking, {"responses": "yes"}, "expected a list"),
     (Ranking, {"responses": None}, "a list"),
     (Ranking, {"responses": ["yes", None]}, "responses.1"),
     (Ranking, {"responses": [SECRET, "no", SECRET]}, "at 0 and 2 are the same"),
@@ -82,6 +96,37 @@ def test_an_embedding_that_is_none() -> None:
 @pytest.mark.parametrize("value", [3, 3.0, np.float32(3), np.int64(3), "3"])
 def test_values_of_any_kind(value: Any) -> None:
     assert Rating(user_id="ada", response="yes", value=value).value == 3.0
+
+
+def test_the_data_sets_words_for_the_same() -> None:
+    common: dict[str, Any] = {"user_id": "ada", "event_id": "e", "created_at": datetime(2026, 1, 1, tzinfo=UTC)}
+    given: list[tuple[type, dict[str, Any], dict[str, Any]]] = [
+        (Rating, {"response": "yes", "rating": 4}, {"response": "yes", "value": 4}),
+        (Ranking, {"ranking": ["yes", "no"]}, {"responses": ["yes", "no"]}),
+    ]
+    for word, up in (("up", True), ("Down", False), ("true", True), (True, True), (False, False)):
+        given += [(Thumb, {"response": "yes", name: word}, {"response": "yes", "up": up}) for name in ("thumb", "up")]
+    for kind, theirs, ours in given:
+        one = kind(**common, **theirs)
+        assert one == kind(**common, **ours)
+        assert pickle.loads(pickle.dumps(one)) == one == kind(**dict(one))
+        assert kind.model_validate({**common, **theirs}) == one
+    with pytest.raises(InvalidInputError, match="rating: expected a number; a thumb"):
+        Rating(user_id="ada", response="yes", rating=True)
+
+
+def test_a_row_of_a_data_set_makes_its_object(tmp_path: Path) -> None:
+    """The same row, read from a file and handed to the class."""
+    rows: dict[type, dict[str, Any]] = {
+        Comparison: {"user_id": "ada", "prompt": "why?", "chosen": "so", "rejected": "not so", "strength": 2.0},
+        Rating: {"user_id": "ada", "prompt": "why?", "response": "so", "rating": 4, "event_id": "r"},
+        Thumb: {"user_id": "ada", "prompt": "why?", "response": "not so", "thumb": "down", "event_id": "t"},
+    }
+    (tmp_path / "comparisons.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows.values()))
+    read = list(read_dataset(tmp_path).feedback())
+    made = [kind(**row) for kind, row in rows.items()]
+    for one, other in zip(read, made, strict=True):
+        assert list(event_of(one).contents.values()) == list(event_of(other).contents.values())
 
 
 def test_a_thumb_is_a_rating_of_one() -> None:

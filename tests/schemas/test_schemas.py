@@ -6,6 +6,7 @@ import time
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -142,7 +143,10 @@ class TestComparison:
             {"prompt": [SECRET]},
             {"prompt": [{"role": SECRET}]},
             {"prompt": [{"role": "user", "content": SECRET + LONE}]},
-            {"prompt": [{"role": "user", "content": SECRET, "name": SECRET}]},
+            {"prompt": [{"role": "user", "content": SECRET, "nmae": SECRET}]},
+            {"prompt": [{"role": "user", "content": [SECRET, 7]}]},
+            {"chosen": SECRET, "rejected": SECRET},
+            {"chosen": SECRET, "rejected": Response(text=SECRET), "tie": True},
             {"surprise": SECRET},
         ],
         ids=repr,
@@ -163,6 +167,21 @@ class TestComparison:
         with pytest.raises(InvalidInputError, match=missing):
             Comparison(**values)
 
+    @pytest.mark.parametrize("tie", [True, False])
+    @pytest.mark.parametrize(
+        "side", ["yes", Response(text="yes"), Response(embedding=[1.0]), Response(text="yes", embedding=[1.0])]
+    )
+    def test_two_sides_that_are_the_same(self, side: str | Response, tie: bool) -> None:
+        for other in (side, Response.of(side)):
+            with pytest.raises(InvalidInputError, match="Comparison: chosen and rejected are the same response"):
+                comparison(chosen=side, rejected=other, tie=tie)
+
+    def test_two_sides_that_differ_in_one_part(self) -> None:
+        sides = ["yes", Response(text="yes", embedding=[1.0]), Response(text="yes", embedding=[2.0])]
+        sides += [Response(text="no", embedding=[1.0]), Response(embedding=[1.0])]
+        for one, other in combinations(sides, 2):
+            assert comparison(chosen=one, rejected=other).chosen == one
+
     def test_an_embedding_inside(self) -> None:
         with pytest.raises(EmbeddingError):
             comparison(chosen={"embedding": [float("nan")]})
@@ -173,7 +192,7 @@ class TestComparison:
         assert getattr(comparison(**{side: response}), side) == response
 
     def test_edges_that_are_allowed(self) -> None:
-        c = comparison(user_id="ü" * 255, event_id="e" * 255, strength=100, chosen="", rejected="")
+        c = comparison(user_id="ü" * 255, event_id="e" * 255, strength=100, chosen="")
         assert len(c.user_id) == len(c.event_id) == 255
 
     def test_defaults(self) -> None:
@@ -238,6 +257,14 @@ class TestItem:
             Item.of("p", Response(embedding=[1.0, 0.0])),
         ]
         assert len({item.key for item in items}) == len(items)
+
+    def test_keys_never_change(self) -> None:
+        """Databases hold them: items would be stored and encoded anew, and known events would be conflicts."""
+        chat = [{"role": "system", "content": "be kind"}, {"role": "user", "content": "hi\nthere"}]
+        assert Item.of("p", "x").key.hex() == "e30624ac29dc4eba80abd1dbba99439b7f16fb08c287b67cb7dcce74635110f2"
+        item = Item.of(chat, Response(text="x", embedding=[0.5, -1]))
+        assert item.key.hex() == "83a38fca0624f42a15da29d2b4814eabb2053561597724c3a2d0f00d8b4a9486"
+        assert item.prompt_key.hex() == "519dd2d401d8e70909fc69ca18a745d1b87f5246e2d45df0f7be7e87bbe88a00"
 
 
 class TestUuid7:

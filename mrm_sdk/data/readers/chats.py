@@ -6,10 +6,11 @@ never becomes ``None`` in a record that is used: ratings are compared where thei
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any, Final, TypeAlias
+
+from mrm_sdk.schemas.messages import as_json, content_of, said
 
 Chat: TypeAlias = list[dict[str, str]]
 
@@ -34,7 +35,6 @@ _SAYING: Final = ("content", "parts", "tool_calls", "function_call", "refusal")
 _SYSTEM: Final = ("system", "instructions", "system_prompt", "system_instruction", "systemInstruction")
 _NO_TEXT: Final = ("", "null")
 _NOTHING: Final[tuple[Any, ...]] = (None, "", [], {})
-_TEXT_PARTS: Final = ("text", "input_text", "output_text")
 # JSON in JSON in JSON: no program was seen to go further.
 _DEPTH: Final = 4
 
@@ -75,40 +75,8 @@ def answer_of(value: Any) -> str | None:
 
 def chat_of(value: Any) -> Chat | None:
     """Messages with ``role`` and ``content``; ``None`` where a value is no chat, or one in which nothing is said."""
-    said = [{"role": message["role"], "content": _said(message)} for message in _messages(unpacked(value))]
-    return said if any(message["content"].strip() for message in said) else None
-
-
-def content_of(content: Any) -> str | None:
-    """A message's content as text: parts of text are joined, others named; ``None`` where it is no content."""
-    if content is None or isinstance(content, str):
-        return content
-    texts = [_part(part) for part in (content if isinstance(content, list) else [content])]
-    return None if None in texts else "\n".join(text for text in texts if text)
-
-
-def _part(part: Any) -> str | None:
-    if isinstance(part, str):
-        return part
-    if not isinstance(part, dict) or not (isinstance(part.get("type"), str) or isinstance(part.get("text"), str)):
-        return None
-    kind = part.get("type", "text")
-    if kind in _TEXT_PARTS:
-        return part["text"] if isinstance(part.get("text"), str) else None
-    if kind == "refusal" and isinstance(part.get("refusal"), str):
-        return str(part["refusal"])
-    if kind in ("tool_use", "tool_call", "function_call"):
-        return _call(part)
-    # Pictures are told apart, though no text encoder sees them.
-    digest = hashlib.sha256(json.dumps(part, sort_keys=True, default=str).encode()).hexdigest()
-    return f"[{kind} {digest[:8]}]"
-
-
-def _call(call: Mapping[str, Any]) -> str:
-    inner = call.get("function") if isinstance(call.get("function"), dict) else call
-    assert inner is not None  # noqa: S101  it is one of two mappings
-    arguments = next((inner[key] for key in ("arguments", "args", "input") if key in inner), "")
-    return f"[call {inner.get('name', '')} {arguments if isinstance(arguments, str) else _json(arguments)}]"
+    chat = [{"role": message["role"], "content": said(message)} for message in _messages(unpacked(value))]
+    return chat if any(message["content"].strip() for message in chat) else None
 
 
 def _messages(value: Any) -> list[dict[str, Any]]:
@@ -151,13 +119,6 @@ def _is_role(value: Any) -> bool:
     return isinstance(value, str) and value in _ROLES
 
 
-def _said(message: Mapping[str, Any]) -> str:
-    calls = message.get("tool_calls") or message.get("function_call") or []
-    said = [content_of(message["content"]), message.get("refusal")]
-    said += [_call(call) for call in (calls if isinstance(calls, list) else [calls]) if isinstance(call, dict)]
-    return "\n".join(text for text in said if isinstance(text, str) and text)
-
-
 def _prompt_of_object(value: Any) -> str | Chat | None:
     chat = chat_of(value)
     if chat is not None:
@@ -165,7 +126,7 @@ def _prompt_of_object(value: Any) -> str | Chat | None:
     if isinstance(value, list):
         if len(value) == 1:
             return prompt_of(value[0])
-        return _json(value) if value and all(_is_plain(one) for one in value) else _parts(value)
+        return as_json(value) if value and all(_is_plain(one) for one in value) else _parts(value)
     if isinstance(value, dict):
         return prompt_of(value["kwargs"]) if _is_langchain(value) else _prompt_of_variables(value)
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
@@ -195,7 +156,7 @@ def _line(name: str, value: Any) -> str | None:
     if chat is not None:
         value = "\n".join(f"{message['role']}: {message['content']}" for message in chat)
     elif isinstance(value, list) and all(_is_plain(one) for one in value):
-        value = _json(value)
+        value = as_json(value)
     return f"{name}: {value}" if _is_plain(value) else None
 
 
@@ -205,8 +166,8 @@ def _answer_of_object(value: Any) -> str | None:
         return content_of(messages[-1]["content"]) or None
     if isinstance(value, list):
         # Among steps of reasoning and calls of tools, the last message is the answer.
-        said = [part for part in value if isinstance(part, dict) and part.get("type") == "message"]
-        return answer_of(said[-1] if said else value[0]) if said or len(value) == 1 else _parts(value)
+        written = [part for part in value if isinstance(part, dict) and part.get("type") == "message"]
+        return answer_of(written[-1] if written else value[0]) if written or len(value) == 1 else _parts(value)
     if not isinstance(value, dict):
         return None
     if _is_langchain(value):
@@ -230,7 +191,3 @@ def _is_langchain(value: Mapping[str, Any]) -> bool:
 
 def _is_plain(value: Any) -> bool:
     return isinstance(value, str | int | float)
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)

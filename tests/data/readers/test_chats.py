@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mrm_sdk.data.datasets import read_dataset
-from mrm_sdk.data.readers.chats import answer_of, chat_of, content_of, prompt_of, unpacked
+from mrm_sdk.data.readers.chats import answer_of, chat_of, prompt_of, unpacked
 from mrm_sdk.errors import DatasetError
 from mrm_sdk.schemas.items import prompt_text
 from tests.data.readers.test_feedback_tools import by, feedback, rated, score
@@ -129,12 +129,7 @@ def test_answers(value: Any, expected: str | None) -> None:
     assert answer_of(value) == expected
 
 
-def test_parts_of_content() -> None:
-    assert content_of(["a", {"type": "text", "text": "b"}, {"type": "refusal", "refusal": "No."}]) == "a\nb\nNo."
-    assert content_of([{"type": "tool_use", "name": "f", "input": {"x": 1}}]) == '[call f {"x": 1}]'
-    assert content_of([{"type": "text"}]) is None
-    assert content_of([7]) is None
-    assert content_of(None) is None
+def test_json_in_a_text() -> None:
     assert unpacked(json.dumps(json.dumps('it\'s "so"'))) == 'it\'s "so"'
     assert unpacked('"Yes" and "no"') == '"Yes" and "no"'
 
