@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from mrm_sdk.bundle.bundle import Bundle
 from mrm_sdk.client import Client
 from mrm_sdk.encoders import Encoder
+from mrm_sdk.errors import ClientClosedError
 from mrm_sdk.progress import Progress
 from mrm_sdk.schemas.feedback import Feedback
 from mrm_sdk.schemas.items import AnyResponse, Prompt, ResponseT
@@ -24,9 +26,14 @@ from mrm_sdk.settings import Settings
 if TYPE_CHECKING:
     from sqlalchemy import URL, Engine
 
+_T = TypeVar("_T")
+
 
 class AsyncClient:
     """:class:`~mrm_sdk.Client` for asyncio: the same arguments, methods, results and errors.
+
+    Creating one only keeps the arguments. The bundle, which takes up to half a second to read, is read in a worker
+    thread by the first call or by ``async with``: what is wrong with the arguments is raised there.
 
     Example:
         >>> import asyncio
@@ -48,62 +55,82 @@ class AsyncClient:
         remote: str | None = None,
         settings: Settings | None = None,
     ) -> None:
-        self._client = Client(database, bundle=bundle, encoder=encoder, tenant=tenant, remote=remote, settings=settings)
+        self._make = partial(
+            Client, database, bundle=bundle, encoder=encoder, tenant=tenant, remote=remote, settings=settings
+        )
+        self._made: dict[str, Client] = {}  # no lock, which a fork could copy while it is held
+        self._closed = False
 
     @property
     def bundle(self) -> Bundle:
-        """The bundle in use."""
+        """The bundle in use; before the first call, this reads it."""
         return self._client.bundle
+
+    @property
+    def _client(self) -> Client:
+        if self._closed and not self._made:
+            raise ClientClosedError("This client is closed; make a new one.")
+        return self._made.get("client") or self._made.setdefault("client", self._make())
+
+    async def _run(self, call: Callable[[Client], _T]) -> _T:
+        return await asyncio.to_thread(lambda: call(self._client))
+
+    async def warm_up(self) -> None:
+        """See :meth:`mrm_sdk.Client.warm_up`."""
+        await self._run(lambda client: client.warm_up())
 
     async def use(self, bundle: str | Path | Bundle, *, encoder: Encoder | None = None) -> None:
         """See :meth:`mrm_sdk.Client.use`."""
-        await asyncio.to_thread(self._client.use, bundle, encoder=encoder)
+        await self._run(lambda client: client.use(bundle, encoder=encoder))
 
     async def rebuild(self, *, progress: Progress | None = None) -> Rebuilt:
         """See :meth:`mrm_sdk.Client.rebuild`."""
-        return await asyncio.to_thread(self._client.rebuild, progress=progress)
+        return await self._run(lambda client: client.rebuild(progress=progress))
 
     async def record(self, feedback: Feedback) -> Recorded:
         """See :meth:`mrm_sdk.Client.record`."""
-        return await asyncio.to_thread(self._client.record, feedback)
+        return await self._run(lambda client: client.record(feedback))
 
     async def record_many(self, feedback: Iterable[Feedback]) -> Recorded:
         """See :meth:`mrm_sdk.Client.record_many`."""
-        return await asyncio.to_thread(self._client.record_many, feedback)
+        return await self._run(lambda client: client.record_many(feedback))
 
     async def personalize(self, user_id: str) -> UserReward:
         """See :meth:`mrm_sdk.Client.personalize`."""
-        return await asyncio.to_thread(self._client.personalize, user_id)
+        return await self._run(lambda client: client.personalize(user_id))
 
     async def score(
         self, user_id: str, responses: Sequence[AnyResponse], *, prompt: Prompt = None
     ) -> NDArray[np.float32]:
         """See :meth:`mrm_sdk.Client.score`."""
-        return await asyncio.to_thread(self._client.score, user_id, responses, prompt=prompt)
+        return await self._run(lambda client: client.score(user_id, responses, prompt=prompt))
 
     async def rank(
         self, user_id: str, responses: Sequence[ResponseT], *, prompt: Prompt = None
     ) -> list[Ranked[ResponseT]]:
         """See :meth:`mrm_sdk.Client.rank`."""
-        return await asyncio.to_thread(self._client.rank, user_id, responses, prompt=prompt)
+        return await self._run(lambda client: client.rank(user_id, responses, prompt=prompt))
 
     async def forget(self, user_id: str) -> Forgotten:
         """See :meth:`mrm_sdk.Client.forget`."""
-        return await asyncio.to_thread(self._client.forget, user_id)
+        return await self._run(lambda client: client.forget(user_id))
 
     async def export_user(self, user_id: str) -> dict[str, Any]:
         """See :meth:`mrm_sdk.Client.export_user`."""
-        return await asyncio.to_thread(self._client.export_user, user_id)
+        return await self._run(lambda client: client.export_user(user_id))
 
     async def prune(self, *, older_than: timedelta | datetime) -> Pruned:
         """See :meth:`mrm_sdk.Client.prune`."""
-        return await asyncio.to_thread(self._client.prune, older_than=older_than)
+        return await self._run(lambda client: client.prune(older_than=older_than))
 
     async def close(self) -> None:
         """See :meth:`mrm_sdk.Client.close`."""
-        await asyncio.to_thread(self._client.close)
+        self._closed = True
+        if self._made:
+            await self._run(lambda client: client.close())
 
     async def __aenter__(self) -> Self:
+        await self._run(lambda _: None)
         return self
 
     async def __aexit__(
@@ -112,4 +139,4 @@ class AsyncClient:
         await self.close()
 
     def __repr__(self) -> str:
-        return f"Async{self._client!r}"
+        return f"Async{self._client!r}" if self._made else "AsyncClient(not used yet)"

@@ -103,6 +103,18 @@ class Client:
         return self._bundle
 
     @traced
+    def warm_up(self) -> None:
+        """Does now what the first calls would do once: opens and migrates the database, starts the encoder.
+
+        Raises:
+            BundleMismatchError: the encoder gives other vectors than when the bundle was made.
+            EncoderError: the encoder failed.
+            DatabaseError: the database refused.
+        """
+        self._open()
+        self._personalizer.featurizer.warm_up()
+
+    @traced
     def use(self, bundle: str | Path | Bundle, *, encoder: Encoder | None = None) -> None:
         """Switches to another bundle from the next call on; a database can serve several bundles side by side.
 

@@ -15,7 +15,7 @@ import pytest
 from mrm_sdk.aclient import AsyncClient
 from mrm_sdk.bundle import Bundle
 from mrm_sdk.client import Client
-from mrm_sdk.errors import ClientClosedError, ConflictError, InvalidInputError
+from mrm_sdk.errors import ClientClosedError, ConflictError, InvalidInputError, NotFoundError
 from mrm_sdk.schemas.feedback import Comparison
 from mrm_sdk.schemas.items import Response
 
@@ -150,3 +150,30 @@ def test_the_event_loop_does_not_stand_still_while_users_are_adapted(
 
 def test_repr(url: str, embedded_bundle: Bundle) -> None:
     assert repr(AsyncClient(url, bundle=embedded_bundle)).startswith("AsyncClient(")
+
+
+def test_creating_one_reads_nothing(url: str, tmp_path: Path) -> None:
+    async def use() -> None:
+        client = AsyncClient(url, bundle=tmp_path / "nowhere")
+        with pytest.raises(NotFoundError, match="no bundle"):
+            await client.score("ada", [A])
+        with pytest.raises(NotFoundError, match="no bundle"):
+            async with AsyncClient(url, bundle=tmp_path / "nowhere"):
+                pass
+        await client.close()
+        with pytest.raises(ClientClosedError):
+            await client.score("ada", [A])
+
+    asyncio.run(use())
+
+
+def test_calls_at_once_share_one_client(embedded_bundle: Bundle) -> None:
+    async def use() -> int:
+        client = AsyncClient("sqlite://", bundle=embedded_bundle.path)
+        events = [Comparison(user_id="ada", chosen=A, rejected=B) for _ in range(8)]
+        await asyncio.gather(*(client.record(event) for event in events))
+        user = await client.personalize("ada")
+        await client.close()
+        return user.comparisons
+
+    assert asyncio.run(use()) == 8

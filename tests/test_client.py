@@ -369,3 +369,14 @@ class TestMessages:
                 client.score("ada", [answer])  # type: ignore[list-item]
         with pytest.raises(InvalidInputError, match="Invalid prompt: message 0: "):
             client.rank("ada", [A], prompt=[{"role": "user"}])
+
+
+def test_warm_up_loads_the_encoder_and_stores_nothing(embedded_bundle: Bundle, tmp_path: Path) -> None:
+    encoder = CountingEncoder()
+    with Client(f"sqlite:///{tmp_path / 'mrm.db'}", bundle=embedded_bundle, encoder=encoder) as client:
+        client.warm_up()
+        assert len(encoder.encoded) == 1
+        assert (tmp_path / "mrm.db").is_file()
+        assert client.export_user("ada")["counts"]["mrm_users"] == 0
+    with Client("sqlite://", bundle=embedded_bundle) as client:
+        client.warm_up()  # embeddings are the host's: there is no encoder to load

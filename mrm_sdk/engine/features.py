@@ -64,6 +64,15 @@ class Featurizer:
         """
         check(self._encoder, item)
 
+    def warm_up(self) -> None:
+        """Encodes one short text, so that the encoder is loaded; nothing is stored.
+
+        Raises:
+            EncoderError: the encoder failed.
+        """
+        if getattr(self._encoder, "takes_text", True):
+            self._encode([Item.of(None, "warm up")])
+
     def base_rewards(self, items: Iterable[Item]) -> dict[bytes, NDArray[np.float32]]:
         """φ of items, [K] float32 by item key: from memory, else from the database, else encoded once.
 
