@@ -97,26 +97,21 @@ def test_import_leaves_out_bad_rows_when_told(bad: Path, tmp_path: Path) -> None
 
 @pytest.mark.slow
 def test_train_evaluate_and_compare_with_other_names(tmp_path: Path) -> None:
-    folder = write_embedded_dataset(tmp_path / "bad.csv")
-    good = read_dataset(folder)
-    table = folder / "comparisons.csv"
+    folder = write_embedded_dataset(tmp_path / "d", users=8, pairs=4)
+    sha256 = read_dataset(folder).sha256
+    table, out, named = folder / "comparisons.csv", tmp_path / "b", ("--column", "user_id=annotator")
     lines = table.read_text().replace("user_id", "annotator").splitlines(keepends=True)
-    table.write_text("".join(lines))
-    named, out = ("--column", "user_id=annotator"), tmp_path / "b"
-    judged = ("--shots", "0,6")
-    assert mrm("train", folder, "--out", out, *named).code == 0
-    assert Bundle(out).manifest.training["data"]["sha256"] == good.sha256
-    assert mrm("evaluate", out, folder, *named, *judged).code == 0
-    compared = ("compare", folder, "--unseen", write_other_users(folder, tmp_path / "other"), "--methods", "population")
-    assert mrm(*compared, "--seeds", 0, *named, *judged).code == 0
-    assert_error(mrm("evaluate", out, folder), 1, "no column user_id; found: annotator")
-    lines[2:2] = ["u1,support,i1,i1\n", "u1,support,i1\n"]
-    table.write_text("".join(lines))
+    table.write_text("".join([*lines[:2], "u1,support,i1,i1\n", "u1,support,i1\n", *lines[2:]]))
     assert_error(mrm("train", folder, "--out", out, *named), 1, "line 3: chosen and rejected are the same")
     run = mrm("train", folder, "--out", out, *named, "--skip-bad")
     assert run.code == 0
-    assert run.err.splitlines()[-1] == "2 bad rows left out"
-    assert Bundle(out).manifest.training["data"]["sha256"] == good.sha256
+    assert [line.split(": ")[0] for line in run.err.splitlines()] == ["left out", "left out", "2 bad rows left out"]
+    assert Bundle(out).manifest.training["data"]["sha256"] == sha256
+    table.write_text("".join(lines))
+    assert_error(mrm("evaluate", out, folder), 1, "no column user_id; found: annotator")
+    assert mrm("evaluate", out, folder, *named, "--shots", "0,4").code == 0
+    compared = ("compare", folder, "--unseen", write_other_users(folder, tmp_path / "other"), "--methods", "population")
+    assert mrm(*compared, "--seeds", 0, "--shots", "0,4", *named).code == 0
 
 
 def write_other_users(folder: Path, other: Path) -> Path:
