@@ -111,6 +111,10 @@ class AsyncClient:
         """See :meth:`mrm_sdk.Client.rank`."""
         return await self._run(lambda client: client.rank(user_id, responses, prompt=prompt))
 
+    async def users(self, *, after: str = "", limit: int = 1000) -> list[str]:
+        """See :meth:`mrm_sdk.Client.users`."""
+        return await self._run(lambda client: client.users(after=after, limit=limit))
+
     async def forget(self, user_id: str) -> Forgotten:
         """See :meth:`mrm_sdk.Client.forget`."""
         return await self._run(lambda client: client.forget(user_id))

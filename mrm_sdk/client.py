@@ -253,6 +253,27 @@ class Client:
         return [Ranked(index=int(i), score=float(scores[i]), response=responses[i]) for i in order]
 
     @traced
+    def users(self, *, after: str = "", limit: int = 1000) -> list[str]:
+        """Ids of users with feedback, a page at a time: pass the last id of one page as ``after`` for the next.
+
+        Args:
+            after: only ids behind this one, in the database's order of texts.
+            limit: at most this many, 1 or more.
+
+        Returns:
+            Ids, in the database's order; fewer than ``limit`` on the last page.
+
+        Raises:
+            InvalidInputError: ``after`` is no text, or ``limit`` is below 1.
+            DatabaseError: the database refused.
+        """
+        if type(limit) is not int or limit < 1:
+            raise InvalidInputError("limit must be a whole number, 1 or more.")
+        after = identifier("after", after) if after != "" else ""
+        self._open()
+        return self._store.backfill.users(after=after, limit=limit)
+
+    @traced
     def forget(self, user_id: str) -> Forgotten:
         """Deletes all data of a user in one transaction; older events that arrive again stay out.
 

@@ -380,3 +380,20 @@ def test_warm_up_loads_the_encoder_and_stores_nothing(embedded_bundle: Bundle, t
         assert client.export_user("ada")["counts"]["mrm_users"] == 0
     with Client("sqlite://", bundle=embedded_bundle) as client:
         client.warm_up()  # embeddings are the host's: there is no encoder to load
+
+
+def test_users_come_by_pages_and_by_tenant(embedded_bundle: Bundle, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'mrm.db'}"
+    one, other = Response(embedding=[1, 0, 0, 0, 0, 0]), Response(embedding=[0, 1, 0, 0, 0, 0])
+    with Client(url, bundle=embedded_bundle) as client, Client(url, bundle=embedded_bundle, tenant="b") as neighbour:
+        assert client.users() == []
+        client.record_many(Comparison(user_id=f"u{n}", chosen=one, rejected=other) for n in range(5))
+        neighbour.record(Comparison(user_id="theirs", chosen=one, rejected=other))
+        assert client.users(limit=3) == ["u0", "u1", "u2"]
+        assert client.users(after="u2", limit=3) == ["u3", "u4"]
+        assert neighbour.users() == ["theirs"]
+        client.forget("u3")
+        assert client.users() == ["u0", "u1", "u2", "u4"]
+        for wrong in ({"limit": 0}, {"limit": True}, {"after": 3}):
+            with pytest.raises(InvalidInputError):
+                client.users(**wrong)  # type: ignore[arg-type]
