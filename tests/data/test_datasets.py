@@ -177,7 +177,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="must hold one of"):
         read_dataset(tmp_path)
     (tmp_path / "comparisons.txt").write_text("x")
-    with pytest.raises(DatasetError, match="is none of .jsonl"):
+    with pytest.raises(DatasetError, match=r"is none of \.jsonl"):
         read_dataset(tmp_path / "comparisons.txt")
     for name, data, message in (
         ("a.jsonl.gz", b"no gzip at all", "cannot be read"),
