@@ -90,8 +90,12 @@ def test_vectors_are_those_of_sentence_transformers(exported: tuple[str, Path, P
 def test_pairs_are_those_of_transformers(exported: tuple[str, Path, Path]) -> None:
     kind, model, folder = exported
     tokenizer, transformer = AutoTokenizer.from_pretrained(model), AutoModel.from_pretrained(model).eval()
-    expected = [pooled(kind, transformer, tokenizer(*pair, **cut(folder))) for pair in PAIRS]
-    np.testing.assert_allclose(opened(folder, encode_tokens=10_000).encode(PAIRS), expected, atol=1e-5)
+    # Of pairs that do not fit, ours keep other tokens: tests/encoders/test_tokenization.py.
+    most = cut(folder)["max_length"]
+    pairs = [pair for pair in PAIRS if len(tokenizer(*pair)["input_ids"]) <= most]
+    assert 0 < len(pairs) < len(PAIRS)
+    expected = [pooled(kind, transformer, tokenizer(*pair, **cut(folder))) for pair in pairs]
+    np.testing.assert_allclose(opened(folder, encode_tokens=10_000).encode(pairs), expected, atol=1e-5)
 
 
 def cut(folder: Path) -> dict[str, Any]:
