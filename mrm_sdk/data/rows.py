@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +71,9 @@ def _renamed(
 ) -> Iterator[tuple[str, Row]]:
     columns = {}
     if naming is not None:
-        names = dict.fromkeys(key for _, row in islice(read(_ignore), _ROWS_THAT_NAME) for key in row)
-        columns = naming.of_rows(str(path), list(names))
+        keys = [tuple(row) for _, row in islice(read(_ignore), _ROWS_THAT_NAME)]
+        where = f"{path}, in its first {_ROWS_THAT_NAME} rows," if len(keys) == _ROWS_THAT_NAME else str(path)
+        columns = naming.of_rows(where, list(dict.fromkeys(chain.from_iterable(keys))))
     if all(theirs == ours for theirs, ours in columns.items()):
         yield from read(on_bad_row)
         return

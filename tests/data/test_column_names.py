@@ -38,6 +38,9 @@ def test_a_column_that_few_rows_have(tmp_path: Path) -> None:
     rows = [ROW, {**ROW, "prompt": "q", "weight": 3}]
     data = read_dataset(write_lines(tmp_path / "x.jsonl", rows), columns={"strength": "weight"})
     assert data.strength.tolist() == [1, 3]
+    rows = [{**ROW, "prompt": str(number)} for number in range(1000)] + rows
+    with pytest.raises(ConfigurationError, match="in its first 1000 rows, has no column 'weight' for strength"):
+        read_dataset(write_lines(tmp_path / "x.jsonl", rows), columns={"strength": "weight"})
 
 
 def test_names_in_the_files_of_a_folder(tmp_path: Path) -> None:
