@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import random
+import re
 import shutil
 import sqlite3
 import sys
@@ -13,8 +15,9 @@ import pytest
 
 from mrm_sdk import Client
 from mrm_sdk.bundle import Bundle
+from mrm_sdk.cli.output import INTERRUPTED
 from mrm_sdk.version import __version__
-from tests.conftest import MRM, Run, mrm, write_embedded_dataset
+from tests.conftest import MRM, ROOT, Run, mrm, write_embedded_dataset
 
 
 def assert_error(run: Run, code: int, message: str) -> None:
@@ -40,7 +43,7 @@ def test_version_and_help() -> None:
 
 @pytest.mark.slow
 def test_train_and_evaluate(embedded: Path, tmp_path: Path) -> None:
-    run = mrm("train", embedded, "--out", tmp_path / "b", "--seed", 3, "--json")
+    run = mrm("train", embedded, "--out", tmp_path / "b", "--seed", 3, "--json", "-")
     assert (run.code, run.err) == (0, ""), run.err
     manifest = json.loads(run.out)
     assert manifest["training"]["seed"] == 3
@@ -53,6 +56,83 @@ def test_train_and_evaluate(embedded: Path, tmp_path: Path) -> None:
     assert [point["shots"] for point in report["results"]] == [0, 6]
     assert f"{report['results'][1]['accuracy']:.4f}" in run.out
     assert (tmp_path / "accuracy.html").is_file()
+
+
+@pytest.mark.slow
+def test_train_tells_what_adapting_gains(embedded: Path, tmp_path: Path) -> None:
+    run = mrm("train", embedded, "--out", tmp_path / "b")
+    found = re.search(
+        r"before adapting +([\d.]+)%\n +after adapting +([\d.]+)%  \(mean over 2, 10 and up to 40", run.out
+    )
+    assert found is not None, run.out
+    chosen = Bundle(tmp_path / "b").manifest.metrics["held_out_accuracy"]
+    assert [float(share) for share in found.groups()] == [round(100 * chosen[key], 1) for key in ("before", "after")]
+    assert chosen["after"] > chosen["before"] + 0.1
+    assert "What would help" not in run.out
+    mrm("train", embedded, "--out", tmp_path / "p", "--preset", "paper")  # sets no users aside
+    published = mrm("train", embedded, "--out", tmp_path / "p", "--preset", "paper")
+    assert f"Judge it on other users: mrm evaluate {tmp_path / 'p'} OTHERS" in published.out
+
+
+@pytest.mark.slow
+def test_train_says_what_would_help_where_adapting_does_not(tmp_path: Path) -> None:
+    data = write_embedded_dataset(tmp_path / "d", users=30, pairs=4)
+    rows = (data / "comparisons.csv").read_text().splitlines()
+    rng = random.Random(0)
+    noise = [",".join([*row.split(",")[:2], *rng.sample(row.split(",")[2:], 2)]) for row in rows[1:]]
+    (data / "comparisons.csv").write_text("\n".join([rows[0], *noise]) + "\n")
+    out = mrm("train", data, "--out", tmp_path / "b").out
+    assert "Adapting did not help: this bundle gives all users the average user's reward." in out
+    assert "more users: there are 30\n" in out
+    assert "more comparisons of each user: there are 8 on average" in out
+    assert "try --handcrafted" in out
+    assert max(map(len, out.splitlines())) <= 110
+
+
+@pytest.mark.slow
+def test_json_goes_into_a_file_or_alone_to_stdout(embedded: Path, embedded_bundle: Bundle, tmp_path: Path) -> None:
+    commands: dict[str, tuple[object, ...]] = {
+        "fingerprint": ("train", embedded, "--out", tmp_path / "b"),
+        "results": ("evaluate", embedded_bundle.path, embedded, "--shots", "0,6", "--picture", tmp_path),
+        "methods": ("compare", embedded, "--methods", "population", "--folds", 2, "--seeds", 0, "--shots", "0"),
+        "accepted": ("import", embedded, "--database", f"sqlite:///{tmp_path / 'a.db'}"),
+        "users": ("rebuild", "--bundle", embedded_bundle.path, "--database", f"sqlite:///{tmp_path / 'a.db'}"),
+    }
+    for key, command in commands.items():
+        both, alone = mrm(*command, "--json", tmp_path / "new" / "r.json"), mrm(*command, "--json", "-")
+        assert (both.code, both.err, alone.code) == (0, "", 0)
+        assert not both.out.startswith("{")
+        assert key in json.loads((tmp_path / "new" / "r.json").read_text(encoding="utf-8"))
+        assert key in json.loads(alone.out)
+        assert_error(mrm(*command, "--json", tmp_path), 2, "cannot become a file")
+    written = mrm(*commands["results"], "--json", "-").err
+    assert "the figures flatter it" in written
+    assert f"written  {tmp_path / 'accuracy.svg'}" in written
+    assert "ok   python" in mrm("doctor", "--json", tmp_path / "doctor.json").out
+    assert json.loads((tmp_path / "doctor.json").read_text(encoding="utf-8"))[0]["name"] == "python"
+
+
+@pytest.mark.slow
+def test_everything_fits_a_terminal(embedded: Path, embedded_bundle: Bundle) -> None:
+    judged = mrm("evaluate", embedded_bundle.path, embedded).out
+    compared = mrm("compare", embedded, "--folds", 2, "--seeds", "0,1").out
+    for out in (judged, compared):
+        assert max(map(len, out.splitlines())) <= 80, out
+    commands = ([], ["train"], ["evaluate"], ["compare"], ["import"], ["rebuild"], ["doctor"], ["demo"], ["db"])
+    for command in (*commands, ["db", "upgrade"], ["encoder", "export"]):
+        shown = mrm(*command, "--help", TERM="dumb", COLUMNS="80").out
+        assert "--help" in shown
+        assert "<bool>" not in shown
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("module", ["typer", "numpy", "torch"])
+def test_ctrl_c_while_libraries_are_loaded(embedded: Path, tmp_path: Path, module: str) -> None:
+    (tmp_path / f"{module}.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    command = ("train", embedded, "--out", tmp_path / "b", "--checkpoint", tmp_path / "ck")
+    run = mrm(*command, PYTHONPATH=f"{tmp_path}{os.pathsep}{ROOT}")
+    assert (run.code, run.out) == (130, "")
+    assert run.err == f"{INTERRUPTED}\n"  # there is nothing to resume from yet
 
 
 @pytest.mark.slow
@@ -72,7 +152,7 @@ def test_import_twice_adds_nothing_and_features_come_later(
     embedded: Path, embedded_bundle: Bundle, tmp_path: Path
 ) -> None:
     url = f"sqlite:///{tmp_path / 'a.db'}"
-    first = json.loads(mrm("import", embedded, "--database", url, "--json").out)
+    first = json.loads(mrm("import", embedded, "--database", url, "--json", "-").out)
     assert (first["accepted"], first["duplicates"]) == (40 * 24, 0)
     again = mrm("import", embedded, MRM_DATABASE=url)
     assert (again.code, "duplicates  960" in again.out) == (0, True)
@@ -107,6 +187,10 @@ def test_import_says_what_it_refused(embedded: Path, embedded_bundle: Bundle, tm
 @pytest.mark.slow
 def test_db_commands(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'a.db'}"
+    for command in ("current", "check"):
+        assert_error(mrm("db", command, "--database", url), 2, "a.db does not exist; check the path, or create it")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "a.db").touch()
     assert mrm("db", "current", "--database", url).out == "no tables\n"
     assert_error(mrm("db", "check", "--database", url), 1, "mrm db upgrade")
     assert mrm("db", "upgrade", "--database", url).out == "no tables -> 0003\n"

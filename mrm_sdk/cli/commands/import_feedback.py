@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mrm_sdk.cli.options import DatabaseOption, DatasetArgument, FormatOption, JsonOption
-from mrm_sdk.cli.output import echo, say
+from mrm_sdk.cli.output import require_file, say, show
 from mrm_sdk.cli.progress import progress
 from mrm_sdk.cli.reading import read_all
 from mrm_sdk.errors import ConfigurationError
@@ -31,18 +31,15 @@ def import_feedback(
         Path | None, typer.Option(help="Compute features now, under this bundle, instead of on first use.")
     ] = None,
     data_format: FormatOption = "auto",
-    as_json: JsonOption = False,
+    json_file: JsonOption = None,
 ) -> None:
     """Records a data set's comparisons in a database; doing it twice adds nothing."""
+    require_file(json_file)
     recorded = _record(dataset, database, tenant, bundle, data_format)
-    if as_json:
-        echo(recorded.model_dump_json(indent=2))
-    else:
-        echo(
-            f"accepted    {recorded.accepted}\nduplicates  {recorded.duplicates}\nrefused     {len(recorded.rejected)}"
-        )
-        for index, reason in recorded.rejected[:10]:
-            echo(f"  comparison {index}: {reason}")
+    lines = [f"accepted    {recorded.accepted}", f"duplicates  {recorded.duplicates}"]
+    lines += [f"refused     {len(recorded.rejected)}"]
+    lines += [f"  comparison {index}: {reason}" for index, reason in recorded.rejected[:10]]
+    show("\n".join(lines), recorded.model_dump(mode="json"), json_file)
     if recorded.rejected:
         raise typer.Exit(1)
 
