@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from itertools import cycle
 
 from mrm_sdk.evaluation.bootstrap import Interval
-from mrm_sdk.evaluation.comparison import MethodResult, Standings
-from mrm_sdk.evaluation.reports.figures import MARKERS, PALETTE, Line, shots_curve
+from mrm_sdk.evaluation.comparison import REFERENCE, MethodResult, Standings
+from mrm_sdk.evaluation.reports.colours import BLUE, PALETTE
+from mrm_sdk.evaluation.reports.figures import MARKERS, Line, shots_curve
 from mrm_sdk.evaluation.reports.page import html_page, html_table, inline, paragraph, percent, points
 
 _FOOTER = """<footer>Accuracy is the share of query comparisons ranked as the user did, averaged per user, then over
 users; figures are means over seeds, and ± is their standard deviation. All methods see the same splits and embeddings;
-a method chooses its settings on the users it learns from. Differences are in percentage points, with paired
-95&nbsp;% bootstrap intervals over users, each user's accuracy being averaged over seeds first. Seconds are of one
-fit. {about}</footer>"""
+a method chooses its settings on the users it learns from. Differences are in percentage points, with paired 95&nbsp;%
+bootstrap intervals over users, each user's accuracy being averaged over seeds first; bars in the figure are those of
+what a method gains by adapting. Seconds are of one fit. {about}</footer>"""
 
 
 def comparison_summary(standings: Standings) -> str:
@@ -38,10 +41,8 @@ def comparison_table(standings: Standings) -> str:
         ("reversed choices", lambda m: _share(m.points[-1].flipped)),
         ("calibration error", lambda m: _share(m.points[-1].ece)),
         ("Brier score", lambda m: f"{m.points[-1].brier:.4f}"),
-        ("over not adapting", lambda m: _difference(m.points[-1].gain)),
-        ("  95 % interval", lambda m: _bounds(m.points[-1].gain)),
-        (f"over {standings.reference}", lambda m: _difference(m.against)),
-        ("  95 % interval", lambda m: _bounds(m.against)),
+        *_interval("over not adapting", lambda m: m.points[-1].gain),
+        *_interval(f"over {standings.reference}", lambda m: m.against),
         ("seconds per fit", lambda m: f"{m.seconds:.1f}"),
     ]
     lines = [("", [method.name for method in methods])]
@@ -63,10 +64,19 @@ def comparison_figure(standings: Standings, title: str) -> str:
         MissingDependencyError: matplotlib is not installed.
     """
     shots = [point.shots for point in standings.methods[0].points]
+    colours = cycle(PALETTE)
     lines = [
-        Line(m.name, PALETTE[i % len(PALETTE)], MARKERS[i % len(MARKERS)], [p.accuracy for p in m.points])
-        for i, m in enumerate(standings.methods)
-    ]
+        Line(
+            m.name,
+            BLUE if m.name == REFERENCE else next(colours),
+            MARKERS[number % len(MARKERS)],
+            [p.accuracy for p in m.points],
+            [(p.accuracy - p.gain.difference + p.gain.low, p.accuracy - p.gain.difference + p.gain.high)
+             for p in m.points],
+            strong=m.name == REFERENCE,
+        )
+        for number, m in enumerate(standings.methods)
+    ]  # fmt: skip
     return shots_curve(shots, lines, title)
 
 
@@ -78,18 +88,21 @@ def comparison_page(standings: Standings, title: str) -> str:
     """
     methods, last = standings.methods, standings.methods[0].points[-1]
     accuracies = html_table(
-        ("accuracy at", *(f"{point.shots} shots" for point in methods[0].points), "± at most"),
+        ("method", *(f"{point.shots} shots" for point in methods[0].points), "± at most"),
         ([m.name, *(percent(p.accuracy) for p in m.points), percent(m.spread[-1])] for m in methods),
+        strong=REFERENCE,
     )
     most = html_table(
-        ("", "worst tenth", "worst fifth", "worst half", "another user's weights", "reversed choices",
+        ("method", "worst tenth", "worst fifth", "worst half", "another user's weights", "reversed choices",
          "calibration error", "Brier score", "seconds"),
         ([m.name, *map(percent, (p.worst_tenth, p.worst_fifth, p.worst_half, p.control, p.flipped, p.ece)),
           f"{p.brier:.4f}", f"{m.seconds:.1f}"] for m in methods for p in m.points[-1:]),
+        strong=REFERENCE,
     )  # fmt: skip
     chance = html_table(
-        ("", f"over {standings.reference}", "over not adapting", "over another user's weights"),
+        ("method", f"over {standings.reference}", "over not adapting", "over another user's weights"),
         ([m.name, points(m.against), points(p.gain), points(p.over_control)] for m in methods for p in m.points[-1:]),
+        strong=REFERENCE,
     )
     return html_page(
         title,
@@ -120,9 +133,14 @@ def _share(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.1f}"
 
 
-def _difference(interval: Interval | None) -> str:
-    return "–" if interval is None else f"{100 * interval.difference:+.1f}"
+def _interval(
+    label: str, of: Callable[[MethodResult], Interval | None]
+) -> list[tuple[str, Callable[[MethodResult], str]]]:
+    """Three rows of a table: a difference, and where its interval begins and ends."""
 
+    def cell(method: MethodResult, bound: str) -> str:
+        interval = of(method)
+        return "–" if interval is None else f"{100 * getattr(interval, bound):+.1f}"
 
-def _bounds(interval: Interval | None) -> str:
-    return "–" if interval is None else f"{100 * interval.low:+.1f}…{100 * interval.high:+.1f}"
+    rows = {label: "difference", "  95 % interval from": "low", "  to": "high"}
+    return [(name, partial(cell, bound=bound)) for name, bound in rows.items()]

@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import html
 from pathlib import Path
+from textwrap import fill
 
 from mrm_sdk.evaluation.protocol import Report
-from mrm_sdk.evaluation.reports.figures import BLUE, GREY, RED, Line, reliability_diagram, shots_curve
-from mrm_sdk.evaluation.reports.page import html_page, html_table, inline, paragraph, percent, points, write_text
+from mrm_sdk.evaluation.reports.colours import BLUE, GREY, RED
+from mrm_sdk.evaluation.reports.figures import Line, reliability_diagram, shots_curve
+from mrm_sdk.evaluation.reports.page import (
+    html_page,
+    html_table,
+    inline,
+    paragraph,
+    percent,
+    points,
+    text_table,
+    write_text,
+)
 
 _FOOTER = """<footer>Accuracy is the share of query comparisons ranked as the user did, averaged per user, then over
 users; worst tenth, fifth and half are of the users with the lowest accuracy at that number of comparisons. Reversed
 choices: the same comparisons, with the opposite choice in each, were adapted to. Differences are in percentage points,
-with paired 95&nbsp;% bootstrap intervals over users. Brier score and calibration error are of the predicted
+with paired 95&nbsp;% bootstrap intervals over users; bars in the figure are these, of own weights over not adapting
+(the dotted line) and of the control behind own weights. Brier score and calibration error are of the predicted
 probability, in 15 bins of confidence. {about}</footer>"""
 
 
@@ -27,20 +39,20 @@ def evaluation_summary(report: Report) -> str:
 
 
 def evaluation_table(report: Report) -> str:
-    """The result as a table of plain text, followed by doubts."""
-    columns = ("accuracy", "worst tenth", "fifth", "half", "control", "flipped", "loss", "ECE")
-    lines = [
-        evaluation_summary(report),
-        "",
-        "shots" + "".join(f"  {name:>6}" for name in columns) + "  gain in % (95 %)",
-    ]
-    for p in report.points:
-        figures = (p.accuracy, p.worst_tenth, p.worst_fifth, p.worst_half, p.control, p.flipped, p.loss, p.ece)
-        cells = ("–" if value is None else f"{value:.4f}" for value in figures)
-        row = "".join(f"  {cell:>{max(6, len(name))}}" for name, cell in zip(columns, cells, strict=True))
-        lines.append(f"{p.shots:>5}{row}  {points(p.gain)}")
-    doubts = report.doubts()
-    return "\n".join(lines + ([""] if doubts else []) + doubts)
+    """The result as two tables of plain text and doubts, in lines of at most 80 characters."""
+    accuracies = text_table(
+        ("shots", "accuracy", "worst tenth", "fifth", "half", "other's weights", "reversed"),
+        ([str(p.shots), *map(_four, (p.accuracy, p.worst_tenth, p.worst_fifth, p.worst_half, p.control, p.flipped))]
+         for p in report.points),
+    )  # fmt: skip
+    differences = text_table(
+        ("shots", "over not adapting", "over other's weights", "loss", "Brier", "ECE"),
+        ([str(p.shots), points(p.gain), points(p.over_control), _four(p.loss), _four(p.brier), _four(p.ece)]
+         for p in report.points),
+    )  # fmt: skip
+    legend = "Differences in percentage points, with 95 % intervals over users."
+    parts = [evaluation_summary(report), accuracies, legend, differences, *report.doubts()]
+    return "\n\n".join(part if part in (accuracies, differences) else fill(part, 80) for part in parts)
 
 
 def evaluation_figure(report: Report, title: str) -> str:
@@ -49,12 +61,19 @@ def evaluation_figure(report: Report, title: str) -> str:
     Raises:
         MissingDependencyError: matplotlib is not installed.
     """
-    lines = [Line("own weights", BLUE, "o", [p.accuracy for p in report.points])]
-    controls = [p.control for p in report.points if p.control is not None]
-    if controls:
-        lines.append(Line("another user's weights (control)", GREY, "s", controls))
-    lines.append(Line("own weights, worst tenth of users", RED, "v", [p.worst_tenth for p in report.points]))
-    return shots_curve([p.shots for p in report.points], lines, title, base=report.points[0].accuracy)
+    judged = report.points
+    before = [p.accuracy - p.gain.difference for p in judged]
+    gains = [(start + p.gain.low, start + p.gain.high) for start, p in zip(before, judged, strict=True)]
+    lines = [Line("own weights", BLUE, "o", [p.accuracy for p in judged], gains, strong=True)]
+    behind = [(p.accuracy, p.control, p.over_control) for p in judged]
+    others = [
+        (control, (own - over.high, own - over.low)) for own, control, over in behind if control is not None and over
+    ]
+    if others:
+        controls, intervals = zip(*others, strict=True)
+        lines.append(Line("another user's weights (control)", GREY, "s", controls, intervals))
+    lines.append(Line("own weights, worst tenth of users", RED, "v", [p.worst_tenth for p in judged]))
+    return shots_curve([p.shots for p in judged], lines, title, base=before[0])
 
 
 def evaluation_page(report: Report, title: str, svg: str) -> str:
@@ -110,3 +129,7 @@ def save_evaluation(report: Report, folder: Path, title: str) -> tuple[Path, Pat
     for path, text in zip(paths, (svg, evaluation_page(report, title, svg)), strict=True):
         write_text(path, text)
     return paths
+
+
+def _four(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"
