@@ -10,12 +10,18 @@ import shutil
 import sqlite3
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
+from typer.testing import CliRunner
 
 from mrm_sdk import Client
 from mrm_sdk.bundle import Bundle
-from mrm_sdk.cli.output import INTERRUPTED
+from mrm_sdk.cli.commands import app
+from mrm_sdk.cli.options import JsonOption
+from mrm_sdk.cli.output import INTERRUPTED, require_file, show
+from mrm_sdk.errors import OutputError
 from mrm_sdk.version import __version__
 from tests.conftest import MRM, ROOT, Run, mrm, write_embedded_dataset
 
@@ -69,8 +75,7 @@ def test_train_tells_what_adapting_gains(embedded: Path, tmp_path: Path) -> None
     assert [float(share) for share in found.groups()] == [round(100 * chosen[key], 1) for key in ("before", "after")]
     assert chosen["after"] > chosen["before"] + 0.1
     assert "What would help" not in run.out
-    mrm("train", embedded, "--out", tmp_path / "p", "--preset", "paper")  # sets no users aside
-    published = mrm("train", embedded, "--out", tmp_path / "p", "--preset", "paper")
+    published = mrm("train", embedded, "--out", tmp_path / "p", "--preset", "paper")  # sets no users aside
     assert f"Judge it on other users: mrm evaluate {tmp_path / 'p'} OTHERS" in published.out
 
 
@@ -90,39 +95,52 @@ def test_train_says_what_would_help_where_adapting_does_not(tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-def test_json_goes_into_a_file_or_alone_to_stdout(embedded: Path, embedded_bundle: Bundle, tmp_path: Path) -> None:
-    commands: dict[str, tuple[object, ...]] = {
-        "fingerprint": ("train", embedded, "--out", tmp_path / "b"),
-        "results": ("evaluate", embedded_bundle.path, embedded, "--shots", "0,6", "--picture", tmp_path),
-        "methods": ("compare", embedded, "--methods", "population", "--folds", 2, "--seeds", 0, "--shots", "0"),
-        "accepted": ("import", embedded, "--database", f"sqlite:///{tmp_path / 'a.db'}"),
-        "users": ("rebuild", "--bundle", embedded_bundle.path, "--database", f"sqlite:///{tmp_path / 'a.db'}"),
-    }
-    for key, command in commands.items():
-        both, alone = mrm(*command, "--json", tmp_path / "new" / "r.json"), mrm(*command, "--json", "-")
-        assert (both.code, both.err, alone.code) == (0, "", 0)
-        assert not both.out.startswith("{")
-        assert key in json.loads((tmp_path / "new" / "r.json").read_text(encoding="utf-8"))
-        assert key in json.loads(alone.out)
-        assert_error(mrm(*command, "--json", tmp_path), 2, "cannot become a file")
-    written = mrm(*commands["results"], "--json", "-").err
-    assert "the figures flatter it" in written
-    assert f"written  {tmp_path / 'accuracy.svg'}" in written
-    assert "ok   python" in mrm("doctor", "--json", tmp_path / "doctor.json").out
-    assert json.loads((tmp_path / "doctor.json").read_text(encoding="utf-8"))[0]["name"] == "python"
+def test_evaluate_prints_json_alone_to_stdout(embedded: Path, embedded_bundle: Bundle, tmp_path: Path) -> None:
+    command = ("evaluate", embedded_bundle.path, embedded, "--shots", "0,6", "--picture", tmp_path, "--json")
+    run = mrm(*command, "-")
+    assert [point["shots"] for point in json.loads(run.out)["results"]] == [0, 6]
+    assert "which flatters it" in run.err
+    assert f"written  {tmp_path / 'accuracy.svg'}" in run.err
+    assert_error(mrm(*command, tmp_path), 2, "cannot become a file")
 
 
-@pytest.mark.slow
-def test_everything_fits_a_terminal(embedded: Path, embedded_bundle: Bundle) -> None:
-    judged = mrm("evaluate", embedded_bundle.path, embedded).out
-    compared = mrm("compare", embedded, "--folds", 2, "--seeds", "0,1").out
-    for out in (judged, compared):
-        assert max(map(len, out.splitlines())) <= 80, out
-    commands = ([], ["train"], ["evaluate"], ["compare"], ["import"], ["rebuild"], ["doctor"], ["demo"], ["db"])
-    for command in (*commands, ["db", "upgrade"], ["encoder", "export"]):
-        shown = mrm(*command, "--help", TERM="dumb", COLUMNS="80").out
-        assert "--help" in shown
-        assert "<bool>" not in shown
+def test_a_result_is_shown_and_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    show("one line", {"value": 1}, None)
+    assert capsys.readouterr() == ("one line\n", "")
+    show("one line", {"value": 1}, tmp_path / "new" / "r.json")
+    assert capsys.readouterr() == ("one line\n", "")
+    assert json.loads((tmp_path / "new" / "r.json").read_text(encoding="utf-8")) == {"value": 1}
+    show("one line", {"value": 1}, Path("-"))
+    assert json.loads(capsys.readouterr().out) == {"value": 1}
+    for fine in (None, Path("-"), tmp_path / "r.json", tmp_path / "no" / "such" / "r.json"):
+        require_file(fine)
+    (tmp_path / "file").touch()
+    for path in (tmp_path, tmp_path / "file" / "r.json"):
+        with pytest.raises(OutputError, match="cannot become a file"):
+            require_file(path)
+
+
+def commands() -> dict[str, Any]:
+    """All commands by name, groups and the root among them."""
+    root: Any = typer.main.get_command(app)
+    found = {"": root} | root.commands
+    return found | {f"{name} {sub}": c for name, group in found.items() if name for sub, c in subcommands(group)}
+
+
+def subcommands(group: Any) -> list[tuple[str, Any]]:
+    return list(getattr(group, "commands", {}).items())
+
+
+@pytest.mark.parametrize("name", sorted(commands()))
+def test_help_fits_a_terminal_and_shows_no_type_of_flags(name: str) -> None:
+    run = CliRunner().invoke(app, [*name.split(), "--help"], env={"TERM": "dumb", "COLUMNS": "80"})
+    assert (run.exit_code, "--help" in run.output) == (0, True)
+    assert max(map(len, run.output.splitlines())) <= 80
+    assert "<bool>" not in run.output
+    for parameter in commands()[name].params:
+        if "--json" in parameter.opts:  # means the same in every command
+            assert not parameter.is_flag
+            assert parameter.help == JsonOption.__metadata__[0].help  # type: ignore[attr-defined]
 
 
 @pytest.mark.slow

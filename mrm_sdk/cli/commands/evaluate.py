@@ -55,7 +55,7 @@ def evaluate(
     show(evaluation_table(result), result.as_json(), json_file)
     tell = say if json_file == STDOUT else echo
     if loaded.manifest.training.get("data", {}).get("sha256") == data.sha256:
-        tell("\nThe bundle was trained on these users: the figures flatter it. Judge it on others.")
+        tell("\nThe bundle was trained on these users, which flatters it. Judge it on others.")
     if picture is not None:
         for path in save_evaluation(result, picture, f"{loaded.manifest.name}: personalization"):
             tell(f"written  {path}")
