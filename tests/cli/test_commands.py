@@ -144,9 +144,12 @@ def test_help_fits_a_terminal_and_shows_no_type_of_flags(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("module", ["typer", "numpy", "torch"])
-def test_ctrl_c_while_libraries_are_loaded(embedded: Path, tmp_path: Path, module: str) -> None:
-    (tmp_path / f"{module}.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+@pytest.mark.parametrize("hook", ["", "in a class"])
+@pytest.mark.parametrize("module", ["typer", "torch"])
+def test_ctrl_c_while_libraries_are_loaded(embedded: Path, tmp_path: Path, module: str, hook: str) -> None:
+    pressed = "import os, signal\ndef press(*_): os.kill(os.getpid(), signal.SIGINT)\n"
+    in_a_class = "class Name:\n    __set_name__ = press\nclass Building:\n    name = Name()\n"
+    (tmp_path / f"{module}.py").write_text(pressed + (in_a_class if hook else "press()\n"))
     command = ("train", embedded, "--out", tmp_path / "b", "--checkpoint", tmp_path / "ck")
     run = mrm(*command, PYTHONPATH=f"{tmp_path}{os.pathsep}{ROOT}")
     assert (run.code, run.out) == (130, "")
