@@ -31,9 +31,6 @@ from mrm_sdk.errors import (
     UserForgottenError,
 )
 from mrm_sdk.lazy import lazy_exports
-from mrm_sdk.schemas.feedback import Comparison, Ranking, Rating, Thumb
-from mrm_sdk.schemas.items import Message, Response
-from mrm_sdk.schemas.results import Forgotten, Pruned, Ranked, Rebuilt, Recorded, Refusal, UserReward
 from mrm_sdk.version import __version__
 
 if TYPE_CHECKING:
@@ -41,6 +38,9 @@ if TYPE_CHECKING:
     from mrm_sdk.bundle import Bundle
     from mrm_sdk.client import Client
     from mrm_sdk.encoders.remote import Limits, RemoteEncoder
+    from mrm_sdk.schemas.feedback import Comparison, Ranking, Rating, Thumb
+    from mrm_sdk.schemas.items import Message, Response
+    from mrm_sdk.schemas.results import Forgotten, Pruned, Ranked, Rebuilt, Recorded, Refusal, UserReward
     from mrm_sdk.settings import Settings
 
 __all__ = [
@@ -96,8 +96,21 @@ __getattr__, __dir__ = lazy_exports(
         "AsyncClient": "mrm_sdk.aclient",
         "Bundle": "mrm_sdk.bundle",
         "Client": "mrm_sdk.client",
+        "Comparison": "mrm_sdk.schemas.feedback",
+        "Forgotten": "mrm_sdk.schemas.results",
         "Limits": "mrm_sdk.encoders.remote",
+        "Message": "mrm_sdk.schemas.items",
+        "Pruned": "mrm_sdk.schemas.results",
+        "Ranked": "mrm_sdk.schemas.results",
+        "Ranking": "mrm_sdk.schemas.feedback",
+        "Rating": "mrm_sdk.schemas.feedback",
+        "Rebuilt": "mrm_sdk.schemas.results",
+        "Recorded": "mrm_sdk.schemas.results",
+        "Refusal": "mrm_sdk.schemas.results",
         "RemoteEncoder": "mrm_sdk.encoders.remote",
+        "Response": "mrm_sdk.schemas.items",
         "Settings": "mrm_sdk.settings",
+        "Thumb": "mrm_sdk.schemas.feedback",
+        "UserReward": "mrm_sdk.schemas.results",
     },
 )

@@ -23,7 +23,19 @@ PUBLIC = {
     "Rating", "Rebuilt", "Recorded", "Refusal", "RemoteEncoder", "Response", "Settings", "Thumb", "UserReward",
     "__version__",
 }  # fmt: skip
-HEAVY = {"torch", "onnxruntime", "sqlalchemy", "transformers", "alembic", "onnx", "tokenizers", "httpx", "rich"}
+HEAVY = {
+    "torch",
+    "numpy",
+    "pydantic",
+    "onnxruntime",
+    "sqlalchemy",
+    "transformers",
+    "alembic",
+    "onnx",
+    "tokenizers",
+    "httpx",
+    "rich",
+}
 
 
 def test_exports() -> None:

@@ -21,9 +21,19 @@ def main() -> None:
     except MrmError as error:
         say(f"error: {error}")
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        say(INTERRUPTED)
-        sys.exit(130)
     except BrokenPipeError:  # the reader of stdout has gone, as in `mrm … | head`
         sys.stderr.close()
         sys.exit(1)
+    except (Exception, KeyboardInterrupt) as error:
+        # During imports Ctrl-C may become another error: Python itself makes one of it while a class is built.
+        if not _is_interruption(error):
+            raise
+        say(INTERRUPTED)
+        sys.exit(130)
+
+
+def _is_interruption(error: BaseException | None) -> bool:
+    """Whether this is Ctrl-C, or an error that it caused."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None

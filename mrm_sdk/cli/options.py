@@ -31,7 +31,10 @@ EncoderOption = Annotated[
     str, typer.Option(help="minilm, an exported encoder's folder, remote:PROTOCOL:MODEL, or precomputed.")
 ]
 SeedOption = Annotated[int, typer.Option(help="The only source of randomness.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
+JsonOption = Annotated[
+    Path | None,
+    typer.Option("--json", help="Also write the result here, as JSON; -: only that, on stdout.", show_default=False),
+]
 
 
 def numbers(text: str, option: str) -> list[int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
@@ -12,9 +11,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from mrm_sdk.data.contents import SUPPORT
 from mrm_sdk.data.datasets import Dataset
 from mrm_sdk.data.items import EMBEDDINGS
+from mrm_sdk.data.writing import write_comparisons, write_items
 from mrm_sdk.encoders.base import Encoder, embed
 from mrm_sdk.errors import ConfigurationError, DatasetError, OutputError
 from mrm_sdk.progress import Progress, no_progress
@@ -83,10 +82,10 @@ def write_embedded(
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _write_items(dataset, folder / "items.jsonl.new")
+        write_items(dataset, folder / "items.jsonl.new")
         _claim(folder, encoder, (folder / "items.jsonl.new").read_bytes(), store)
         (folder / "items.jsonl.new").replace(folder / "items.jsonl")
-        _write_comparisons(dataset, folder / "comparisons.csv")
+        write_comparisons(dataset, folder / "comparisons.csv")
         final, part = folder / EMBEDDINGS, folder / f"{EMBEDDINGS}.part"
         if final.is_file():
             return
@@ -133,27 +132,3 @@ def _claim(folder: Path, encoder: Encoder, items: bytes, store: str) -> None:
         (folder / "items.jsonl.new").unlink()
         raise ConfigurationError(f"{folder} holds another data set, or another encoder's; choose another folder.")
     path.write_text(json.dumps(made_by), encoding="utf-8")
-
-
-def _write_items(dataset: Dataset, path: Path) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        for number, item in enumerate(dataset.items):
-            file.write(json.dumps({"item_id": f"i{number}", "prompt": item.prompt, "response": item.text}) + "\n")
-
-
-def _write_comparisons(dataset: Dataset, path: Path) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(("user_id", "phase", "chosen", "rejected", "tie", "strength", "event_id"))
-        for row, event_id in enumerate(dataset.event_ids):
-            writer.writerow(
-                (
-                    dataset.user_ids[dataset.user[row]],
-                    "support" if dataset.phase[row] == SUPPORT else "query",
-                    f"i{dataset.chosen[row]}",
-                    f"i{dataset.rejected[row]}",
-                    bool(dataset.tie[row]),
-                    float(dataset.strength[row]),
-                    event_id,
-                )
-            )

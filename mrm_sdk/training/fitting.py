@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -22,7 +23,7 @@ from mrm_sdk.training.empirical_bayes import WeightDistribution, initial_distrib
 from mrm_sdk.training.episodes import Packed, pack
 from mrm_sdk.training.maml import meta_train
 from mrm_sdk.training.model import BaseRewards
-from mrm_sdk.training.prior_strength import SIZES, Trials, choose, run_trials
+from mrm_sdk.training.prior_strength import SHOTS, SIZES, Trials, choose, run_trials
 from mrm_sdk.training.reduction import freeze, reduce
 
 _SAMPLE = 4096
@@ -211,6 +212,9 @@ def _fit_newton(
     module, prior = freeze(learned.basis, reduced, choice.strength, sample)
     metrics = {
         "chosen": {"base_functions": size, "prior_strength": choice.strength, "held_out_gain": choice.gain},
+        "held_out_accuracy": None
+        if math.isnan(choice.after)
+        else {"before": choice.before, "after": choice.after, "shots": list(SHOTS)},
         "held_out_query_loss": choice.curve,
     }
     return Trained(module, prior, sum(map(len, folds)), metrics)

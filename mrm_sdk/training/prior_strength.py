@@ -50,12 +50,16 @@ class Choice(NamedTuple):
         base_functions: K.
         strength: of the prior.
         gain: accuracy gained by adapting at that strength, on average over users and numbers of shots.
+        before: accuracy of the same users before adapting; NaN if none has a decided query comparison.
+        after: and after it, at the strength that was chosen.
         curve: mean query loss in nats, by K and strength.
     """
 
     base_functions: int
     strength: float
     gain: float
+    before: float
+    after: float
     curve: dict[str, dict[str, float]]
 
 
@@ -129,7 +133,9 @@ def choose(folds: Sequence[Trials]) -> Choice:
     for (k, s), mean in loss.items():
         curve.setdefault(str(k), {})[f"{s:g}"] = mean
     mean_gain = float(gain[size, strength].mean())
-    return Choice(size, strength if mean_gain >= 0 else UNADAPTED, mean_gain, curve)
+    strength = strength if mean_gain >= 0 else UNADAPTED
+    before, after = (float(trials[size, s].accuracy.nanmean()) for s in (UNADAPTED, strength))
+    return Choice(size, strength, mean_gain, before, after, curve)
 
 
 def _is_within_one_error(behind: Tensor) -> bool:

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import json
 import os
+import random
+import re
 import shutil
 import sqlite3
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
+from typer.testing import CliRunner
 
 from mrm_sdk import Client
 from mrm_sdk.bundle import Bundle
+from mrm_sdk.cli.commands import app
+from mrm_sdk.cli.options import JsonOption
+from mrm_sdk.cli.output import INTERRUPTED, require_file, show
+from mrm_sdk.errors import OutputError
 from mrm_sdk.version import __version__
-from tests.conftest import MRM, Run, mrm, write_embedded_dataset
+from tests.conftest import MRM, ROOT, Run, mrm, write_embedded_dataset
 
 
 def assert_error(run: Run, code: int, message: str) -> None:
@@ -40,7 +49,7 @@ def test_version_and_help() -> None:
 
 @pytest.mark.slow
 def test_train_and_evaluate(embedded: Path, tmp_path: Path) -> None:
-    run = mrm("train", embedded, "--out", tmp_path / "b", "--seed", 3, "--json")
+    run = mrm("train", embedded, "--out", tmp_path / "b", "--seed", 3, "--json", "-")
     assert (run.code, run.err) == (0, ""), run.err
     manifest = json.loads(run.out)
     assert manifest["training"]["seed"] == 3
@@ -53,6 +62,98 @@ def test_train_and_evaluate(embedded: Path, tmp_path: Path) -> None:
     assert [point["shots"] for point in report["results"]] == [0, 6]
     assert f"{report['results'][1]['accuracy']:.4f}" in run.out
     assert (tmp_path / "accuracy.html").is_file()
+
+
+@pytest.mark.slow
+def test_train_tells_what_adapting_gains(embedded: Path, tmp_path: Path) -> None:
+    run = mrm("train", embedded, "--out", tmp_path / "b")
+    found = re.search(
+        r"before adapting +([\d.]+)%\n +after adapting +([\d.]+)%  \(mean over 2, 10 and up to 40", run.out
+    )
+    assert found is not None, run.out
+    chosen = Bundle(tmp_path / "b").manifest.metrics["held_out_accuracy"]
+    assert [float(share) for share in found.groups()] == [round(100 * chosen[key], 1) for key in ("before", "after")]
+    assert chosen["after"] > chosen["before"] + 0.1
+    assert "What would help" not in run.out
+    published = mrm("train", embedded, "--out", tmp_path / "p", "--preset", "paper")  # sets no users aside
+    assert f"Judge it on other users: mrm evaluate {tmp_path / 'p'} OTHERS" in published.out
+
+
+@pytest.mark.slow
+def test_train_says_what_would_help_where_adapting_does_not(tmp_path: Path) -> None:
+    data = write_embedded_dataset(tmp_path / "d", users=30, pairs=4)
+    rows = (data / "comparisons.csv").read_text().splitlines()
+    rng = random.Random(0)
+    noise = [",".join([*row.split(",")[:2], *rng.sample(row.split(",")[2:], 2)]) for row in rows[1:]]
+    (data / "comparisons.csv").write_text("\n".join([rows[0], *noise]) + "\n")
+    out = mrm("train", data, "--out", tmp_path / "b").out
+    assert "Adapting did not help: this bundle gives all users the average user's reward." in out
+    assert "more users: there are 30\n" in out
+    assert "more comparisons of each user: there are 8 on average" in out
+    assert "try --handcrafted" in out
+    assert max(map(len, out.splitlines())) <= 110
+
+
+@pytest.mark.slow
+def test_evaluate_prints_json_alone_to_stdout(embedded: Path, embedded_bundle: Bundle, tmp_path: Path) -> None:
+    command = ("evaluate", embedded_bundle.path, embedded, "--shots", "0,6", "--picture", tmp_path, "--json")
+    run = mrm(*command, "-")
+    assert [point["shots"] for point in json.loads(run.out)["results"]] == [0, 6]
+    assert "which flatters it" in run.err
+    assert f"written  {tmp_path / 'accuracy.svg'}" in run.err
+    assert_error(mrm(*command, tmp_path), 2, "cannot become a file")
+
+
+def test_a_result_is_shown_and_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    show("one line", {"value": 1}, None)
+    assert capsys.readouterr() == ("one line\n", "")
+    show("one line", {"value": 1}, tmp_path / "new" / "r.json")
+    assert capsys.readouterr() == ("one line\n", "")
+    assert json.loads((tmp_path / "new" / "r.json").read_text(encoding="utf-8")) == {"value": 1}
+    show("one line", {"value": 1}, Path("-"))
+    assert json.loads(capsys.readouterr().out) == {"value": 1}
+    for fine in (None, Path("-"), tmp_path / "r.json", tmp_path / "no" / "such" / "r.json"):
+        require_file(fine)
+    (tmp_path / "file").touch()
+    for path in (tmp_path, tmp_path / "file" / "r.json"):
+        with pytest.raises(OutputError, match="cannot become a file"):
+            require_file(path)
+
+
+def commands() -> dict[str, Any]:
+    """All commands by name, groups and the root among them."""
+    root: Any = typer.main.get_command(app)
+    found = {"": root} | root.commands
+    return found | {f"{name} {sub}": c for name, group in found.items() if name for sub, c in subcommands(group)}
+
+
+def subcommands(group: Any) -> list[tuple[str, Any]]:
+    return list(getattr(group, "commands", {}).items())
+
+
+@pytest.mark.parametrize("name", sorted(commands()))
+def test_help_fits_a_terminal_and_shows_no_type_of_flags(name: str) -> None:
+    run = CliRunner().invoke(app, [*name.split(), "--help"], env={"TERM": "dumb", "COLUMNS": "80"})
+    assert (run.exit_code, "--help" in run.output) == (0, True)
+    assert max(map(len, run.output.splitlines())) <= 80
+    assert "<bool>" not in run.output
+    for parameter in commands()[name].params:
+        if "--json" in parameter.opts:  # means the same in every command
+            assert not parameter.is_flag
+            assert parameter.help == JsonOption.__metadata__[0].help  # type: ignore[attr-defined]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("hook", ["", "in a class"])
+@pytest.mark.parametrize("module", ["typer", "torch"])
+def test_ctrl_c_while_libraries_are_loaded(embedded: Path, tmp_path: Path, module: str, hook: str) -> None:
+    pressed = "import os, signal\ndef press(*_): os.kill(os.getpid(), signal.SIGINT)\n"
+    in_a_class = "class Name:\n    __set_name__ = press\nclass Building:\n    name = Name()\n"
+    (tmp_path / f"{module}.py").write_text(pressed + (in_a_class if hook else "press()\n"))
+    command = ("train", embedded, "--out", tmp_path / "b", "--checkpoint", tmp_path / "ck")
+    run = mrm(*command, PYTHONPATH=f"{tmp_path}{os.pathsep}{ROOT}")
+    assert (run.code, run.out) == (130, "")
+    assert run.err == f"{INTERRUPTED}\n"  # there is nothing to resume from yet
 
 
 @pytest.mark.slow
@@ -72,7 +173,7 @@ def test_import_twice_adds_nothing_and_features_come_later(
     embedded: Path, embedded_bundle: Bundle, tmp_path: Path
 ) -> None:
     url = f"sqlite:///{tmp_path / 'a.db'}"
-    first = json.loads(mrm("import", embedded, "--database", url, "--json").out)
+    first = json.loads(mrm("import", embedded, "--database", url, "--json", "-").out)
     assert (first["accepted"], first["duplicates"]) == (40 * 24, 0)
     again = mrm("import", embedded, MRM_DATABASE=url)
     assert (again.code, "duplicates  960" in again.out) == (0, True)
@@ -107,6 +208,10 @@ def test_import_says_what_it_refused(embedded: Path, embedded_bundle: Bundle, tm
 @pytest.mark.slow
 def test_db_commands(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'a.db'}"
+    for command in ("current", "check"):
+        assert_error(mrm("db", command, "--database", url), 2, "a.db does not exist; check the path, or create it")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "a.db").touch()
     assert mrm("db", "current", "--database", url).out == "no tables\n"
     assert_error(mrm("db", "check", "--database", url), 1, "mrm db upgrade")
     assert mrm("db", "upgrade", "--database", url).out == "no tables -> 0003\n"

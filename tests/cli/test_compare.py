@@ -29,7 +29,7 @@ def test_compare_prints_and_saves(tmp_path: Path) -> None:
     assert alone["points"][1]["gain"]["low"] > 0  # tastes differ, so one's own comparisons help …
     assert population["points"][1]["gain"]["difference"] == 0  # … for all users
     assert f"{100 * alone['points'][1]['accuracy']:.1f}" in run.out
-    assert max(map(len, run.out.splitlines())) <= 100
+    assert max(map(len, run.out.splitlines())) <= 80
     assert_self_contained(html.read_text())
     again = mrm("compare", data, *FEW, "--methods", "population,per-user").out
     assert [line for line in again.splitlines() if "seconds" not in line] == [

@@ -8,6 +8,8 @@ from mrm_sdk import Client
 from mrm_sdk.bundle import Bundle
 from tests.conftest import Finished
 
+MADE = ("accuracy.svg", "accuracy.html", "bundle", "demo.db", "users", "new-users")
+
 
 def test_it_shows_personalization(demo: Finished) -> None:
     rows = re.findall(r"^ +(\d+) +([\d.]+)% +([\d.]+)% +([\d.]+)%$", demo.run.out, re.MULTILINE)
@@ -37,8 +39,8 @@ def test_no_bars_when_piped_and_the_time_is_told(demo: Finished) -> None:
 
 def test_what_it_made_is_there(demo: Finished) -> None:
     folder = demo.folder / "mrm-demo"
-    assert {path.name for path in folder.iterdir()} >= {"bundle", "demo.db", "accuracy.svg", "accuracy.html"}
-    for name in ("accuracy.svg", "accuracy.html", "bundle", "demo.db"):
+    assert {path.name for path in folder.iterdir()} >= {*MADE}
+    for name in MADE:
         assert str(folder.relative_to(demo.folder) / name) in demo.run.out
     bundle = Bundle(folder / "bundle")
     user = re.search(r"A new user, (\S+),", demo.run.out)

@@ -63,7 +63,7 @@ def test_all_is_well(text_bundle: Bundle, tmp_path: Path) -> None:
     before, shipped = files(tmp_path), files(text_bundle.path)
     everywhere = dict.fromkeys(("HOME", "TMPDIR", "XDG_CACHE_HOME"), str(tmp_path / "home"))
     command = ("doctor", "--bundle", text_bundle.path)
-    run = mrm(*command, "--json", "--database", url, cwd=tmp_path / "home", **everywhere, MRM_PROVIDERS="cpu")
+    run = mrm(*command, "--json", "-", "--database", url, cwd=tmp_path / "home", **everywhere, MRM_PROVIDERS="cpu")
     assert (run.code, run.err) == (0, ""), run.out + run.err
     findings = as_json(run)
     assert all(finding["ok"] for finding in findings.values())
@@ -193,7 +193,7 @@ def test_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 def test_invalid_settings_do_not_stop_the_rest(embedded_bundle: Bundle) -> None:
-    run = mrm("doctor", "--bundle", embedded_bundle.path, "--json", MRM_PROVIDERS="fast")
+    run = mrm("doctor", "--bundle", embedded_bundle.path, "--json", "-", MRM_PROVIDERS="fast")
     assert (run.code, run.err) == (1, "")
     findings = as_json(run)
     assert [name for name, finding in findings.items() if not finding["ok"]] == ["settings"]
@@ -222,7 +222,7 @@ def install(folder: Path, name: str) -> None:
 def test_both_distributions(tmp_path: Path) -> None:
     install(tmp_path, "onnxruntime")
     install(tmp_path, "onnxruntime-gpu")
-    finding = as_json(mrm("doctor", "--json", PYTHONPATH=str(tmp_path)))["onnx runtime"]
+    finding = as_json(mrm("doctor", "--json", "-", PYTHONPATH=str(tmp_path)))["onnx runtime"]
     assert not finding["ok"]
     assert finding["detail"] == "onnxruntime 1.31.0 and onnxruntime-gpu 1.31.0 overwrite each other's files"
     assert str(finding["fix"]).startswith("pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'mrm-sdk[")

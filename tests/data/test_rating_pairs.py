@@ -163,7 +163,7 @@ def test_ratings_alone_can_be_learned_from(folder: Path, tmp_path: Path) -> None
 @pytest.mark.slow
 def test_commands_learn_from_ratings_and_adapt_to_them(folder: Path, tmp_path: Path) -> None:
     kept = tmp_path / "c"
-    run = mrm("train", folder, "--out", tmp_path / "b", "--feedback", "ratings", "--checkpoint", kept, "--json")
+    run = mrm("train", folder, "--out", tmp_path / "b", "--feedback", "ratings", "--checkpoint", kept, "--json", "-")
     assert (run.code, run.err) == (0, "")
     comparisons = json.loads(run.out)["training"]["data"]["comparisons"]
     assert comparisons == len(from_ratings(read_dataset(folder, ratings=True), limit=64))

@@ -269,7 +269,7 @@ class TestSaying:
 
     @pytest.mark.slow
     def test_train_stores_it(self, embedded: Path, tmp_path: Path) -> None:
-        run = mrm("train", embedded, "--out", tmp_path / "b", "--half-life", "12h", "--json")
+        run = mrm("train", embedded, "--out", tmp_path / "b", "--half-life", "12h", "--json", "-")
         assert run.code == 0, run.err
         assert json.loads(run.out)["adaptation"]["half_life"] == 43_200
         assert Manifest.read(tmp_path / "b").adaptation.half_life == 43_200

@@ -298,7 +298,7 @@ def test_a_killed_process_goes_on_from_the_command_line(
     command = [sys.executable, "-c", KILLED, url, str(other_bundle.path), str(part)]
     done = subprocess.run(command, capture_output=True, timeout=120, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr
-    run = mrm("rebuild", "--database", url, "--bundle", other_bundle.path, "--json")
+    run = mrm("rebuild", "--database", url, "--bundle", other_bundle.path, "--json", "-")
     assert run.code == 0, run.err
     rebuilt = json.loads(run.out)
     assert rebuilt["users"] == 3
@@ -318,5 +318,12 @@ def test_the_command_names_what_is_wrong(tmp_path: Path, embedded_bundle: Bundle
     assert missing.code == 2
     assert "There is no feedback in" in missing.err
     assert not os.listdir(tmp_path)
+    url = f"sqlite:///{tmp_path / 'a.db'}"
+    with Client(url, bundle=embedded_bundle) as client:
+        sides = Response(embedding=np.ones(6)), Response(embedding=np.zeros(6))
+        client.record(Comparison(user_id="ada", chosen=sides[0], rejected=sides[1]))
+    unknown = mrm("rebuild", "--database", url, "--bundle", embedded_bundle.path, "--tenant", "acme")
+    assert (unknown.code, unknown.out) == (2, "")
+    assert "There is no feedback of the tenant 'acme' in sqlite:///" in unknown.err
     memory = mrm("rebuild", "--database", "sqlite://", "--bundle", embedded_bundle.path)
     assert memory.code == 2

@@ -6,10 +6,11 @@ import re
 
 import pytest
 
+from mrm_sdk.evaluation.bootstrap import Interval
 from mrm_sdk.evaluation.reports import colours
 from mrm_sdk.evaluation.reports.colours import BLUE, GREY, PAPER, RED, Colour, dark_style
 from mrm_sdk.evaluation.reports.figures import Line, reliability_diagram, shots_curve
-from mrm_sdk.evaluation.reports.page import html_page, html_table, text_table
+from mrm_sdk.evaluation.reports.page import html_page, html_table, points, text_table
 
 ALL = {name: value for name, value in vars(colours).items() if isinstance(value, Colour)}
 SHOTS = (0, 2, 10)
@@ -73,6 +74,12 @@ def test_a_table_names_each_cell_for_narrow_windows() -> None:
     assert "@media (max-width: 52rem)" in page
     assert "{{" not in page
     assert f"--doubt: {RED.light}" in page
+
+
+def test_differences_have_a_sign_and_no_negative_zero() -> None:
+    assert points(Interval(0.0123, -0.0004, 0.02)) == "+1.2 (+0.0 … +2.0)"
+    assert points(Interval(-0.05, -0.06, 0.0)) == "-5.0 (-6.0 … +0.0)"
+    assert points(None) == "–"
 
 
 def test_columns_of_text_are_flush_right() -> None:

@@ -43,6 +43,7 @@ def test_the_fewest_base_rewards_as_good_as_the_best_are_chosen() -> None:
     choice = choose([trials(100, accuracy, {})])
     assert choice.base_functions == 16
     assert choice.gain == pytest.approx(0.25, abs=1e-6)
+    assert (choice.before, choice.after) == (pytest.approx(0.5), pytest.approx(0.75))
 
 
 def test_among_strengths_as_accurate_the_loss_decides() -> None:
@@ -59,6 +60,7 @@ def test_where_adapting_hurts_unjudged_is_adapted() -> None:
     choice = choose([trials(100, little, dict.fromkeys(worse, 0.2))])
     assert choice.strength == NEVER
     assert choice.gain < 0
+    assert choice.after == choice.before == 0.5  # of the bundle that is made, not of the trial that lost
 
 
 def test_the_curve_is_complete_and_folds_count_by_their_users() -> None:
@@ -74,6 +76,7 @@ def test_users_without_a_decided_comparison_have_no_say() -> None:
     accuracy |= {key: np.where(np.arange(100) < 50, np.nan, 0.5) for key in trials(1, {}, {}) if key != (8, 1.0)}
     choice = choose([trials(100, accuracy, {})])
     assert (choice.base_functions, choice.strength) == (8, 1.0)
+    assert (choice.before, choice.after) == (pytest.approx(0.5), pytest.approx(0.8))
     unjudged = dict.fromkeys(accuracy, np.full(100, np.nan))
     assert np.isfinite(choose([trials(100, unjudged, {})]).gain)
 

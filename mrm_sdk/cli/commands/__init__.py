@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
 
 from mrm_sdk.cli.commands import check, compare, db, demo, doctor, encoder, evaluate, import_feedback, rebuild, train
-from mrm_sdk.cli.output import INTERRUPTED, echo, say
+from mrm_sdk.cli.output import echo
+from mrm_sdk.cli.parser import Command, Commands
 from mrm_sdk.version import __version__
-
-
-class _Commands(TyperGroup):
-    """All commands; Ctrl-C ends each with a line and exit code 130, where typer would say nothing."""
-
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt as stop:
-            say(str(stop) or INTERRUPTED)
-            raise typer.Exit(130) from None
-
 
 app = typer.Typer(
     name="mrm",
-    cls=_Commands,
+    cls=Commands,
     help="A reward model for every user of your application.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -40,13 +28,13 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
         raise typer.Exit
 
 
-app.command()(demo.demo)
-app.command()(check.check)
-app.command()(train.train)
-app.command()(evaluate.evaluate)
-app.command()(compare.compare)
-app.command("import")(import_feedback.import_feedback)
-app.command()(rebuild.rebuild)
-app.command()(doctor.doctor)
+app.command(cls=Command)(demo.demo)
+app.command(cls=Command)(check.check)
+app.command(cls=Command)(train.train)
+app.command(cls=Command)(evaluate.evaluate)
+app.command(cls=Command)(compare.compare)
+app.command("import", cls=Command)(import_feedback.import_feedback)
+app.command(cls=Command)(rebuild.rebuild)
+app.command(cls=Command)(doctor.doctor)
 app.add_typer(db.app, name="db")
 app.add_typer(encoder.app, name="encoder")

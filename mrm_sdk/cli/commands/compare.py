@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from mrm_sdk.cli.options import ColumnOption, DatasetArgument, EncoderOption, FormatOption, numbers
-from mrm_sdk.cli.output import echo
+from mrm_sdk.cli.options import ColumnOption, DatasetArgument, EncoderOption, FormatOption, JsonOption, numbers
+from mrm_sdk.cli.output import require_file, show
 from mrm_sdk.cli.progress import progress
 from mrm_sdk.cli.reading import read_for_learning
-from mrm_sdk.errors import ConfigurationError, OutputError
+from mrm_sdk.errors import ConfigurationError
 
 
 def compare(
@@ -34,10 +33,10 @@ def compare(
         str | None, typer.Option(help="Numbers of comparisons to adapt to: 0,2,5,10,20,40,60.", show_default=False)
     ] = None,
     encoder: EncoderOption = "minilm",
-    json_file: Annotated[Path | None, typer.Option("--json", help="Also write everything here, as JSON.")] = None,
     report_file: Annotated[Path | None, typer.Option("--report", help="Also write one HTML page here.")] = None,
     data_format: FormatOption = "auto",
     column: ColumnOption = None,
+    json_file: JsonOption = None,
 ) -> None:
     """Compares methods on the same users; no fit has seen the users that it is judged on."""
     from mrm_sdk.evaluation.methods import METHODS
@@ -47,8 +46,7 @@ def compare(
     chosen_methods = METHODS if methods is None else {name: METHODS[name] for name in _names(methods, list(METHODS))}
     # Fits take minutes: what would fail after them is tried before.
     for path in (json_file, report_file):
-        if path is not None and (path.is_dir() or (path.parent.exists() and not path.parent.is_dir())):
-            raise OutputError(f"{path} cannot become a file; choose another place.")
+        require_file(path)
     if report_file is not None:
         from mrm_sdk.evaluation.reports.figures import require_matplotlib
 
@@ -76,9 +74,7 @@ def compare(
             progress=report,
         )
     # Printed before any file is written: a full disk must not cost the result.
-    echo(comparison_table(standings))
-    if json_file is not None:
-        write_text(json_file, json.dumps(standings.as_json(), indent=2) + "\n")
+    show(comparison_table(standings), standings.as_json(), json_file)
     if report_file is not None:
         write_text(report_file, comparison_page(standings, "Methods compared"))
 

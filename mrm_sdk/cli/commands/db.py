@@ -8,14 +8,18 @@ import typer
 
 from mrm_sdk.cli.options import DatabaseOption
 from mrm_sdk.cli.output import echo
+from mrm_sdk.cli.parser import Command, Commands
+from mrm_sdk.errors import NotFoundError
 
 if TYPE_CHECKING:
     from mrm_sdk.storage import Database as OpenedDatabase
 
-app = typer.Typer(help="The database's tables: bring them up to date, or see where they stand.", no_args_is_help=True)
+app = typer.Typer(
+    cls=Commands, help="The database's tables: bring them up to date, or see where they stand.", no_args_is_help=True
+)
 
 
-@app.command()
+@app.command(cls=Command)
 def upgrade(database: DatabaseOption) -> None:
     """Brings the tables up to date."""
     from mrm_sdk.storage import upgrade as run
@@ -24,20 +28,20 @@ def upgrade(database: DatabaseOption) -> None:
     echo(f"{before or 'no tables'} -> {after}" if before != after else f"up to date at {after}")
 
 
-@app.command()
+@app.command(cls=Command)
 def current(database: DatabaseOption) -> None:
     """Prints the revision of the tables."""
     from mrm_sdk.storage import current as run
 
-    echo(run(_opened(database)) or "no tables")
+    echo(run(_existing(database)) or "no tables")
 
 
-@app.command()
+@app.command(cls=Command)
 def check(database: DatabaseOption) -> None:
     """Compares the tables with what this version expects; exit code 1 if they differ."""
     from mrm_sdk.storage import check as run
 
-    differences = run(_opened(database))
+    differences = run(_existing(database))
     echo("\n".join(differences) if differences else "the tables are as they should be")
     if differences:
         raise typer.Exit(1)
@@ -48,3 +52,16 @@ def _opened(url: str) -> OpenedDatabase:
     from mrm_sdk.storage import Database as OpenedDatabase
 
     return OpenedDatabase(url, Settings())
+
+
+def _existing(url: str) -> OpenedDatabase:
+    """The database, which is only read."""
+    from mrm_sdk.settings import Settings
+    from mrm_sdk.storage import Database as OpenedDatabase
+
+    database = OpenedDatabase(url, Settings(), read_only=True)
+    if database.is_new:
+        raise NotFoundError(
+            f"{database.url} does not exist; check the path, or create it: mrm db upgrade --database '{database.url}'"
+        )
+    return database

@@ -27,17 +27,18 @@ if TYPE_CHECKING:
 TRAINED_USERS, NEW_USERS = 1000, 300
 TRAINED_PROMPTS = 96
 SHOTS = (0, 2, 5, 10)
-_DATABASE = "demo.db"
+_DATABASE, _USERS, _NEW_USERS = "demo.db", "users", "new-users"
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Where the bundle, the database and the picture go.")] = Path("mrm-demo"),
+    out: Annotated[Path, typer.Option(help="Where all that it makes goes.")] = Path("mrm-demo"),
     seed: SeedOption = 0,
 ) -> None:
     """Trains a bundle on synthetic people, then plays a host application that personalizes. Takes under a minute."""
     from rich.console import Console
 
     from mrm_sdk.client import Client
+    from mrm_sdk.data.writing import write_dataset
     from mrm_sdk.encoders import open_encoder
     from mrm_sdk.evaluation.protocol import evaluate
     from mrm_sdk.evaluation.reports.evaluation import save_evaluation
@@ -50,13 +51,14 @@ def demo(
     questions = load_corpus()
     new_prompts = range(TRAINED_PROMPTS, len(questions))  # neither these prompts nor their answers are trained on
     feedback, held_out = new_prompts[::2], new_prompts[1::2]
-    _train(console, questions, out / "bundle", seed)
+    _train(console, questions, out, seed)
 
     newcomers = draw_users(NEW_USERS, seed=seed + 1, prefix="new")
     judged = simulate_judgements(
         newcomers, questions, support=feedback, query=held_out, support_pairs=max(SHOTS), query_pairs=40,
         seed=seed + 1, noisy_query=False,
     )  # fmt: skip
+    write_dataset(judged, out / _NEW_USERS)
     with Client(f"sqlite:///{(out / _DATABASE).as_posix()}", bundle=out / "bundle") as client:
         _show_one_user(console, client, newcomers, judged, questions[held_out[0]])
         with progress() as report:
@@ -65,13 +67,16 @@ def demo(
     _show_all_users(console, result)
     console.print()
     svg, page = save_evaluation(result, out, f"{NEW_USERS} new users on prompts that were not trained on")
-    for label, path in (("Picture", svg), ("Page", page), ("Bundle", out / "bundle"), ("Database", out / _DATABASE)):
-        console.print(f"{label:10}{path}", highlight=False)
+    made = {"Picture": svg, "Page": page, "Bundle": out / "bundle", "Database": out / _DATABASE}
+    made |= {"Data sets": out / _USERS, "": out / _NEW_USERS}
+    for label, path in made.items():
+        console.print(f"{label:11}{path}", highlight=False)
     console.print(f"\nNext, in your program: Client('sqlite:///mrm.db', bundle='{(out / 'bundle').as_posix()}')")
     console.print(f"\nThe whole demo took {time.perf_counter() - began:.0f} s.")
 
 
 def _train(console: Console, questions: Sequence[Question], out: Path, seed: int) -> None:
+    from mrm_sdk.data.writing import write_dataset
     from mrm_sdk.simulation.users import draw_users, simulate_judgements
     from mrm_sdk.training.config import TrainingConfig
     from mrm_sdk.training.pipeline import train_bundle
@@ -83,22 +88,24 @@ def _train(console: Console, questions: Sequence[Question], out: Path, seed: int
         data = simulate_judgements(
             people, questions, support=trained_on, query=trained_on, support_pairs=30, query_pairs=30, seed=seed
         )
+        write_dataset(data, out / _USERS)
         texts = TRAINED_PROMPTS * 4
         console.print(f"[bold]1.[/] Meta-training on {TRAINED_USERS:,} synthetic people and {texts} answers …")
-        manifest = train_bundle(data, out, config=config, licence="MIT", progress=report)
+        manifest = train_bundle(data, out / "bundle", config=config, licence="MIT", progress=report)
     difference = manifest.metrics["onnx_torch_largest_difference"]
     seconds = manifest.training["seconds"]
     console.print(f"   {seconds:.1f} s; exported to ONNX, which differs from torch by at most {difference:.0e}.\n")
 
 
 def _prepare(out: Path) -> None:
-    known = {"bundle", _DATABASE, f"{_DATABASE}-wal", f"{_DATABASE}-shm", "accuracy.svg", "accuracy.html"}
+    folders = {"bundle", _USERS, _NEW_USERS}
+    files = {_DATABASE, f"{_DATABASE}-wal", f"{_DATABASE}-shm", "accuracy.svg", "accuracy.html"}
     try:
         out.mkdir(parents=True, exist_ok=True)
-        foreign = sorted({entry.name for entry in out.iterdir()} - known)
+        foreign = sorted({entry.name for entry in out.iterdir()} - folders - files)
         if foreign:
             raise OutputError(f"{out} holds {foreign[0]!r}, which is not the demo's; choose another --out.")
-        for name in known - {"bundle"}:
+        for name in files:
             (out / name).unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(f"Cannot write to {out}: {error.strerror}. Choose another --out.") from None

@@ -16,7 +16,7 @@ import typer
 from pydantic import SecretStr
 
 from mrm_sdk.cli.options import JsonOption
-from mrm_sdk.cli.output import echo, echo_json
+from mrm_sdk.cli.output import require_file, show
 from mrm_sdk.errors import ConfigurationError, MrmError
 from mrm_sdk.runtime.accelerators import Survey, survey
 from mrm_sdk.runtime.cpus import available_cpus
@@ -73,18 +73,18 @@ def doctor(
         str | None, typer.Option(envvar="MRM_DATABASE", help="Also check this database.", show_default=False)
     ] = None,
     bundle: Annotated[Path | None, typer.Option(help="Also check and time this bundle.", show_default=False)] = None,
-    as_json: JsonOption = False,
+    json_file: JsonOption = None,
 ) -> None:
     """Checks the installation and says how to fix what is wrong; exit code 1 if something is."""
+    require_file(json_file)
     findings = examine(database, bundle)
-    if as_json:
-        echo_json([finding.as_json() for finding in findings])
-    else:
-        width = max(len(finding.name) for finding in findings)
-        for finding in findings:
-            echo(f"{'ok ' if finding.ok else 'BAD'}  {finding.name:{width}}  {finding.detail}")
-            if finding.fix:
-                echo(f"     {'':{width}}  -> {finding.fix}")
+    width = max(len(finding.name) for finding in findings)
+    lines = []
+    for finding in findings:
+        lines.append(f"{'ok ' if finding.ok else 'BAD'}  {finding.name:{width}}  {finding.detail}")
+        if finding.fix:
+            lines.append(f"     {'':{width}}  -> {finding.fix}")
+    show("\n".join(lines), [finding.as_json() for finding in findings], json_file)
     if not all(finding.ok for finding in findings):
         raise typer.Exit(1)
 

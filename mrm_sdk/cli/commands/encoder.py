@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from mrm_sdk.cli.options import JsonOption
-from mrm_sdk.cli.output import echo
+from mrm_sdk.cli.output import require_file, show
+from mrm_sdk.cli.parser import Command, Commands
 from mrm_sdk.cli.progress import progress
 
 if TYPE_CHECKING:
@@ -19,10 +20,10 @@ if TYPE_CHECKING:
 # Enough to tell a good graph from a bad one, and few enough for a model of billions of weights on a CPU.
 _VERIFICATION_TEXTS = 32
 
-app = typer.Typer(help="Encoders that bundles can carry.", no_args_is_help=True)
+app = typer.Typer(cls=Commands, help="Encoders that bundles can carry.", no_args_is_help=True)
 
 
-@app.command()
+@app.command(cls=Command)
 def export(
     model: Annotated[str, typer.Argument(help="minilm, a folder, or a name on the hub.", show_default=False)],
     out: Annotated[Path, typer.Option(help="The encoder's folder; an older encoder there is replaced.")],
@@ -33,12 +34,13 @@ def export(
         bool | None, typer.Option(help="Scale vectors to length 1, or not.", show_default=False)
     ] = None,
     licence: Annotated[str | None, typer.Option(help="Of the model; by default its card's.")] = None,
-    as_json: JsonOption = False,
+    json_file: JsonOption = None,
 ) -> None:
     """Makes a model an encoder that bundles can carry: one graph, verified against the model."""
     from mrm_sdk.encoders.export.pipeline import export_encoder
     from mrm_sdk.simulation.corpus import load_corpus
 
+    require_file(json_file)
     questions = load_corpus()[:_VERIFICATION_TEXTS]
     texts = [(question.prompt, question.answers[number % 4]) for number, question in enumerate(questions)]
     with progress() as report:
@@ -53,24 +55,21 @@ def export(
             texts=texts,
             progress=report,
         )
-    if as_json:
-        echo(manifest.model_dump_json(indent=2))
-    else:
-        _print_summary(manifest, out)
+    show(_summary(manifest, out), manifest.model_dump(mode="json"), json_file)
 
 
-def _print_summary(manifest: EncoderManifest, out: Path) -> None:
+def _summary(manifest: EncoderManifest, out: Path) -> str:
     spec, metrics = manifest.encoder, manifest.metrics
     size = sum(path.stat().st_size for path in out.iterdir())
-    echo(f"encoder      {out}  ({size / 1e6:,.0f} MB)")
-    echo(f"fingerprint  {spec.model_fingerprint}")
-    echo(f"vectors      {spec.dimension} numbers, {metrics['pooling']} pooling, of at most {spec.max_tokens} tokens")
-    echo(
+    lines = [
+        f"encoder      {out}  ({size / 1e6:,.0f} MB)",
+        f"fingerprint  {spec.model_fingerprint}",
+        f"vectors      {spec.dimension} numbers, {metrics['pooling']} pooling, of at most {spec.max_tokens} tokens",
         f"{spec.precision:11}  differs from the model by {metrics['largest_difference']:.1e} at most; "
-        f"least cosine {metrics['least_cosine']:.6f}; {metrics['orders_changed']:.2%} of orders changed"
-    )
+        f"least cosine {metrics['least_cosine']:.6f}; {metrics['orders_changed']:.2%} of orders changed",
+    ]
     if not metrics["graph_run"]:
-        echo("note         measured in torch: this graph runs on GPUs only, and was not run here")
+        lines.append("note         measured in torch: this graph runs on GPUs only, and was not run here")
     if "note" in metrics:
-        echo(f"note         {metrics['note']}")
-    echo(f"use it with  mrm train DATASET --encoder {out} --out BUNDLE")
+        lines.append(f"note         {metrics['note']}")
+    return "\n".join([*lines, f"use it with  mrm train DATASET --encoder {out} --out BUNDLE"])

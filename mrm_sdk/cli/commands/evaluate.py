@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from mrm_sdk.cli.options import ColumnOption, DatasetArgument, FeedbackOption, FormatOption, numbers
-from mrm_sdk.cli.output import echo
+from mrm_sdk.cli.options import ColumnOption, DatasetArgument, FeedbackOption, FormatOption, JsonOption, numbers
+from mrm_sdk.cli.output import STDOUT, echo, require_file, say, show
 from mrm_sdk.cli.progress import progress
 from mrm_sdk.cli.reading import read_for_learning
 from mrm_sdk.errors import ConfigurationError, OutputError
@@ -23,11 +22,11 @@ def evaluate(
     shots: Annotated[
         str | None, typer.Option(help="Numbers of comparisons to adapt to: 0,2,5,10,20,40,60.", show_default=False)
     ] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the report here, as JSON.")] = None,
     picture: Annotated[Path | None, typer.Option(help="Also write accuracy.svg and accuracy.html here.")] = None,
     data_format: FormatOption = "auto",
     column: ColumnOption = None,
     feedback: FeedbackOption = "comparisons",
+    json_file: JsonOption = None,
 ) -> None:
     """Judges a bundle on users who took no part in training: before, after, and with another user's weights."""
     from mrm_sdk.bundle import Bundle
@@ -36,17 +35,16 @@ def evaluate(
     from mrm_sdk.evaluation.protocol import evaluate as run
     from mrm_sdk.evaluation.reports.evaluation import evaluation_table, save_evaluation
     from mrm_sdk.evaluation.reports.figures import require_matplotlib
-    from mrm_sdk.evaluation.reports.page import write_text
 
     shot_numbers: Sequence[int] = SHOTS if shots is None else numbers(shots, "--shots")
     if feedback == "ratings":
         if shots is not None:
             raise ConfigurationError("--shots counts comparisons, and --feedback ratings has none: leave --shots out.")
         shot_numbers = (0, sys.maxsize)
-    for folder in (json_file.parent if json_file else None, picture):
-        if folder is not None and folder.exists() and not folder.is_dir():
-            raise OutputError(f"{folder} is not a folder; choose another place.")
+    require_file(json_file)
     if picture is not None:
+        if picture.exists() and not picture.is_dir():
+            raise OutputError(f"{picture} is not a folder; choose another place.")
         require_matplotlib()
     loaded = Bundle(bundle)
     with progress() as report:
@@ -54,11 +52,11 @@ def evaluate(
         data = read_for_learning(dataset, data_format, feedback, column=column)
         report("reading", 1, 1)
         result = run(loaded, data, open_encoder(None, loaded), shots=shot_numbers, progress=report)
-    echo(evaluation_table(result))
-    if json_file is not None:
-        write_text(json_file, json.dumps(result.as_json(), indent=2) + "\n")
+    # Printed before any file is written: a full disk must not cost the result.
+    show(evaluation_table(result), result.as_json(), json_file)
+    tell = say if json_file == STDOUT else echo
     if loaded.manifest.training.get("data", {}).get("sha256") == data.sha256:
-        echo("\nThese are the users that the bundle was trained on: the figures flatter it. Judge it on others.")
+        tell("\nThe bundle was trained on these users, which flatters it. Judge it on others.")
     if picture is not None:
         for path in save_evaluation(result, picture, f"{loaded.manifest.name}: personalization"):
-            echo(f"written  {path}")
+            tell(f"written  {path}")

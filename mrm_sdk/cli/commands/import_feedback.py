@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mrm_sdk.cli.options import ColumnOption, DatabaseOption, DatasetArgument, FormatOption, JsonOption, SkipBadOption
-from mrm_sdk.cli.output import echo, say
+from mrm_sdk.cli.output import require_file, say, show
 from mrm_sdk.cli.progress import progress
 from mrm_sdk.cli.reading import read_all
 from mrm_sdk.errors import ConfigurationError
@@ -34,20 +34,17 @@ def import_feedback(
     data_format: FormatOption = "auto",
     column: ColumnOption = None,
     skip_bad: SkipBadOption = False,
-    as_json: JsonOption = False,
+    json_file: JsonOption = None,
 ) -> None:
     """Records a data set's comparisons in a database; doing it twice adds nothing."""
+    require_file(json_file)
     recorded = _record(
         dataset, database, tenant, bundle, partial(read_all, dataset, data_format, column=column, skip_bad=skip_bad)
     )
-    if as_json:
-        echo(recorded.model_dump_json(indent=2))
-    else:
-        echo(
-            f"accepted    {recorded.accepted}\nduplicates  {recorded.duplicates}\nrefused     {len(recorded.rejected)}"
-        )
-        for index, reason in recorded.rejected[:10]:
-            echo(f"  comparison {index}: {reason}")
+    lines = [f"accepted    {recorded.accepted}", f"duplicates  {recorded.duplicates}"]
+    lines += [f"refused     {len(recorded.rejected)}"]
+    lines += [f"  comparison {index}: {reason}" for index, reason in recorded.rejected[:10]]
+    show("\n".join(lines), recorded.model_dump(mode="json"), json_file)
     if recorded.rejected:
         raise typer.Exit(1)
 

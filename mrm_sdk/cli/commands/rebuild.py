@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mrm_sdk.cli.options import DatabaseOption, JsonOption
-from mrm_sdk.cli.output import echo
+from mrm_sdk.cli.output import require_file, show
 from mrm_sdk.cli.progress import progress
 from mrm_sdk.errors import ConfigurationError, NotFoundError
 
@@ -20,14 +20,13 @@ def rebuild(
     database: DatabaseOption,
     bundle: Annotated[Path, typer.Option(help="The bundle to switch to.", show_default=False)],
     tenant: Annotated[str, typer.Option(help="Whose feedback.")] = "default",
-    as_json: JsonOption = False,
+    json_file: JsonOption = None,
 ) -> None:
     """Gives stored feedback the features of another bundle and adapts all users; resumes if it was interrupted."""
+    require_file(json_file)
     rebuilt = _rebuild(database, bundle, tenant)
-    if as_json:
-        echo(rebuilt.model_dump_json(indent=2))
-    else:
-        echo(f"encoded   {rebuilt.items}\ncompared  {rebuilt.comparisons}\nadapted   {rebuilt.users}")
+    text = f"encoded   {rebuilt.items}\ncompared  {rebuilt.comparisons}\nadapted   {rebuilt.users}"
+    show(text, rebuilt.model_dump(mode="json"), json_file)
 
 
 def _rebuild(url: str, bundle: Path, tenant: str) -> Rebuilt:
@@ -41,4 +40,7 @@ def _rebuild(url: str, bundle: Path, tenant: str) -> Rebuilt:
         raise kind(f"There is no feedback in {database.url}; name the database that your application records into.")
     database.close()
     with progress() as report, Client(url, bundle=bundle, tenant=tenant) as client:
-        return client.rebuild(progress=report)
+        rebuilt = client.rebuild(progress=report)
+    if not rebuilt.users:
+        raise NotFoundError(f"There is no feedback of the tenant {tenant!r} in {database.url}; check --tenant.")
+    return rebuilt

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,12 +18,15 @@ from mrm_sdk.cli.options import (
     SkipBadOption,
     age,
 )
-from mrm_sdk.cli.output import echo
+from mrm_sdk.cli.output import require_file, show
 from mrm_sdk.cli.progress import progress
 from mrm_sdk.cli.reading import read_for_learning
 
 if TYPE_CHECKING:
     from mrm_sdk.bundle import Manifest
+
+# Below these, more data or another encoder is the first thing to try.
+_FEW_USERS, _FEW_COMPARISONS, _HARDLY_RIGHT = 200, 20, 0.55
 
 
 def train(
@@ -48,11 +51,12 @@ def train(
     checkpoint: Annotated[
         Path | None, typer.Option(help="Keep the state here, and resume from it.", show_default=False)
     ] = None,
-    as_json: JsonOption = False,
+    json_file: JsonOption = None,
 ) -> None:
     """Meta-trains on a data set and writes a verified bundle."""
     from mrm_sdk.training.config import TrainingConfig
 
+    require_file(json_file)
     config = TrainingConfig.preset(preset, seed=seed).with_settings(device=device)
     half = None if half_life is None else age(half_life, "--half-life")
     try:
@@ -78,24 +82,49 @@ def train(
                 progress=report,
             )
     except KeyboardInterrupt:
-        if checkpoint is None:
+        if checkpoint is None or not any(checkpoint.glob("*.safetensors")):
             raise
         raise KeyboardInterrupt(f"interrupted; the same command resumes from {checkpoint}") from None
-    if as_json:
-        echo(manifest.model_dump_json(indent=2))
-    else:
-        _print_summary(manifest, out, preset, seed)
+    show(_summary(manifest, out, preset, seed), manifest.model_dump(mode="json"), json_file)
 
 
-def _print_summary(manifest: Manifest, out: Path, preset: str, seed: int) -> None:
-    from mrm_sdk.training.prior_strength import UNADAPTED
-
-    training, chosen = manifest.training, manifest.metrics.get("chosen")
+def _summary(manifest: Manifest, out: Path, preset: str, seed: int) -> str:
+    training, metrics = manifest.training, manifest.metrics
     users, set_aside = training["users_trained"], training["users_chosen_on"]
     how = "by cross-validation" if set_aside == users else f"on {set_aside} set aside at first"
-    echo(f"bundle       {out}")
-    echo(f"fingerprint  {manifest.fingerprint}")
-    echo(f"users        {users}" + (f"; settings chosen {how}" if chosen else ""))
-    if chosen and chosen["prior_strength"] == UNADAPTED:
-        echo("Adapting did not help users who were set aside: this bundle gives all users the average user's reward.")
-    echo(f"meta-training took {training['seconds']:.1f} s ({preset}, K = {manifest.base_functions}, seed {seed})")
+    lines = [
+        f"bundle       {out}",
+        f"fingerprint  {manifest.fingerprint}",
+        f"users        {users}" + (f"; settings chosen {how}" if "chosen" in metrics else ""),
+        f"training     {training['seconds']:.1f} s ({preset}, K = {manifest.base_functions}, seed {seed})",
+    ]
+    held_out = metrics.get("held_out_accuracy")
+    if held_out is None:
+        return "\n".join([*lines, "", f"Judge it on other users: mrm evaluate {out} OTHERS"])
+    *fewer, most = held_out["shots"]
+    shots = f"{', '.join(map(str, fewer))} and up to {most} comparisons"
+    lines += [
+        "",
+        "Accuracy on users whom the fit had not seen:",
+        f"  before adapting  {held_out['before']:.1%}",
+        f"  after adapting   {held_out['after']:.1%}  (mean over {shots})",
+    ]
+    if held_out["after"] <= held_out["before"]:
+        lines += ["", *_advice(training["data"], held_out["before"])]
+    return "\n".join(lines)
+
+
+def _advice(data: dict[str, Any], before: float) -> list[str]:
+    """What would help where adapting helps no user."""
+    each = data["comparisons"] / data["users"]
+    causes = {
+        f"more users: there are {data['users']}": data["users"] < _FEW_USERS,
+        f"more comparisons of each user: there are {each:.0f} on average": each < _FEW_COMPARISONS,
+        "an encoder that sees what users judge by: try --handcrafted, or another --encoder": before < _HARDLY_RIGHT,
+    }
+    return [
+        "Adapting did not help: this bundle gives all users the average user's reward.",
+        "What would help:",
+        *(f"  - {cause}" for cause, holds in causes.items() if holds),
+        "  - check that each user_id is one person; if all want the same, there is nothing to learn about each",
+    ]

@@ -10,7 +10,7 @@ from mrm_sdk.evaluation.bootstrap import Interval
 from mrm_sdk.evaluation.comparison import REFERENCE, MethodResult, Standings
 from mrm_sdk.evaluation.reports.colours import BLUE, PALETTE
 from mrm_sdk.evaluation.reports.figures import MARKERS, Line, shots_curve
-from mrm_sdk.evaluation.reports.page import html_page, html_table, inline, paragraph, percent, points
+from mrm_sdk.evaluation.reports.page import html_page, html_table, inline, paragraph, percent, points, signed
 
 _FOOTER = """<footer>Accuracy is the share of query comparisons ranked as the user did, averaged per user, then over
 users; figures are means over seeds, and ± is their standard deviation. All methods see the same splits and embeddings;
@@ -140,7 +140,7 @@ def _interval(
 
     def cell(method: MethodResult, bound: str) -> str:
         interval = of(method)
-        return "–" if interval is None else f"{100 * getattr(interval, bound):+.1f}"
+        return "–" if interval is None else signed(getattr(interval, bound))
 
     rows = {label: "difference", "  95 % interval from": "low", "  to": "high"}
     return [(name, partial(cell, bound=bound)) for name, bound in rows.items()]

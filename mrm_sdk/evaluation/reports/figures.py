@@ -144,9 +144,10 @@ def _drawing(width: float, height: float, title: str) -> Iterator[tuple[Any, Any
 
 
 def _percent(axis: Any) -> None:
-    from matplotlib.ticker import PercentFormatter
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
 
     low, high = axis.get_view_interval()
+    axis.set_major_locator(MaxNLocator(steps=[1, 2, 5, 10]))  # none at 67.5 %, which would be written as 68 %
     axis.set_major_formatter(PercentFormatter(1, decimals=0 if high - low > 0.06 else 1))
 
 

@@ -105,7 +105,12 @@ def points(interval: Interval | None) -> str:
     """A difference of accuracies in percentage points with its interval; ``–`` for ``None``."""
     if interval is None:
         return "–"
-    return f"{100 * interval.difference:+.1f} ({100 * interval.low:+.1f} … {100 * interval.high:+.1f})"
+    return f"{signed(interval.difference)} ({signed(interval.low)} … {signed(interval.high)})"
+
+
+def signed(difference: float) -> str:
+    """A difference of accuracies in percentage points; never a negative zero."""
+    return f"{round(100 * difference, 1) + 0.0:+.1f}"
 
 
 def write_text(path: Path, text: str) -> None:

@@ -338,7 +338,7 @@ def test_damaged_weights(tmp_path: Path) -> None:
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     model = write_model(tmp_path / "model", "bert")
     (model / "README.md").write_text("---\nlanguage: en\nlicense: apache-2.0\n---\nlicense: other\n", encoding="utf-8")
-    done = mrm("encoder", "export", "model", "--out", "encoder", "--no-normalize", "--json", cwd=tmp_path)
+    done = mrm("encoder", "export", "model", "--out", "encoder", "--no-normalize", "--json", "-", cwd=tmp_path)
     assert (done.code, done.err) == (0, "")
     assert json.loads(done.out)["licence"] == "apache-2.0"
     assert EncoderFolder(tmp_path / "encoder").manifest.metrics["normalised"] is False
