@@ -6,7 +6,7 @@ import os
 import threading
 import weakref
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -20,6 +20,7 @@ from mrm_sdk.engine.adaptation import Personalizer
 from mrm_sdk.engine.features import Featurizer
 from mrm_sdk.engine.rebuild import can_serve, is_complete, rebuild, require_text
 from mrm_sdk.engine.recording import record, summarise
+from mrm_sdk.engine.retention import moment_of
 from mrm_sdk.errors import ClientClosedError, ConfigurationError, InvalidInputError
 from mrm_sdk.progress import Progress, no_progress
 from mrm_sdk.schemas.feedback import Feedback
@@ -330,7 +331,7 @@ class Client:
             DatabaseError: the database refused; what earlier steps deleted stays deleted.
         """
         self._open()
-        before, rows = self._store.prune(_moment(older_than))
+        before, rows = self._store.prune(moment_of(older_than))
         return Pruned(before=before, rows=rows)
 
     def close(self) -> None:
@@ -387,20 +388,6 @@ class Client:
         """The current bundle's, or the previous one's until the current bundle has the user's features."""
         current, previous = self._personalizer, self._previous
         return current if previous is None or can_serve(current, user_id) else previous
-
-
-def _moment(older_than: timedelta | datetime) -> datetime:
-    now = datetime.now(UTC)
-    try:
-        moment = now - older_than if isinstance(older_than, timedelta) else older_than
-        if not isinstance(moment, datetime) or moment.utcoffset() is None:
-            raise InvalidInputError("older_than must be a timedelta, or a datetime with a time zone.")
-        moment = moment.astimezone(UTC)
-    except OverflowError:
-        raise InvalidInputError("older_than lies outside of the calendar.") from None
-    if moment > now:
-        raise InvalidInputError("older_than lies in the future: all feedback would go, and new feedback be refused.")
-    return moment
 
 
 def _after_fork() -> None:

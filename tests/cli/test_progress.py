@@ -10,6 +10,7 @@ import select
 import struct
 import subprocess
 import termios
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -25,8 +26,8 @@ COLUMNS = 80
 CTRL_C = b"\x03"
 
 
-def on_terminal(*arguments: object, interrupt_at: str | None = None) -> Run:
-    """Runs the command on a terminal of its own; Ctrl-C is pressed there once a text has appeared."""
+def on_terminal(*arguments: object, interrupt_at: str | None = None, once: Callable[[], bool] = lambda: True) -> Run:
+    """Runs the command on a terminal of its own; Ctrl-C is pressed there after a text, once a condition holds."""
     keyboard, screen = os.openpty()
     fcntl.ioctl(screen, termios.TIOCSWINSZ, struct.pack("HHHH", 24, COLUMNS, 0, 0))
     name = os.ttyname(screen)
@@ -41,7 +42,7 @@ def on_terminal(*arguments: object, interrupt_at: str | None = None) -> Run:
     try:
         while ready(keyboard) or child.poll() is None:
             shown += os.read(keyboard, 65536) if ready(keyboard) else b""
-            if interrupt_at is not None and interrupt_at.encode() in shown:
+            if interrupt_at is not None and interrupt_at.encode() in shown and once():
                 os.write(keyboard, CTRL_C)
                 interrupt_at = None
         return Run(child.wait(timeout=60), shown.decode(), "")
@@ -106,7 +107,9 @@ def test_a_stage_that_runs_again_is_not_done_yet(monkeypatch: pytest.MonkeyPatch
 
 def test_ctrl_c_with_a_checkpoint_says_how_to_go_on_and_going_on_ends_the_same(data: Path, tmp_path: Path) -> None:
     command = ("train", data, "--preset", "paper", "--checkpoint", tmp_path / "kept", "--out", tmp_path / "b")
-    stopped = on_terminal(*command, interrupt_at="meta-training")
+    stopped = on_terminal(
+        *command, interrupt_at="meta-training", once=lambda: any((tmp_path / "kept").glob("*.safetensors"))
+    )
     assert stopped.code == 130, stopped.out
     assert " ".join(lines(stopped)).endswith(f"interrupted; the same command resumes from {tmp_path / 'kept'}")
     assert "Traceback" not in stopped.out

@@ -68,7 +68,7 @@ def test_check_for_programs(bad: Path, tmp_path: Path) -> None:
     assert_error(mrm("check", bad, "--column", "userid=Annotator"), 2, "Did you mean 'user_id'?")
     assert_error(mrm("check", tmp_path / "nothing"), 2, "no data set at")
     in_the_way = mrm("check", bad, *NAMED, "--json", bad / "r.json")
-    assert (in_the_way.code, "Cannot write" in in_the_way.err) == (2, True)
+    assert (in_the_way.code, "cannot become a file" in in_the_way.err) == (2, True)
 
 
 @pytest.mark.slow

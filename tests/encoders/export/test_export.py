@@ -371,7 +371,14 @@ def test_what_the_command_prints(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
     model, out = write_transformer(tmp_path / "model", "bert"), tmp_path / "encoder"
     export(
-        str(model), out, max_tokens=None, precision="float32", pooling=None, normalize=None, licence=None, as_json=False
+        str(model),
+        out,
+        max_tokens=None,
+        precision="float32",
+        pooling=None,
+        normalize=None,
+        licence=None,
+        json_file=None,
     )
     printed = capsys.readouterr().out
     assert EncoderFolder(out).manifest.encoder.model_fingerprint in printed
