@@ -8,7 +8,8 @@ from mrm_sdk.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from mrm_sdk.data.checking import check_dataset
-    from mrm_sdk.data.datasets import QUERY, SUPPORT, Dataset, read_dataset
+    from mrm_sdk.data.contents import QUERY, SUPPORT
+    from mrm_sdk.data.datasets import Dataset, read_dataset
     from mrm_sdk.data.rating_pairs import from_ratings
     from mrm_sdk.data.readers.source import Reader
     from mrm_sdk.data.vectors import write_embedded
@@ -28,9 +29,9 @@ __getattr__, __dir__ = lazy_exports(
     __name__,
     {
         "Dataset": "mrm_sdk.data.datasets",
-        "QUERY": "mrm_sdk.data.datasets",
+        "QUERY": "mrm_sdk.data.contents",
         "Reader": "mrm_sdk.data.readers.source",
-        "SUPPORT": "mrm_sdk.data.datasets",
+        "SUPPORT": "mrm_sdk.data.contents",
         "check_dataset": "mrm_sdk.data.checking",
         "from_ratings": "mrm_sdk.data.rating_pairs",
         "read_dataset": "mrm_sdk.data.datasets",

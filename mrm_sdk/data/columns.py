@@ -20,11 +20,13 @@ from mrm_sdk.data.ratings import RatingColumns
 from mrm_sdk.data.readers.chats import unpacked
 from mrm_sdk.errors import InvalidInputError
 from mrm_sdk.schemas.feedback import MOST_RANKED, Comparison, Ranking, Rating, part_id
-from mrm_sdk.schemas.frozen import MAX_ID_LENGTH, identifier
+from mrm_sdk.schemas.frozen import MAX_ID_BYTES, identifier
 from mrm_sdk.schemas.items import Item, Response
 
 _PHASES = {"support": SUPPORT, "query": QUERY}
 _REMEMBERED = 4096
+# Characters of an id that has few enough bytes in any language.
+_SURELY_SHORT = MAX_ID_BYTES // 4
 
 
 class _Compared(NamedTuple):
@@ -216,7 +218,7 @@ class Columns:
         if (
             extras is not None
             and user_id in self.users
-            and (event_id is None or (0 < len(event_id) <= MAX_ID_LENGTH and is_plain(event_id)))
+            and (event_id is None or (0 < len(event_id) <= _SURELY_SHORT and is_plain(event_id)))
             and all(is_plain(text) or (text is None and key == "prompt") for key, text in texts.items())
         ):
             tie, strength = extras

@@ -46,7 +46,7 @@ class EventIds(Sequence[str]):
             return False
         return all(ours == theirs for ours, theirs in zip(self, other, strict=True))
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None  # type: ignore[assignment]  # as that of lists: equality is by content
 
     def repeated(self, stated: Collection[str]) -> str | None:
         """A derived id that is also among those that were stated, if there is one."""

@@ -22,7 +22,7 @@ def lines(path: Path) -> Iterator[tuple[int, str]]:
     number = 0
     try:
         with _open(path) as file:
-            if any(file.buffer.peek(2).startswith(mark) for mark in _UTF_16):  # type: ignore[attr-defined]
+            if any(file.buffer.peek(2).startswith(mark) for mark in _UTF_16):  # type: ignore[attr-defined]  # TextIO hides it
                 raise DatasetError(f"{path} is UTF-16 text, not UTF-8. Save it as UTF-8.")
             for number, line in enumerate(file, 1):
                 yield number, line

@@ -6,7 +6,8 @@ import csv
 import json
 from pathlib import Path
 
-from mrm_sdk.data.datasets import SUPPORT, Dataset
+from mrm_sdk.data.contents import SUPPORT
+from mrm_sdk.data.datasets import Dataset
 from mrm_sdk.errors import OutputError
 
 

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mrm_sdk.core.batching import Pairs
-from mrm_sdk.data.datasets import QUERY, SUPPORT, Dataset
+from mrm_sdk.data.contents import QUERY, SUPPORT
+from mrm_sdk.data.datasets import Dataset
 from mrm_sdk.errors import DatasetError, TrainingError
 from mrm_sdk.evaluation.method import FittedMethod
 from mrm_sdk.evaluation.metrics import BINS, accuracy, brier, loss, reliability, reverse

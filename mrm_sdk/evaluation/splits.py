@@ -9,7 +9,8 @@ from typing import NamedTuple, TypeVar, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from mrm_sdk.data.datasets import QUERY, Dataset
+from mrm_sdk.data.contents import QUERY
+from mrm_sdk.data.datasets import Dataset
 from mrm_sdk.errors import ConfigurationError, DatasetError
 from mrm_sdk.evaluation.measure import judgeable
 

@@ -9,7 +9,8 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from mrm_sdk.data.datasets import QUERY, SUPPORT, Dataset
+from mrm_sdk.data.contents import QUERY, SUPPORT
+from mrm_sdk.data.datasets import Dataset
 from mrm_sdk.schemas.items import Item
 from mrm_sdk.simulation.corpus import AXES, Question
 

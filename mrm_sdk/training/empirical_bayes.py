@@ -17,7 +17,7 @@ from torch import Tensor
 from mrm_sdk.core.batching import Pairs
 from mrm_sdk.core.losses import bradley_terry, weighted_mean
 from mrm_sdk.core.robust import robust_weights
-from mrm_sdk.data.datasets import QUERY, SUPPORT
+from mrm_sdk.data.contents import QUERY, SUPPORT
 from mrm_sdk.training.config import TrainingConfig
 from mrm_sdk.training.episodes import Packed
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from mrm_sdk.core.inner_loop import gradient_descent, newton
 from mrm_sdk.core.losses import bradley_terry, weighted_mean
 from mrm_sdk.core.robust import robust_objective
-from mrm_sdk.data.datasets import QUERY, SUPPORT
+from mrm_sdk.data.contents import QUERY, SUPPORT
 from mrm_sdk.errors import ConfigurationError, TrainingError
 from mrm_sdk.progress import Progress
 from mrm_sdk.training.basis import gather, moments

@@ -27,7 +27,8 @@ from mrm_sdk.bundle.manifest import (
 from mrm_sdk.bundle.writing import check_output, write_bundle
 from mrm_sdk.core.inner_loop import SERVING_STEPS, Prior
 from mrm_sdk.core.torch_defaults import own_torch_defaults
-from mrm_sdk.data.datasets import QUERY, Dataset
+from mrm_sdk.data.contents import QUERY
+from mrm_sdk.data.datasets import Dataset
 from mrm_sdk.data.vectors import embed_items
 from mrm_sdk.encoders.base import close
 from mrm_sdk.errors import ConfigurationError, TrainingError

@@ -14,7 +14,7 @@ from torch import Tensor
 from mrm_sdk.core.losses import bradley_terry, weighted_mean
 from mrm_sdk.core.posterior import moderated
 from mrm_sdk.core.ranking import mean_decided, right
-from mrm_sdk.data.datasets import QUERY, SUPPORT
+from mrm_sdk.data.contents import QUERY, SUPPORT
 from mrm_sdk.training.empirical_bayes import WeightDistribution, adapt_white
 from mrm_sdk.training.episodes import Packed
 from mrm_sdk.training.reduction import reduce

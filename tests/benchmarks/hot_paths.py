@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +16,8 @@ import torch
 
 from mrm_sdk import Bundle
 from mrm_sdk.core.batching import Pairs
+from mrm_sdk.core.inner_loop import SERVING_STEPS, SERVING_TOLERANCE, newton_serving
+from mrm_sdk.core.posterior import laplace_covariance
 from mrm_sdk.data.datasets import read_dataset
 from mrm_sdk.training.config import TrainingConfig
 from mrm_sdk.training.pipeline import train_bundle
@@ -39,20 +46,37 @@ def one_newton_pass(z: np.ndarray[Any, Any], strength: np.ndarray[Any, Any]) -> 
     np.linalg.solve(hessian, -(strength * lost) @ z)
 
 
+def in_torch(bundle: Bundle, users: Pairs) -> None:
+    """What a batch goes through, and a single user did before."""
+    weights = newton_serving(users, bundle.prior, max_steps=SERVING_STEPS, tolerance=SERVING_TOLERANCE)
+    laplace_covariance(weights, users, bundle.prior)
+
+
+@contextmanager
+def busy_cores() -> Iterator[None]:
+    """Every core has another process to run meanwhile."""
+    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count() or 1)]
+    try:
+        yield
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
+
+
 def adaptation(bundle: Bundle) -> list[dict[str, Any]]:
     rows = []
     for count in (20, 200):
         one = pairs(1, count)
         z, strength = one.z[0].numpy(), one.strength[0].numpy()
         floor = median(lambda z=z, strength=strength: one_newton_pass(z, strength), 300)
-        rows.append(
-            row(
-                f"adapt one user, {count} comparisons",
-                median(lambda p=one: bundle.adapt(p), 300),
-                floor,
-                "one Newton step in numpy",
-            )
-        )
+        for where, load in (("", nullcontext), (", cores busy", busy_cores)):
+            with load():
+                ours = median(lambda p=one: bundle.adapt(p), 300)
+                theirs = median(lambda p=one: in_torch(bundle, p), 30)
+            what = f"adapt one user, {count} comparisons{where}"
+            rows.append(row(what, ours, floor, "one Newton step in numpy, idle"))
+            rows.append(row(f"{what}: in torch, two threads", theirs, floor, "one Newton step in numpy, idle"))
     many = pairs(4096, 20)
     each = median(lambda: bundle.adapt(many), 5) / 4096
     rows.append(

@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mrm_sdk.data.datasets import QUERY, SUPPORT, read_dataset
+from mrm_sdk.data.contents import QUERY, SUPPORT
+from mrm_sdk.data.datasets import read_dataset
 from mrm_sdk.errors import DatasetError, NotFoundError
 
 ROW = {"user_id": "u", "prompt": "p", "chosen": "a", "rejected": "b"}
@@ -198,3 +199,14 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     (folder / "items.jsonl").unlink()
     with pytest.raises(DatasetError, match=r"no items\.jsonl beside it"):
         read_dataset(folder)
+
+
+@pytest.mark.parametrize("column", ["user_id", "event_id"])
+def test_ids_with_too_many_bytes_are_errors_of_their_line(tmp_path: Path, column: str) -> None:
+    row = {"user_id": "ada", "prompt": "p", "chosen": "good", "rejected": "bad"}
+    rows = [{**row, "event_id": "e1"}, {**row, "event_id": "e2"}]
+    rows[1] |= {column: "😀" * 255}
+    path = tmp_path / "comparisons.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(DatasetError, match=r"line 2: .*at most 765 bytes"):
+        read_dataset(path)

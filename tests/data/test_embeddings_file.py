@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mrm_sdk.data.datasets import QUERY, SUPPORT, read_dataset
+from mrm_sdk.data.contents import QUERY, SUPPORT
+from mrm_sdk.data.datasets import read_dataset
 from mrm_sdk.errors import DatasetError
 from tests.data.test_datasets import write_folder
 

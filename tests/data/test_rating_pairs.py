@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mrm_sdk.data.datasets import QUERY, SUPPORT, Dataset, Ratings, read_dataset
+from mrm_sdk.data.contents import QUERY, SUPPORT
+from mrm_sdk.data.datasets import Dataset, Ratings, read_dataset
 from mrm_sdk.data.rating_pairs import from_ratings
 from mrm_sdk.errors import DatasetError
 from mrm_sdk.schemas.items import Item

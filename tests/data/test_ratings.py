@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from mrm_sdk.data.datasets import QUERY, SUPPORT, Ratings, read_dataset
+from mrm_sdk.data.contents import QUERY, SUPPORT
+from mrm_sdk.data.datasets import Ratings, read_dataset
 from mrm_sdk.errors import DatasetError
 from mrm_sdk.schemas.feedback import Ranking, Rating
 from tests.conftest import SHARED, mrm

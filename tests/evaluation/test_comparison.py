@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mrm_sdk.data.datasets import QUERY, Dataset, read_dataset
+from mrm_sdk.data.contents import QUERY
+from mrm_sdk.data.datasets import Dataset, read_dataset
 from mrm_sdk.data.ratings import Ratings
 from mrm_sdk.errors import ConfigurationError, DatasetError
 from mrm_sdk.evaluation.comparison import Standings, compare

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from mrm_sdk.core.batching import Pairs
-from mrm_sdk.data.datasets import QUERY, SUPPORT, Dataset
+from mrm_sdk.data.contents import QUERY, SUPPORT
+from mrm_sdk.data.datasets import Dataset
 from mrm_sdk.errors import EmbeddingError, InvalidInputError, TrainingError
 from mrm_sdk.evaluation.method import Fit, FittedMethod
 from mrm_sdk.evaluation.methods import METHODS

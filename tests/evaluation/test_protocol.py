@@ -11,7 +11,8 @@ import pytest
 
 from mrm_sdk import Client
 from mrm_sdk.bundle import Bundle
-from mrm_sdk.data.datasets import QUERY, SUPPORT, Dataset, read_dataset
+from mrm_sdk.data.contents import QUERY, SUPPORT
+from mrm_sdk.data.datasets import Dataset, read_dataset
 from mrm_sdk.encoders import open_encoder
 from mrm_sdk.errors import BundleMismatchError, ConfigurationError, DatasetError, OutputError
 from mrm_sdk.evaluation.protocol import Report, evaluate

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mrm_sdk.data.datasets import QUERY, SUPPORT
+from mrm_sdk.data.contents import QUERY, SUPPORT
 from mrm_sdk.simulation.corpus import AXES, describe, load_corpus
 from mrm_sdk.simulation.users import SHARPNESS, UNUSUAL_SHARE, draw_users, simulate_judgements
 

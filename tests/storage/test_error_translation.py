@@ -8,7 +8,8 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
-from mrm_sdk.errors import ContentionError, DatabaseUnavailableError
+from mrm_sdk import Bundle, Client, Comparison, Response
+from mrm_sdk.errors import ContentionError, DatabaseError, DatabaseUnavailableError
 from mrm_sdk.settings import Settings
 from mrm_sdk.storage import Database
 from mrm_sdk.storage.error_translation import translation
@@ -109,6 +110,24 @@ def test_what_others_did_first_is_done_again(code: str) -> None:
     tries.clear()
     with pytest.raises(ContentionError):
         database.run(lambda _: work(5))
+    database.close()
+
+
+def test_missing_rows_are_no_contention(sqlite_url: str, embedded_bundle: Bundle) -> None:
+    """As on PostgreSQL (test_postgres_sessions.py)."""
+    with Client(sqlite_url, bundle=embedded_bundle) as client:
+        chosen, rejected = Response(embedding=[1, 0, 0, 0, 0, 0]), Response(embedding=[0, 1, 0, 0, 0, 0])
+        client.record(Comparison(user_id="ann", chosen=chosen, rejected=rejected))
+    database, tries = Database(sqlite_url, Settings()), []
+
+    def work(connection: sa.Connection) -> None:
+        tries.append(1)
+        connection.execute(sa.text("DELETE FROM mrm_items"))
+
+    with pytest.raises(DatabaseError, match="refer to are missing") as caught:
+        database.run(work, write=True)
+    assert not isinstance(caught.value, ContentionError)
+    assert len(tries) == 1
     database.close()
 
 

@@ -13,7 +13,7 @@ from mrm_sdk.core.batching import Pairs
 from mrm_sdk.core.inner_loop import Prior, derivatives, newton_serving
 from mrm_sdk.core.losses import bradley_terry
 from mrm_sdk.core.posterior import laplace_covariance
-from mrm_sdk.data.datasets import QUERY, SUPPORT
+from mrm_sdk.data.contents import QUERY, SUPPORT
 from mrm_sdk.training.config import EmpiricalBayesConfig, TrainingConfig
 from mrm_sdk.training.empirical_bayes import (
     WeightDistribution,

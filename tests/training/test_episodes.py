@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from mrm_sdk.data.datasets import QUERY, SUPPORT, Dataset
+from mrm_sdk.data.contents import QUERY, SUPPORT
+from mrm_sdk.data.datasets import Dataset
 from mrm_sdk.training.episodes import draw, pack
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from mrm_sdk.data.datasets import QUERY, SUPPORT
+from mrm_sdk.data.contents import QUERY, SUPPORT
 from mrm_sdk.errors import ConfigurationError, TrainingError
 from mrm_sdk.training import maml as meta
 from mrm_sdk.training.config import MamlConfig, TrainingConfig

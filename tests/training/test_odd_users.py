@@ -13,7 +13,8 @@ import torch
 
 from mrm_sdk.bundle import Bundle
 from mrm_sdk.core.inner_loop import gradient_descent, newton_serving
-from mrm_sdk.data.datasets import QUERY, SUPPORT, Dataset, read_dataset
+from mrm_sdk.data.contents import QUERY, SUPPORT
+from mrm_sdk.data.datasets import Dataset, read_dataset
 from mrm_sdk.errors import MrmError, TrainingError
 from mrm_sdk.schemas.items import Item
 from mrm_sdk.training.config import MamlConfig, TrainingConfig

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mrm_sdk.core.inner_loop import Prior, newton_serving
-from mrm_sdk.data.datasets import QUERY, SUPPORT
+from mrm_sdk.data.contents import QUERY, SUPPORT
 from mrm_sdk.training.empirical_bayes import WeightDistribution
 from mrm_sdk.training.episodes import Packed, pack
 from mrm_sdk.training.prior_strength import SHOTS, STRENGTHS, Trial, Trials, choose, run_trials

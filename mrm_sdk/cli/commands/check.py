@@ -58,5 +58,6 @@ def _lines_of(amounts: Amounts) -> list[str]:
         f"{'users':14}" + "".join(f"{users:8}" for users in amounts.users_by_shots.values()),
         "              have so many comparisons to adapt to, and as many others to be\n              judged on\n",
         f"enough       {'yes' if amounts.enough else 'no'}: {amounts.users_by_shots[ENOUGH_SHOTS]} users with "
-        f"{ENOUGH_SHOTS} shots; training pays from about {ENOUGH_USERS} on",
+        f"{ENOUGH_SHOTS} shots",
+        f"              (in the Jester data set, adapting gained from {ENOUGH_USERS} on)",
     ]

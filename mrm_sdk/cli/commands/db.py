@@ -47,19 +47,16 @@ def check(database: DatabaseOption) -> None:
         raise typer.Exit(1)
 
 
-def _opened(url: str) -> OpenedDatabase:
+def _opened(url: str, *, read_only: bool = False) -> OpenedDatabase:
     from mrm_sdk.settings import Settings
     from mrm_sdk.storage import Database as OpenedDatabase
 
-    return OpenedDatabase(url, Settings())
+    return OpenedDatabase(url, Settings(), read_only=read_only)
 
 
 def _existing(url: str) -> OpenedDatabase:
     """The database, which is only read."""
-    from mrm_sdk.settings import Settings
-    from mrm_sdk.storage import Database as OpenedDatabase
-
-    database = OpenedDatabase(url, Settings(), read_only=True)
+    database = _opened(url, read_only=True)
     if database.is_new:
         raise NotFoundError(
             f"{database.url} does not exist; check the path, or create it: mrm db upgrade --database '{database.url}'"

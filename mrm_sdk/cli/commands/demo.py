@@ -118,7 +118,7 @@ def _show_one_user(
     import numpy as np
     from rich.table import Table
 
-    from mrm_sdk.data.datasets import SUPPORT
+    from mrm_sdk.data.contents import SUPPORT
     from mrm_sdk.simulation.corpus import describe
 
     # Of the users whose taste the average does not fit, the one with the strongest taste.

@@ -25,8 +25,8 @@ from mrm_sdk.cli.reading import read_for_learning
 if TYPE_CHECKING:
     from mrm_sdk.bundle import Manifest
 
-# Below these, more data or another encoder is the first thing to try.
-_FEW_USERS, _FEW_COMPARISONS, _HARDLY_RIGHT = 200, 20, 0.55
+# A coin is right half the time: below this, the encoder hardly sees what users judge by.
+_HARDLY_RIGHT = 0.55
 
 
 def train(
@@ -116,10 +116,12 @@ def _summary(manifest: Manifest, out: Path, preset: str, seed: int) -> str:
 
 def _advice(data: dict[str, Any], before: float) -> list[str]:
     """What would help where adapting helps no user."""
+    from mrm_sdk.data.checking import ENOUGH_SHOTS, ENOUGH_USERS
+
     each = data["comparisons"] / data["users"]
     causes = {
-        f"more users: there are {data['users']}": data["users"] < _FEW_USERS,
-        f"more comparisons of each user: there are {each:.0f} on average": each < _FEW_COMPARISONS,
+        f"more users: there are {data['users']}": data["users"] < ENOUGH_USERS,
+        f"more comparisons of each user: there are {each:.0f} on average": each < 2 * ENOUGH_SHOTS,
         "an encoder that sees what users judge by: try --handcrafted, or another --encoder": before < _HARDLY_RIGHT,
     }
     return [

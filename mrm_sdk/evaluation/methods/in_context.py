@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mrm_sdk.core.batching import Pairs
-from mrm_sdk.data.datasets import SUPPORT, Dataset
+from mrm_sdk.data.contents import SUPPORT
+from mrm_sdk.data.datasets import Dataset
 from mrm_sdk.evaluation.method import FittedMethod
 from mrm_sdk.evaluation.methods.population import population_reward
 from mrm_sdk.evaluation.methods.preparation import prepare_users, query_loss

@@ -9,7 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mrm_sdk.data.datasets import SUPPORT, Dataset
+from mrm_sdk.data.contents import SUPPORT
+from mrm_sdk.data.datasets import Dataset
 from mrm_sdk.errors import EmbeddingError, InvalidInputError, TrainingError
 from mrm_sdk.evaluation.method import FittedMethod
 from mrm_sdk.training.episodes import Packed, pack
