@@ -27,6 +27,7 @@ from mrm_sdk.errors import (
     ProviderError,
     SchemaAheadError,
     SchemaOutdatedError,
+    TextRefusedError,
     TrainingError,
     UserForgottenError,
 )
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from mrm_sdk.encoders.remote import Limits, RemoteEncoder
     from mrm_sdk.schemas.feedback import Comparison, Ranking, Rating, Thumb
     from mrm_sdk.schemas.items import Message, Response
-    from mrm_sdk.schemas.results import Forgotten, Pruned, Ranked, Rebuilt, Recorded, Refusal, UserReward
+    from mrm_sdk.schemas.results import Forgotten, Pruned, Ranked, Rebuilt, Recorded, Refusal, RefusedEvent, UserReward
     from mrm_sdk.settings import Settings
 
 __all__ = [
@@ -78,11 +79,13 @@ __all__ = [
     "Rebuilt",
     "Recorded",
     "Refusal",
+    "RefusedEvent",
     "RemoteEncoder",
     "Response",
     "SchemaAheadError",
     "SchemaOutdatedError",
     "Settings",
+    "TextRefusedError",
     "Thumb",
     "TrainingError",
     "UserForgottenError",
@@ -107,6 +110,7 @@ __getattr__, __dir__ = lazy_exports(
         "Rebuilt": "mrm_sdk.schemas.results",
         "Recorded": "mrm_sdk.schemas.results",
         "Refusal": "mrm_sdk.schemas.results",
+        "RefusedEvent": "mrm_sdk.schemas.results",
         "RemoteEncoder": "mrm_sdk.encoders.remote",
         "Response": "mrm_sdk.schemas.items",
         "Settings": "mrm_sdk.settings",

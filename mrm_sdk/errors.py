@@ -17,6 +17,7 @@
     │   ├── BundleDamagedError           its bytes are not the bytes that were shipped
     │   └── BundleMismatchError          it does not fit: format, encoder, or vectors of another bundle
     ├── EncoderError                     text could not be turned into embeddings
+    │   └── TextRefusedError             these texts are not taken, whatever is tried; others are
     ├── ProviderError                    the execution provider that was asked for did not start, or gave up
     │   └── OutOfMemoryError             a graph's batch does not fit into the device's memory, however small
     ├── DatabaseError                    the database refused
@@ -37,7 +38,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 
 class MrmError(Exception):
@@ -111,6 +112,28 @@ class BundleMismatchError(BundleError):
 
 class EncoderError(MrmError):
     """Text could not be turned into embeddings."""
+
+
+class TextRefusedError(EncoderError):
+    """Some texts of a call are not taken, however often they come; the call's other texts would be.
+
+    Encoders raise it so that one text (too long, not valid Unicode) never holds up the others.
+
+    Args:
+        message: what is wrong.
+        reasons: why, by the index in the call of each refused text. Without it, which ones they are is found by trying.
+    """
+
+    def __init__(self, message: str, reasons: Mapping[int, str] | None = None) -> None:
+        super().__init__(message)
+        self.reasons = dict(reasons or {})
+
+    @classmethod
+    def of(cls, reasons: Mapping[int, str]) -> TextRefusedError:
+        """Builds the error of a call in which at least one text is refused."""
+        first = min(reasons)
+        more = f" (and {len(reasons) - 1} more of this call)" if len(reasons) > 1 else ""
+        return cls(f"Text {first} of this call is refused: {reasons[first]}{more}", reasons)
 
 
 class ProviderError(MrmError):

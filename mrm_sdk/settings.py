@@ -57,6 +57,7 @@ class SettingsArguments(TypedDict, total=False):
     encode_tokens: int
     encoder_url: SecretStr | str | None
     encoder_api_key: SecretStr | str | None
+    encoder_api_key_header: str | None
     encoder_cache: Path | str | None
     providers: Provider
     strict_providers: bool
@@ -84,6 +85,8 @@ class Settings(BaseSettings):
             small batches stay in the cache, else 32,768.
         encoder_url: where the server of a bundle with a remote encoder is.
         encoder_api_key: its key, if it wants one.
+        encoder_api_key_header: the header that carries the key, if it is not ``Authorization: Bearer …``; on Azure's
+            hosts ``api-key`` is the default.
         encoder_cache: a file that keeps what that server has encoded, by content.
         providers: what ONNX Runtime runs graphs on: ``"auto"`` (CUDA where it starts, else the CPU), ``"cpu"``,
             ``"cuda"``, or, for those who have a build with it, ``"tensorrt"``, ``"openvino"``, ``"coreml"``,
@@ -121,6 +124,7 @@ class Settings(BaseSettings):
     encode_tokens: int = Field(default=0, ge=0, le=4_194_304)
     encoder_url: SecretStr | None = None
     encoder_api_key: SecretStr | None = None
+    encoder_api_key_header: str | None = None
     encoder_cache: Path | None = None
     providers: Provider = "auto"
     strict_providers: bool = False

@@ -20,7 +20,8 @@ pytestmark = pytest.mark.slow
 
 PUBLIC = {
     "AsyncClient", "Bundle", "Client", "Comparison", "Forgotten", "Limits", "Message", "Pruned", "Ranked", "Ranking",
-    "Rating", "Rebuilt", "Recorded", "Refusal", "RemoteEncoder", "Response", "Settings", "Thumb", "UserReward",
+    "Rating", "Rebuilt", "Recorded", "Refusal", "RefusedEvent", "RemoteEncoder", "Response", "Settings",
+    "Thumb", "UserReward",
     "__version__",
 }  # fmt: skip
 HEAVY = {

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from mrm_sdk.core.inner_loop import SERVING_STEPS, SERVING_TOLERANCE, newton_serving
 from mrm_sdk.data.datasets import Dataset, read_dataset
-from mrm_sdk.data.vectors import embed_items
+from mrm_sdk.data.vectors import embed_dataset
 from mrm_sdk.encoders.handcrafted import NAMES, SHARE, Statistics, count_features
 from mrm_sdk.evaluation.bootstrap import paired_intervals
 from mrm_sdk.evaluation.measure import Measured, measure, merge
@@ -99,7 +99,7 @@ def main() -> None:
     for path in options.data:
         dataset = read_dataset(path)
         encoder = prepare_encoder("minilm", dataset, Settings(), no_progress).encoder
-        embeddings = np.asarray(embed_items(encoder, dataset, no_progress), np.float32)
+        embeddings = np.asarray(embed_dataset(encoder, dataset, no_progress).embeddings, np.float32)
         print(f"\n{path}: accuracy at {SHOTS} comparisons, worst tenth; what the features add before and after all")
         alone = None
         for name, matrix in variants(dataset, embeddings, shares, single):

@@ -21,7 +21,7 @@ from mrm_sdk.core.batching import Pairs, pad
 from mrm_sdk.core.inner_loop import SERVING_STEPS, SERVING_TOLERANCE, Prior, newton_serving
 from mrm_sdk.core.ratings import rated_pairs
 from mrm_sdk.data import QUERY, SUPPORT, Dataset, read_dataset
-from mrm_sdk.data.vectors import embed_items
+from mrm_sdk.data.vectors import embed_dataset
 from mrm_sdk.evaluation.metrics import accuracy
 from mrm_sdk.progress import no_progress
 from mrm_sdk.settings import Settings
@@ -220,7 +220,7 @@ def main() -> None:
 
     data = read_dataset(options.data, ratings=True)
     encoder = prepare_encoder("minilm", data, Settings(), no_progress).encoder
-    embeddings = torch.from_numpy(embed_items(encoder, data, no_progress))
+    embeddings = torch.from_numpy(embed_dataset(encoder, data, no_progress).embeddings)
     seeds = range(1 if options.quick else options.seeds)
     configs = [TrainingConfig(seed=seed).with_settings(iterations=1 if options.quick else 12) for seed in seeds]
     judged = [train(data, embeddings, config, 60 if options.quick else None) for config in configs]

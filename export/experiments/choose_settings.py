@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from mrm_sdk.core.inner_loop import SERVING_STEPS, SERVING_TOLERANCE, Prior, newton_serving
 from mrm_sdk.data.datasets import Dataset, read_dataset
-from mrm_sdk.data.vectors import embed_items
+from mrm_sdk.data.vectors import embed_dataset
 from mrm_sdk.evaluation.method import FittedMethod
 from mrm_sdk.evaluation.protocol import judge
 from mrm_sdk.progress import no_progress
@@ -77,7 +77,7 @@ def load(jester: Path, llmfao: Path | None) -> dict[str, Data]:
     encoder = prepare_encoder("minilm", data, Settings(), no_progress).encoder
 
     def embed(dataset: Dataset) -> NDArray[np.float32]:
-        return np.asarray(embed_items(encoder, dataset, no_progress), np.float32)
+        return np.asarray(embed_dataset(encoder, dataset, no_progress).embeddings, np.float32)
 
     people = np.random.default_rng(0).permutation(len(data.user_ids))
     quarter = len(people) // 4

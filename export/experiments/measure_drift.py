@@ -23,7 +23,7 @@ from mrm_sdk.core.batching import Pairs
 from mrm_sdk.core.drift import discounts
 from mrm_sdk.core.inner_loop import SERVING_STEPS, SERVING_TOLERANCE, Prior, newton_serving
 from mrm_sdk.data import QUERY, SUPPORT, Dataset
-from mrm_sdk.data.vectors import embed_items
+from mrm_sdk.data.vectors import embed_dataset
 from mrm_sdk.evaluation.metrics import accuracy
 from mrm_sdk.progress import no_progress
 from mrm_sdk.settings import Settings
@@ -117,7 +117,7 @@ def main() -> None:
         draw_users(1, seed=0), questions, support=TRAINED, query=JUDGED, support_pairs=1, query_pairs=1, seed=0
     )  # holds all texts, as every other draw does
     embeddings = np.array(
-        embed_items(prepare_encoder("minilm", once, Settings(), no_progress).encoder, once, no_progress)
+        embed_dataset(prepare_encoder("minilm", once, Settings(), no_progress).encoder, once, no_progress).embeddings
     )
     seeds = range(1 if options.quick else options.seeds)
     settings = {"iterations": 2} if options.quick else {}

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from mrm_sdk.core.inner_loop import SERVING_STEPS, SERVING_TOLERANCE, newton_serving
 from mrm_sdk.data.datasets import read_dataset
-from mrm_sdk.data.vectors import embed_items
+from mrm_sdk.data.vectors import embed_dataset
 from mrm_sdk.evaluation.measure import measure
 from mrm_sdk.evaluation.method import FittedMethod
 from mrm_sdk.evaluation.splits import Split, fold_splits
@@ -51,7 +51,7 @@ def main() -> None:
     options = parser.parse_args()
     dataset = read_dataset(options.data)
     encoder = prepare_encoder("minilm", dataset, Settings(), no_progress).encoder
-    embeddings = np.asarray(embed_items(encoder, dataset, no_progress), np.float32)
+    embeddings = np.asarray(embed_dataset(encoder, dataset, no_progress).embeddings, np.float32)
     print(f"{options.data}: accuracy at {SHOTS} comparisons; what 10 add, and how much that differs between seeds")
     for users in map(int, options.users.split(",")):
         runs = []

@@ -10,6 +10,9 @@ from mrm_sdk.cli.output import say
 from mrm_sdk.errors import ConfigurationError, DatasetError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from mrm_sdk.data.datasets import Dataset
 
 
@@ -92,3 +95,9 @@ def read_all(
     if data.reading is not None:
         say(data.reading)
     return data
+
+
+def say_refused(dataset: Dataset, rows: NDArray[np.int64], reason: str) -> None:
+    """Says on stderr which comparisons are left out because an encoder does not take one of their texts."""
+    others = f" and {len(rows) - 1} more" if len(rows) > 1 else ""
+    say(f"left out: {dataset.place(int(rows[0]))}{others}: {reason}")

@@ -141,6 +141,13 @@ class Dataset:
                 **when,
             )
 
+    def place(self, row: int) -> str:
+        """Names a row of :meth:`feedback` for a person: its number, user and, if it is a comparison, event."""
+        if row >= len(self):
+            user = -1 if self.ratings is None else self.ratings.user[row - len(self)]
+            return f"rating {row - len(self) + 1} (user {self.user_ids[user]})"
+        return f"comparison {row + 1} (event {self.event_ids[row]}, user {self.user_ids[self.user[row]]})"
+
     def subset(self, rows: NDArray[np.int64]) -> Dataset:
         """Some of the comparisons, in this order, with the users who made them; there are no ratings in it.
 

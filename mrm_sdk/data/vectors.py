@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+import logging
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,32 +16,90 @@ from mrm_sdk.data.datasets import Dataset
 from mrm_sdk.data.items import EMBEDDINGS
 from mrm_sdk.data.writing import write_comparisons, write_items
 from mrm_sdk.encoders.base import Encoder, embed
-from mrm_sdk.errors import ConfigurationError, DatasetError, OutputError
+from mrm_sdk.errors import ConfigurationError, DatasetError, EncoderError, OutputError
 from mrm_sdk.progress import Progress, no_progress
 
+logger = logging.getLogger("mrm_sdk")
+
+# Called with a data set, those of its comparisons that are left out [n], and the reason of an encoder.
+OnRefused: TypeAlias = Callable[[Dataset, NDArray[np.int64], str], None]
 _CHUNK, _WRITTEN_CHUNK = 1024, 256
 # Beside the embeddings: which encoder made them, of which items.
 _CLAIM = "embeddings.json"
 
 
-def embed_items(encoder: Encoder, dataset: Dataset, progress: Progress) -> NDArray[np.floating]:
-    """Embeddings of all items, [items, D]: the data set's own, mapped where they are, else each item encoded once.
+class EmbeddedDataset(NamedTuple):
+    """A data set with the embeddings of its items.
+
+    Args:
+        dataset: the comparisons whose texts the encoder takes.
+        embeddings: of ``dataset.items``, [items, D].
+    """
+
+    dataset: Dataset
+    embeddings: NDArray[np.floating]
+
+
+def log_refusal(dataset: Dataset, rows: NDArray[np.int64], reason: str) -> None:
+    """Writes into the log which comparisons are left out; user ids do not belong there."""
+    others = f" and {len(rows) - 1} more" if len(rows) > 1 else ""
+    logger.warning("comparison %d (event %s)%s left out: %s", rows[0] + 1, dataset.event_ids[rows[0]], others, reason)
+
+
+def embed_dataset(
+    encoder: Encoder, dataset: Dataset, progress: Progress, on_refused: OnRefused = log_refusal
+) -> EmbeddedDataset:
+    """Embeds all items: the data set's own embeddings, mapped where they are, else each item encoded once.
+
+    Args:
+        encoder: embeds items without an embedding.
+        dataset: its items.
+        progress: called with stage, done, total.
+        on_refused: called with ``dataset``, the comparisons [n] that are left out because the encoder does not take one
+            of their texts, and its reason, for each such text.
 
     Raises:
-        EncoderError: the encoder failed.
+        EncoderError: the encoder failed, or takes no text.
     """
     if dataset.embeddings is not None:
-        return dataset.embeddings
+        return EmbeddedDataset(dataset, dataset.embeddings)
     out = np.empty((len(dataset.items), encoder.dimension), np.float32)
-    for rows, vectors in _embedded(encoder, dataset, range(len(out)), progress):
+    refused: dict[int, str] = {}
+    for rows, vectors in _embedded(encoder, dataset, range(len(out)), progress, refused):
         out[rows] = vectors
-    return out
+    if not refused:
+        return EmbeddedDataset(dataset, out)
+    kept, used = _without(dataset, refused, on_refused)
+    return EmbeddedDataset(kept, out[used])
+
+
+def _without(dataset: Dataset, refused: dict[int, str], on_refused: OnRefused) -> tuple[Dataset, NDArray[np.int64]]:
+    """The comparisons of texts that are not refused, and which items are left; reports the others."""
+    left_out = np.zeros(len(dataset), np.bool_)
+    for item, reason in sorted(refused.items()):
+        rows = np.flatnonzero((dataset.chosen == item) | (dataset.rejected == item))
+        left_out[rows] = True
+        if len(rows):
+            on_refused(dataset, rows, reason)
+    if left_out.all():
+        raise EncoderError(f"The encoder does not take the texts of this data set: {next(iter(refused.values()))}")
+    rows = np.flatnonzero(~left_out)
+    # As a subset keeps items: those of its comparisons, in order.
+    return dataset.subset(rows), np.unique(np.concatenate([dataset.chosen[rows], dataset.rejected[rows]]))
 
 
 def _embedded(
-    encoder: Encoder, dataset: Dataset, rows: Iterable[int], progress: Progress, chunk: int = _CHUNK
+    encoder: Encoder,
+    dataset: Dataset,
+    rows: Iterable[int],
+    progress: Progress,
+    refused: dict[int, str],
+    chunk: int = _CHUNK,
 ) -> Iterator[tuple[list[int], NDArray[np.float32]]]:
-    """Encodes the items of ``rows``; yields row numbers and their vectors [rows, D], a chunk at a time."""
+    """Encodes the items of ``rows``; yields row numbers and their vectors [rows, D], a chunk at a time.
+
+    Texts that the encoder does not take are in ``refused`` instead, with the reason.
+    """
     items = {row: dataset.items[row] for row in rows}
     total = len(dataset.items)
     done = total - len(items)
@@ -48,7 +107,11 @@ def _embedded(
     order = sorted(items, key=lambda row: -len(items[row].prompt or "") - len(items[row].text or ""))
     for start in range(0, len(order), chunk):
         numbers = order[start : start + chunk]
-        yield numbers, embed(encoder, [items[row] for row in numbers])
+        reasons: dict[int, str] = {}
+        vectors = embed(encoder, [items[row] for row in numbers], reasons)
+        refused.update((numbers[i], reason) for i, reason in reasons.items())
+        taken = [i for i in range(len(numbers)) if i not in reasons]
+        yield [numbers[i] for i in taken], vectors[taken]
         done += len(numbers)
         progress("encoding", done, total)
 
@@ -60,6 +123,7 @@ def write_embedded(
     *,
     store: Literal["float16", "float32"] = "float16",
     progress: Progress = no_progress,
+    on_refused: OnRefused = log_refusal,
 ) -> None:
     """Writes ``items.jsonl``, ``comparisons.csv`` and ``embeddings.npy``; a second call resumes an interrupted one.
 
@@ -73,6 +137,7 @@ def write_embedded(
         folder: is created; embeddings of another encoder or of other items there are an error.
         store: the type on disk.
         progress: called with stage, done, total.
+        on_refused: see :func:`embed_dataset`.
 
     Raises:
         OutputError: the folder cannot be written.
@@ -84,21 +149,38 @@ def write_embedded(
         folder.mkdir(parents=True, exist_ok=True)
         write_items(dataset, folder / "items.jsonl.new")
         _claim(folder, encoder, (folder / "items.jsonl.new").read_bytes(), store)
-        (folder / "items.jsonl.new").replace(folder / "items.jsonl")
-        write_comparisons(dataset, folder / "comparisons.csv")
         final, part = folder / EMBEDDINGS, folder / f"{EMBEDDINGS}.part"
         if final.is_file():
+            (folder / "items.jsonl.new").unlink()
             return
+        (folder / "items.jsonl.new").replace(folder / "items.jsonl")
         rows = _open_part(part, (len(dataset.items), encoder.dimension), np.dtype(store))
-        _fill(rows, dataset, encoder, progress)
+        refused = _fill(rows, dataset, encoder, progress)
         rows.flush()
         del rows
+        if refused:
+            dataset, used = _without(dataset, refused, on_refused)
+            write_items(dataset, folder / "items.jsonl")
+            _keep_rows(part, used)
+        write_comparisons(dataset, folder / "comparisons.csv")
         part.replace(final)
     except OSError as error:
         raise OutputError(f"Cannot write {folder}: {error.strerror or error}.") from None
 
 
-def _fill(rows: NDArray[Any], dataset: Dataset, encoder: Encoder, progress: Progress) -> None:
+def _keep_rows(path: Path, kept: NDArray[np.int64]) -> None:
+    """Rewrites a file of embeddings with some of its rows."""
+    rows, new = np.load(path, mmap_mode="r"), path.with_suffix(".kept")
+    made = np.lib.format.open_memmap(new, mode="w+", dtype=rows.dtype, shape=(len(kept), rows.shape[1]))
+    for start in range(0, len(kept), _CHUNK):
+        made[start : start + _CHUNK] = rows[kept[start : start + _CHUNK]]
+    made.flush()
+    new.replace(path)
+
+
+def _fill(rows: NDArray[Any], dataset: Dataset, encoder: Encoder, progress: Progress) -> dict[int, str]:
+    """Embeds what is missing; returns why some items are refused, by their number."""
+    refused: dict[int, str] = {}
     missing = [
         start + int(i)
         for start in range(0, len(rows), _CHUNK)
@@ -106,10 +188,11 @@ def _fill(rows: NDArray[Any], dataset: Dataset, encoder: Encoder, progress: Prog
     ]
     largest = float(np.finfo(rows.dtype).max)
     # Small chunks: after an interruption little is encoded again.
-    for numbers, vectors in _embedded(encoder, dataset, missing, progress, _WRITTEN_CHUNK):
-        if not np.abs(vectors).max() <= largest:
+    for numbers, vectors in _embedded(encoder, dataset, missing, progress, refused, _WRITTEN_CHUNK):
+        if not np.abs(vectors).max(initial=0) <= largest:
             raise DatasetError(f"An embedding holds a number above {largest:g}, where {rows.dtype} ends; use float32.")
         rows[numbers] = vectors
+    return refused
 
 
 def _open_part(path: Path, shape: tuple[int, int], dtype: np.dtype[Any]) -> np.memmap[Any, np.dtype[Any]]:

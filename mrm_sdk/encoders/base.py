@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mrm_sdk.bundle.bundle import Bundle
-from mrm_sdk.errors import EmbeddingError, EncoderError, MrmError
+from mrm_sdk.encoders.refusals import Text, encode_accepted
+from mrm_sdk.errors import EmbeddingError
 from mrm_sdk.schemas.items import Item
 
 
@@ -31,41 +32,43 @@ class Encoder(Protocol):
         ...
 
     def encode(self, texts: Sequence[tuple[str | None, str]]) -> NDArray[np.float32]:
-        """Encodes (prompt or ``None``, response) pairs: n of them -> [n, D] finite float32."""
+        """Encodes (prompt or ``None``, response) pairs: n of them -> [n, D] finite float32.
+
+        Raises:
+            TextRefusedError: it will never take some of these texts.
+        """
         ...
 
 
-def embed(encoder: Encoder, items: Sequence[Item]) -> NDArray[np.float32]:
+def embed(encoder: Encoder, items: Sequence[Item], refused: dict[int, str] | None = None) -> NDArray[np.float32]:
     """Returns the embeddings [n, D] of items: their own if they have one, else the encoder's.
+
+    Args:
+        encoder: encodes items without an embedding.
+        items: n of them.
+        refused: gets, by index, why an item's text is not taken; its row is zeros. Without it, that is an error.
 
     Raises:
         EmbeddingError: an item's own embedding is not of D numbers.
         EncoderError: the encoder failed, or returned something else than finite [n, D].
     """
-    out = np.empty((len(items), encoder.dimension), np.float32)
-    texts: list[tuple[int, tuple[str | None, str]]] = []
+    out = np.zeros((len(items), encoder.dimension), np.float32)
+    texts: list[int] = []
     for index, item in enumerate(items):
         if item.embedding is not None:
             out[index] = check_dimension(item.embedding, encoder.dimension)
         else:
-            texts.append((index, (item.prompt, item.text or "")))
+            texts.append(index)
     if texts:
-        try:
-            encoded = np.asarray(encoder.encode([text for _, text in texts]), np.float32)
-        except MrmError:
-            raise
-        except Exception as error:  # an encoder of the host's may raise anything
-            raise EncoderError(f"The encoder failed with {type(error).__name__}; nothing was stored.") from error
-        out[[index for index, _ in texts]] = _checked(encoded, (len(texts), encoder.dimension))
+        not_taken: dict[int, str] | None = None if refused is None else {}
+        out[texts] = encode_accepted(encoder.encode, [_text(items[i]) for i in texts], encoder.dimension, not_taken)
+        if refused is not None:
+            refused.update((texts[i], reason) for i, reason in (not_taken or {}).items())
     return out
 
 
-def _checked(encoded: NDArray[np.float32], shape: tuple[int, int]) -> NDArray[np.float32]:
-    if encoded.shape != shape:
-        raise EncoderError(f"The encoder returned {list(encoded.shape)}, not {list(shape)}.")
-    if not np.isfinite(encoded).all():
-        raise EncoderError("The encoder returned NaN or infinity.")
-    return encoded
+def _text(item: Item) -> Text:
+    return item.prompt, item.text or ""
 
 
 class JoinedEncoder(Encoder, Protocol):
@@ -81,8 +84,16 @@ class JoinedEncoder(Encoder, Protocol):
         ...
 
 
-def base_rewards(encoder: Encoder, bundle: Bundle, items: Sequence[Item]) -> NDArray[np.float32]:
+def base_rewards(
+    encoder: Encoder, bundle: Bundle, items: Sequence[Item], refused: dict[int, str] | None = None
+) -> NDArray[np.float32]:
     """φ of items, [n, K]: by one graph if all are text and the bundle has a joined graph, else by two.
+
+    Args:
+        encoder: of the bundle.
+        bundle: base reward functions.
+        items: n of them.
+        refused: as for :func:`embed`; the rows of refused items mean nothing.
 
     Raises:
         EmbeddingError: an item's own embedding is not of D numbers.
@@ -92,9 +103,8 @@ def base_rewards(encoder: Encoder, bundle: Bundle, items: Sequence[Item]) -> NDA
         item.embedding is None for item in items
     ):
         joined = cast(JoinedEncoder, encoder)
-        rewards = joined.base_rewards([(item.prompt, item.text or "") for item in items])
-        return _checked(rewards, (len(items), bundle.manifest.base_functions))
-    return bundle.base_rewards(embed(encoder, items))
+        return encode_accepted(joined.base_rewards, list(map(_text, items)), bundle.manifest.base_functions, refused)
+    return bundle.base_rewards(embed(encoder, items, refused))
 
 
 def close(encoder: Encoder) -> None:

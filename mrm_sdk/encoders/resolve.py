@@ -43,6 +43,7 @@ def _bundled(bundle: Bundle) -> Encoder:
         dimension=spec.own_dimension,
         shorten=spec.remote.shorten,
         api_key=settings.encoder_api_key,
+        api_key_header=settings.encoder_api_key_header,
         cache=settings.encoder_cache,
         probe=None if spec.probe is None else spec.probe.numbers(),
     )

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from mrm_sdk.bundle.encoder_spec import CHAT_TEMPLATE, TOKENIZER, EncoderSpec, Truncation
-from mrm_sdk.errors import BundleMismatchError, EncoderError
+from mrm_sdk.errors import BundleMismatchError, TextRefusedError
 
 if TYPE_CHECKING:
     from jinja2 import Template
     from tokenizers import Tokenizer
 
-# Characters; the library's own form of a text takes a hundred times as many bytes.
-_AT_ONCE: Final = 1_000_000
 _Cut = TypeVar("_Cut")
 _ROLE = re.compile(r"^(system|user|assistant): ", re.MULTILINE)
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -70,22 +68,25 @@ class Segments:
         """Tokens of (prompt or ``None``, response) pairs.
 
         Raises:
-            EncoderError: a text cannot be encoded as UTF-8.
+            TextRefusedError: a text cannot be encoded as UTF-8, or made into tokens.
         """
-        for prompt, response in texts:
-            check_text(prompt, response)
+        refused = _without_utf8(texts)
         most = max(self._room.values())
         prompts = _token_ids(
             self.tokenizer,
-            [prompt for prompt, _ in texts if prompt is not None],
+            {i: prompt for i, (prompt, _) in enumerate(texts) if prompt is not None and i not in refused},
             lambda row: (len(row), self._keep_prompt(row, most)),
+            refused,
         )
         responses = _token_ids(
             self.tokenizer,
-            [response for _, response in texts],
+            {i: response for i, (_, response) in enumerate(texts) if i not in refused},
             lambda row: (len(row), self._keep_response(row, most)),
+            refused,
         )
-        return [self._framed(None if prompt is None else next(prompts), next(responses)) for prompt, _ in texts]
+        if refused:
+            raise TextRefusedError.of(refused)
+        return [self._framed(prompts.get(i), responses[i]) for i in range(len(texts))]
 
     def _framed(self, prompt: tuple[int, Sequence[int]] | None, response: tuple[int, Sequence[int]]) -> Tokens:
         """Special tokens about the ids of one or two texts, which are shortened to leave room for these.
@@ -181,23 +182,30 @@ class Chat:
         """Tokens of (prompt or ``None``, response) pairs.
 
         Raises:
-            EncoderError: the template refuses a conversation, or a text cannot be encoded as UTF-8.
+            TextRefusedError: the template refuses a conversation, or a text cannot be encoded as UTF-8.
         """
-        chats = [self._rendered(prompt, response) for prompt, response in texts]
-        return [Tokens(ids, [0] * len(ids)) for ids in _token_ids(self.tokenizer, chats, self._cut)]
+        refused = _without_utf8(texts)
+        chats: dict[int, str] = {}
+        for i, (prompt, response) in enumerate(texts):
+            if i in refused:
+                continue
+            try:
+                chats[i] = self._rendered(prompt, response)
+            except Exception as error:  # noqa: BLE001  as above
+                refused[i] = f"The chat template refuses a conversation: {str(error)[:200]}"
+        rows = _token_ids(self.tokenizer, chats, self._cut, refused)
+        if refused:
+            raise TextRefusedError.of(refused)
+        return [Tokens(ids, [0] * len(ids)) for ids in rows.values()]
 
     def _cut(self, ids: Sequence[int]) -> Sequence[int]:
         return ids if len(ids) <= self._max_tokens else [ids[0], *ids[1 - self._max_tokens :]]
 
     def _rendered(self, prompt: str | None, response: str) -> str:
-        check_text(prompt, response)
         messages = [*messages_of(prompt), {"role": "assistant", "content": response}]
-        try:
-            # Templates tell "none" from "not defined": what transformers defines is defined here.
-            variables = {"messages": messages, "tools": None, "documents": None, "add_generation_prompt": False}
-            return self._template.render(variables, **self._special)
-        except Exception as error:  # as above
-            raise EncoderError(f"The chat template refuses a conversation: {str(error)[:200]}") from error
+        # Templates tell "none" from "not defined": what transformers defines is defined here.
+        variables = {"messages": messages, "tools": None, "documents": None, "add_generation_prompt": False}
+        return self._template.render(variables, **self._special)
 
 
 def layout(spec: EncoderSpec, read: Callable[[Any], bytes]) -> Segments | Chat:
@@ -219,20 +227,21 @@ def layout(spec: EncoderSpec, read: Callable[[Any], bytes]) -> Segments | Chat:
     return chosen
 
 
-def _token_ids(tokenizer: Tokenizer, texts: Sequence[str], cut: Callable[[Sequence[int]], _Cut]) -> Iterator[_Cut]:
-    """What ``cut`` leaves of each text's ids, special ones not added; the rest is gone before too much is in memory."""
-    start = 0
-    while start < len(texts):
-        end, size = start + 1, len(texts[start])
-        while end < len(texts) and (size := size + len(texts[end])) <= _AT_ONCE:
-            end += 1
+def _token_ids(
+    tokenizer: Tokenizer, texts: Mapping[int, str], cut: Callable[[Sequence[int]], _Cut], refused: dict[int, str]
+) -> dict[int, _Cut]:
+    """What ``cut`` leaves of each text's ids, special ones not added, by number.
+
+    Texts without tokens are in ``refused`` instead, with the reason.
+    """
+    rows: dict[int, _Cut] = {}
+    for i, text in texts.items():
         try:
             # One by one: the pool of threads behind encode_batch does not survive a fork.
-            rows = [tokenizer.encode(text, add_special_tokens=False) for text in texts[start:end]]
-        except Exception as error:  # as for the template
-            raise EncoderError(f"A text cannot be made into tokens: {str(error)[:200]}") from error
-        yield from [cut(row.ids) for row in rows]
-        start = end
+            rows[i] = cut(tokenizer.encode(text, add_special_tokens=False).ids)
+        except Exception as error:  # noqa: BLE001  as for the template
+            refused[i] = f"A text cannot be made into tokens: {str(error)[:200]}"
+    return rows
 
 
 def read_tokenizer(data: bytes) -> tuple[Tokenizer, str]:
@@ -253,16 +262,14 @@ def read_tokenizer(data: bytes) -> tuple[Tokenizer, str]:
     return tokenizer, side
 
 
-def check_text(prompt: str | None, response: str) -> None:
-    """Makes sure that a text has a UTF-8 form, without which no tokenizer takes it.
-
-    Raises:
-        EncoderError: it holds lone surrogates.
-    """
-    if _SURROGATE.search(prompt or "") or _SURROGATE.search(response):
-        raise EncoderError(
-            "A text holds lone surrogates, which no encoding has; decode it with errors='replace' where it is read."
-        )
+def _without_utf8(texts: Sequence[tuple[str | None, str]]) -> dict[int, str]:
+    """Which texts have no UTF-8 form, without which no tokenizer takes them, and what to do."""
+    reason = "A text holds lone surrogates, which no encoding has; decode it with errors='replace' where it is read."
+    return {
+        i: reason
+        for i, (prompt, response) in enumerate(texts)
+        if _SURROGATE.search(prompt or "") or _SURROGATE.search(response)
+    }
 
 
 def messages_of(prompt: str | None) -> list[dict[str, str]]:

@@ -14,7 +14,7 @@ from mrm_sdk.core.batching import Pairs
 from mrm_sdk.core.drift import discounts, rating_discounts
 from mrm_sdk.core.ratings import pairs_of_ratings
 from mrm_sdk.engine.features import Featurizer
-from mrm_sdk.errors import ContentionError, MrmError
+from mrm_sdk.errors import ContentionError, MrmError, TextRefusedError
 from mrm_sdk.schemas.items import Item
 from mrm_sdk.schemas.results import UserReward
 from mrm_sdk.storage.events import NO_FEEDBACK, StoredRating, StoredWeights, UserFeedback
@@ -88,7 +88,11 @@ class Personalizer:
         weights = self.personalize(user_id).weights
         for item in items:
             self.featurizer.check(item)
-        rewards = self.featurizer.base_rewards(items)
+        refused: dict[bytes, str] = {}
+        rewards = self.featurizer.base_rewards(items, refused)
+        for index, item in enumerate(items):
+            if item.key in refused:
+                raise TextRefusedError(f"responses[{index}] cannot be scored: {refused[item.key]}")
         matrix = np.array([rewards[item.key] for item in items], np.float64).reshape(len(items), len(weights))
         scores = (matrix @ weights).astype(np.float32)
         if not np.isfinite(scores).all():

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from mrm_sdk.bundle.bundle import Bundle
 from mrm_sdk.bundle.encoder_spec import digest
 from mrm_sdk.encoders import Encoder, base_rewards, check
-from mrm_sdk.errors import BundleMismatchError, EmbeddingError, EncoderError
+from mrm_sdk.errors import BundleMismatchError, EmbeddingError, EncoderError, TextRefusedError
 from mrm_sdk.schemas.items import Item
 from mrm_sdk.settings import Settings
 from mrm_sdk.storage.events import UserFeedback
@@ -71,10 +71,17 @@ class Featurizer:
             EncoderError: the encoder failed.
         """
         if getattr(self._encoder, "takes_text", True):
-            self._encode([Item.of(None, "warm up")])
+            refused: dict[bytes, str] = {}
+            self._encode([Item.of(None, "warm up")], refused)
+            for reason in refused.values():
+                raise TextRefusedError(reason)
 
-    def base_rewards(self, items: Iterable[Item]) -> dict[bytes, NDArray[np.float32]]:
+    def base_rewards(self, items: Iterable[Item], refused: dict[bytes, str]) -> dict[bytes, NDArray[np.float32]]:
         """φ of items, [K] float32 by item key: from memory, else from the database, else encoded once.
+
+        Args:
+            items: any number.
+            refused: gets, by item key, why the encoder does not take a text; other items do not suffer.
 
         Raises:
             EncoderError: the encoder failed.
@@ -90,16 +97,20 @@ class Featurizer:
         if missing:
             rewards |= self.store.base_rewards(self.features_hash, missing)
             # Copies: a view would keep the whole batch alive for as long as one of its rows is cached.
-            computed = self._encode([wanted[key] for key in missing if key not in rewards])
+            computed = self._encode([wanted[key] for key in missing if key not in rewards], refused)
             rewards |= {key: row.copy() for key, row in computed.items()}
             with self._cache_lock:
-                self._cache.update((key, rewards[key]) for key in missing)
+                self._cache.update((key, rewards[key]) for key in missing if key in rewards)
                 while len(self._cache) > self.settings.cache_items:
                     self._cache.popitem(last=False)
         return rewards
 
-    def store_base_rewards(self, items: Collection[Item]) -> int:
+    def store_base_rewards(self, items: Collection[Item], refused: dict[bytes, str]) -> int:
         """Encodes items and stores their base rewards; items that this bundle cannot take are left out.
+
+        Args:
+            items: any number.
+            refused: as for :meth:`base_rewards`.
 
         Returns:
             How many items have base rewards now.
@@ -108,7 +119,7 @@ class Featurizer:
             EncoderError: the encoder failed.
             DatabaseError: the database refused.
         """
-        computed = self._encode([item for item in items if self._accepts(item)])
+        computed = self._encode([item for item in items if self._accepts(item)], refused)
         usable = {key: row for key, row in computed.items() if self.is_usable(row)}
         self.store.add_features(self.features_hash, {}, usable)
         return len(usable)
@@ -116,8 +127,8 @@ class Featurizer:
     def complete(self, feedback: UserFeedback) -> UserFeedback | None:
         """The same feedback with all its features; missing ones are computed and stored.
 
-        An event that this bundle cannot take (an embedding of another size, recorded without a bundle) is left out
-        with a warning: it must not cost the user all other feedback.
+        An event that this bundle cannot take (an embedding of another size, recorded without a bundle; a text that the
+        encoder refuses) is left out with a warning: it must not cost the user all other feedback.
 
         Returns:
             ``None`` if the user was forgotten meanwhile.
@@ -138,7 +149,8 @@ class Featurizer:
             return None
         if any(item.text is None and item.embedding is None for item in items.values()):
             raise textless_error("this user's")
-        rewards |= self.base_rewards([item for item in items.values() if self._accepts(item)])
+        refused: dict[bytes, str] = {}
+        rewards |= self.base_rewards([item for item in items.values() if self._accepts(item)], refused)
         usable = {key: vector for key, vector in rewards.items() if self.is_usable(vector)}
         z, ratings, new_z = list(feedback.z), list(feedback.ratings), {}
         for row, (chosen, rejected) in enumerate(feedback.items):
@@ -149,8 +161,9 @@ class Featurizer:
                 ratings[row] = rating._replace(base_rewards=usable[rating.item])
         self.store.add_features(self.features_hash, new_z, usable)
         completed = replace(feedback, z=z, ratings=ratings)
-        for event_id in completed.unencoded:
-            logger.warning("event %s does not fit the bundle and is left out", event_id)
+        for event_id, keys in completed.unencoded.items():
+            reasons = [refused[key] for key in keys if key in refused]
+            logger.warning("event %s is left out: %s", event_id, *reasons[:1] or ["it does not fit the bundle"])
         return completed.encoded()
 
     @staticmethod
@@ -163,12 +176,14 @@ class Featurizer:
         """The error of an embedding whose rewards are not usable."""
         return EmbeddingError("An embedding's numbers are too large: its rewards overflow. Check the encoder's scale.")
 
-    def _encode(self, items: Sequence[Item]) -> dict[bytes, NDArray[np.float32]]:
+    def _encode(self, items: Sequence[Item], refused: dict[bytes, str]) -> dict[bytes, NDArray[np.float32]]:
         if not items:
             return {}
+        reasons: dict[int, str] = {}
         with span("encode", items=len(items)):
-            rows = base_rewards(self._encoder, self.bundle, items)
-        return {item.key: row for item, row in zip(items, rows, strict=True)}
+            rows = base_rewards(self._encoder, self.bundle, items, reasons)
+        refused.update((items[i].key, reason) for i, reason in reasons.items())
+        return {item.key: row for i, (item, row) in enumerate(zip(items, rows, strict=True)) if i not in reasons}
 
     def _accepts(self, item: Item) -> bool:
         try:

@@ -6,30 +6,38 @@ from mrm_sdk.engine.adaptation import Personalizer
 from mrm_sdk.engine.features import Featurizer, textless_error
 from mrm_sdk.errors import ContentionError, DatabaseError, MrmError
 from mrm_sdk.progress import Progress
-from mrm_sdk.schemas.results import Rebuilt
+from mrm_sdk.schemas.results import Rebuilt, RefusedEvent
 
 
 def rebuild(personalizer: Personalizer, progress: Progress) -> Rebuilt:
     """Computes what the bundle lacks of all stored feedback, a chunk per transaction, then adapts every user.
 
-    What is stored already is not computed again, so an interrupted rebuild resumes where it stopped.
+    What is stored already is not computed again, so an interrupted rebuild resumes where it stopped. A text that the
+    encoder refuses costs its users only the events that hold it.
 
     Raises:
         BundleMismatchError: at the end, if neither text nor embedding of some feedback was kept.
         MrmError: at the end, the error of the first user who could not be adapted.
-        EncoderError: text could not be encoded; what was stored before stays.
+        EncoderError: the encoder failed; what was stored before stays.
         DatabaseError: the database refused; what was stored before stays.
     """
     featurizer = personalizer.featurizer
-    items, comparisons, users = featurizer.store.backfill.counts(featurizer.features_hash)
-    encoded, lacks_text = _encode_items(featurizer, items, progress)
+    backfill, refused = featurizer.store.backfill, dict[bytes, str]()
+    items, comparisons, users = backfill.counts(featurizer.features_hash)
+    encoded, lacks_text = _encode_items(featurizer, items, progress, refused)
     compared = _compute_differences(featurizer, comparisons, progress)
     adapted, failure = _adapt_users(personalizer, users, progress)
     if lacks_text:
         raise textless_error("this tenant's")
     if failure is not None:
         raise failure
-    return Rebuilt(items=encoded, comparisons=compared, users=adapted)
+    events = {event: reason for key, reason in refused.items() for event in backfill.events_of(key)}
+    return Rebuilt(
+        items=encoded,
+        comparisons=compared,
+        users=adapted,
+        refused=tuple(RefusedEvent(*event, reason) for event, reason in events.items()),
+    )
 
 
 def can_serve(personalizer: Personalizer, user_id: str) -> bool:
@@ -58,7 +66,9 @@ def require_text(featurizer: Featurizer) -> None:
         raise textless_error("this tenant's")
 
 
-def _encode_items(featurizer: Featurizer, total: int, progress: Progress) -> tuple[int, bool]:
+def _encode_items(
+    featurizer: Featurizer, total: int, progress: Progress, refused: dict[bytes, str]
+) -> tuple[int, bool]:
     """Returns how many items were encoded, and whether some have lost their text."""
     done, lacks_text, last_key = 0, False, b""
     limit = featurizer.settings.chunk_size
@@ -66,7 +76,7 @@ def _encode_items(featurizer: Featurizer, total: int, progress: Progress) -> tup
         last_key = max(items)
         encodable = [item for item in items.values() if item.text is not None or item.embedding is not None]
         lacks_text |= len(encodable) < len(items)
-        done += featurizer.store_base_rewards(encodable)
+        done += featurizer.store_base_rewards(encodable, refused)
         progress("encoding", min(done, total), total)
     return done, lacks_text
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
-from mrm_sdk.errors import EncoderError, InvalidInputError
+from mrm_sdk.errors import EncoderError, InvalidInputError, MrmError, TextRefusedError
 from mrm_sdk.schemas.feedback import Feedback, Ranking
 from mrm_sdk.schemas.items import Item, Prompt, Response
 from mrm_sdk.schemas.results import Recorded, Refusal
@@ -38,12 +38,13 @@ def record(featurizer: Featurizer, feedback: Iterable[Feedback]) -> Iterator[tup
                 events.append((index, event_of(_checked(judgement), item_of)))
             except (InvalidInputError, EncoderError) as error:
                 refused.append((index, Outcome(False, error)))
-        rewards = featurizer.base_rewards(item for _, event in events for item in event.items)
-        unusable = {key for key, vector in rewards.items() if not featurizer.is_usable(vector)}
-        if unusable:
-            bad = {index for index, event in events if not unusable.isdisjoint(item.key for item in event.items)}
-            refused += [(index, Outcome(False, featurizer.overflow_error())) for index in bad]
-            events = [(index, event) for index, event in events if index not in bad]
+        reasons: dict[bytes, str] = {}
+        rewards = featurizer.base_rewards((item for _, event in events for item in event.items), reasons)
+        errors: dict[bytes, MrmError] = {key: TextRefusedError(reason) for key, reason in reasons.items()}
+        errors |= {key: featurizer.overflow_error() for key, row in rewards.items() if not featurizer.is_usable(row)}
+        bad = {index: key for index, event in events for item in event.items if (key := item.key) in errors}
+        refused += [(index, Outcome(False, errors[key])) for index, key in bad.items()]
+        events = [(index, event) for index, event in events if index not in bad]
         outcomes = featurizer.store.add(
             [event for _, event in events], features_hash=featurizer.features_hash, base_rewards=rewards
         )

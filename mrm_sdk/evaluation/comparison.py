@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mrm_sdk.core.torch_defaults import own_torch_defaults
 from mrm_sdk.data.datasets import Dataset
-from mrm_sdk.data.vectors import embed_items
+from mrm_sdk.data.vectors import OnRefused, embed_dataset, log_refusal
 from mrm_sdk.errors import ConfigurationError
 from mrm_sdk.evaluation.bootstrap import Interval, paired_intervals
 from mrm_sdk.evaluation.measure import Measured, judgeable, measure, merge, most_shots
@@ -95,6 +95,7 @@ def compare(
     encoder: str = "minilm",
     settings: Settings | None = None,
     progress: Progress = no_progress,
+    on_refused: OnRefused = log_refusal,
 ) -> Standings:
     """Fits every method to the same users and judges it on the same other users.
 
@@ -111,6 +112,7 @@ def compare(
         encoder: as in training; ignored if the data sets have embeddings.
         settings: of the encoder's session.
         progress: called with stage, done, total.
+        on_refused: see :func:`~mrm_sdk.data.vectors.embed_dataset`.
 
     Returns:
         The standings.
@@ -123,16 +125,13 @@ def compare(
     """
     usable_shots(shots, 0)
     _require_valid(methods, seeds)
-    splits: Callable[[int], Iterable[Split]]
-    if unseen is None:
-        folds = FOLDS if folds is None else folds
-        splits = partial(fold_splits, dataset, folds)
-    elif folds is None:
-        splits = partial(_same_split, unseen_split(dataset, unseen))
-    else:
+    if unseen is not None and folds is not None:
         raise ConfigurationError("Folds split one data set's users; with a data set of unseen users, leave folds out.")
-    splits(seeds[0])  # an error in the splits is raised before the encoder runs
-    embeddings = _embed(dataset, unseen, encoder, settings or Settings(), progress)
+    if unseen is None and folds is None:
+        folds = FOLDS
+    _splits(dataset, unseen, folds)(seeds[0])  # an error in the splits is raised before the encoder runs
+    dataset, unseen, embeddings = _embed(dataset, unseen, encoder, settings or Settings(), progress, on_refused)
+    splits = _splits(dataset, unseen, folds)
 
     began = time.perf_counter()
     judged = dataset if unseen is None else unseen
@@ -171,16 +170,31 @@ def _require_valid(methods: Mapping[str, Method], seeds: Sequence[int]) -> None:
         raise ConfigurationError("Seeds must be distinct numbers, 0 or more; at least one.")
 
 
+def _splits(dataset: Dataset, unseen: Dataset | None, folds: int | None) -> Callable[[int], Iterable[Split]]:
+    """The splits of a seed: of ``dataset`` into ``folds``, or always the one that judges ``unseen``."""
+    if unseen is None:
+        return partial(fold_splits, dataset, FOLDS if folds is None else folds)
+    return partial(_same_split, unseen_split(dataset, unseen))
+
+
 def _same_split(split: Split, _seed: int) -> Iterable[Split]:
     return (split,)
 
 
-def _embed(dataset: Dataset, unseen: Dataset | None, encoder: str, settings: Settings, progress: Progress) -> Tensor:
-    """Embeddings of the items of both data sets, [items, D] float32."""
+def _embed(
+    dataset: Dataset,
+    unseen: Dataset | None,
+    encoder: str,
+    settings: Settings,
+    progress: Progress,
+    on_refused: OnRefused,
+) -> tuple[Dataset, Dataset | None, Tensor]:
+    """Both data sets without the texts that the encoder refuses, and their items' embeddings [items, D] float32."""
     prepared = prepare_encoder(encoder, dataset, settings, progress)
     parts = (dataset,) if unseen is None else (dataset, unseen)
-    vectors = [embed_items(prepared.encoder, part, progress) for part in parts]
-    return torch.from_numpy(np.concatenate(vectors).astype(np.float32))
+    embedded = [embed_dataset(prepared.encoder, part, progress, on_refused) for part in parts]
+    vectors = torch.from_numpy(np.concatenate([part.embeddings for part in embedded]).astype(np.float32))
+    return embedded[0].dataset, None if unseen is None else embedded[1].dataset, vectors
 
 
 def _run(

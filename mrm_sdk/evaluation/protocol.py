@@ -21,7 +21,7 @@ from mrm_sdk.bundle.bundle import Bundle
 from mrm_sdk.core.batching import Pairs
 from mrm_sdk.core.torch_defaults import own_torch_defaults
 from mrm_sdk.data.datasets import Dataset
-from mrm_sdk.data.vectors import embed_items
+from mrm_sdk.data.vectors import OnRefused, embed_dataset, log_refusal
 from mrm_sdk.encoders import Encoder
 from mrm_sdk.errors import BundleMismatchError, ConfigurationError
 from mrm_sdk.evaluation.bootstrap import Interval, paired_intervals
@@ -242,6 +242,7 @@ def evaluate(
     *,
     shots: Sequence[int] = SHOTS,
     progress: Progress = no_progress,
+    on_refused: OnRefused = log_refusal,
 ) -> Report:
     """Judges a bundle on the users of a data set.
 
@@ -251,6 +252,7 @@ def evaluate(
         encoder: of the bundle.
         shots: how many support comparisons to adapt to; a user with fewer adapts to all of them.
         progress: called with stage, done, total.
+        on_refused: see :func:`~mrm_sdk.data.vectors.embed_dataset`.
 
     Returns:
         The report.
@@ -266,7 +268,8 @@ def evaluate(
             f"The data set's embeddings have {dataset.dimension} numbers, the bundle's have {encoder.dimension}."
         )
     # In single precision, unlike other methods' features: a host computes and stores differences in it.
-    embeddings, parts = embed_items(encoder, dataset, progress), []
+    dataset, embeddings = embed_dataset(encoder, dataset, progress, on_refused)
+    parts = []
     for start, rows in chunks(embeddings):
         parts.append(bundle.base_rewards(rows.numpy()))
         progress("base rewards of items", start + len(rows), len(embeddings))

@@ -104,12 +104,28 @@ class Forgotten(Frozen):
     rows: Annotated[Mapping[str, int], AfterValidator(MappingProxyType), PlainSerializer(dict, return_type=dict)]
 
 
+class RefusedEvent(NamedTuple):
+    """A stored event that waits for a text which the encoder does not take."""
+
+    event_id: str
+    user_id: str
+    reason: str
+
+
 class Rebuilt(Frozen):
-    """What a rebuild computed: items encoded, comparisons whose features were stored, users adapted or up to date."""
+    """What a rebuild computed.
+
+    Args:
+        items: encoded.
+        comparisons: whose features were stored.
+        users: adapted, or up to date.
+        refused: events of texts that the encoder does not take; they stay stored, and the next rebuild tries again.
+    """
 
     items: int
     comparisons: int
     users: int
+    refused: tuple[RefusedEvent, ...] = ()
 
 
 class Pruned(Frozen):

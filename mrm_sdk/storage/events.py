@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -180,10 +180,11 @@ class UserFeedback:
     ratings: list[StoredRating]
 
     @property
-    def unencoded(self) -> list[str]:
-        """Event ids of comparisons and ratings without features."""
-        compared = [event_id for event_id, z in zip(self.event_ids, self.z, strict=True) if z is None]
-        return compared + [rating.event_id for rating in self.ratings if rating.base_rewards is None]
+    def unencoded(self) -> dict[str, Sequence[bytes]]:
+        """Of comparisons and ratings without features, the keys of their items, by event id."""
+        compared = zip(self.event_ids, self.items, self.z, strict=True)
+        without: dict[str, Sequence[bytes]] = {event_id: items for event_id, items, z in compared if z is None}
+        return without | {rating.event_id: (rating.item,) for rating in self.ratings if rating.base_rewards is None}
 
     def encoded(self) -> UserFeedback:
         """The part of it that has features."""

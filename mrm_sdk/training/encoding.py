@@ -171,6 +171,7 @@ def _remote(name: str, settings: Settings) -> PreparedEncoder:
         model=model,
         template=remote.template,
         api_key=settings.encoder_api_key,
+        api_key_header=settings.encoder_api_key_header,
         cache=settings.encoder_cache,
     )
     spec = EncoderSpec(

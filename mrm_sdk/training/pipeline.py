@@ -29,7 +29,7 @@ from mrm_sdk.core.inner_loop import SERVING_STEPS, Prior
 from mrm_sdk.core.torch_defaults import own_torch_defaults
 from mrm_sdk.data.contents import QUERY
 from mrm_sdk.data.datasets import Dataset
-from mrm_sdk.data.vectors import embed_items
+from mrm_sdk.data.vectors import OnRefused, embed_dataset, log_refusal
 from mrm_sdk.encoders.base import close
 from mrm_sdk.errors import ConfigurationError, TrainingError
 from mrm_sdk.progress import Progress, no_progress
@@ -66,6 +66,7 @@ def train_bundle(
     settings: Settings | None = None,
     checkpoint: str | Path | None = None,
     progress: Progress = no_progress,
+    on_refused: OnRefused = log_refusal,
 ) -> Manifest:
     """Meta-trains on a data set and writes a verified bundle.
 
@@ -81,6 +82,8 @@ def train_bundle(
         settings: of the encoder's session.
         checkpoint: a folder that keeps the training's state, and is resumed from if it has one.
         progress: called with stage, done, total.
+        on_refused: called with the data set, those of its comparisons that are left out because the encoder does not
+            take one of their texts, and its reason; by default, it goes to the log.
 
     Returns:
         The written manifest.
@@ -97,20 +100,23 @@ def train_bundle(
     if half_life is not None and half_life <= timedelta(0):
         raise ConfigurationError("A half-life must be above 0; leave it out, and all judgements count in full.")
     device_of(config.device)  # raises before the encoding what it would raise after it
-    users = _usable_users(dataset)
+    _usable_users(dataset)
     prepared = prepare_encoder(encoder, dataset, settings, progress)
     state = None
     if checkpoint is not None:
         state = _checkpoint(Path(checkpoint), out, dataset, config, prepared, handcrafted)
     try:
-        embeddings = embed_items(prepared.encoder, dataset, progress)
+        learned, embeddings = embed_dataset(prepared.encoder, dataset, progress, on_refused)
         if handcrafted:
-            prepared, embeddings = add_handcrafted(prepared, dataset, embeddings)
+            prepared, embeddings = add_handcrafted(prepared, learned, embeddings)
     finally:
         close(prepared.encoder)
+    users, left_out = _usable_users(learned), len(dataset) - len(learned)
+    if state is not None and left_out:  # the state of other comparisons would not fit
+        state = _checkpoint(Path(checkpoint or ""), out, learned, config, prepared, handcrafted)
 
     began = time.perf_counter()
-    trained = fit(dataset, users, embeddings, config, progress, state)
+    trained = fit(learned, users, embeddings, config, progress, state)
     seconds = time.perf_counter() - began
 
     progress("exporting base rewards", 0, 1)
@@ -128,7 +134,8 @@ def train_bundle(
         training={
             **config.as_dict(),
             "robust_gamma": str(config.robust_gamma),  # JSON has no infinity
-            "data": dataset.describe(),
+            # The file's own hash, by which an evaluation knows it again.
+            "data": {**learned.describe(), "sha256": dataset.sha256, **({"left_out": left_out} if left_out else {})},
             "users_trained": len(users),
             "users_chosen_on": trained.held_out,
             "seconds": round(seconds, 2),

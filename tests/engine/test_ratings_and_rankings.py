@@ -329,4 +329,4 @@ class TestLater:
             user = client.personalize("ada")
         assert user.comparisons == 2
         same(user, adapted(embedded_bundle, fits))
-        assert "event wide does not fit" in caplog.text
+        assert "event wide is left out: it does not fit the bundle" in caplog.text

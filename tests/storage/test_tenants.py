@@ -112,6 +112,7 @@ CASES: dict[str, Callable[[Store], Any]] = {
     "save_weights": save_weights,
     "backfill.comparisons": lambda store: store.backfill.comparisons(LATER_FEATURES, after="", limit=9),
     "backfill.counts": lambda store: store.backfill.counts(LATER_FEATURES),
+    "backfill.events_of": lambda store: [store.backfill.events_of(key) for key in KEYS],
     "backfill.items": lambda store: store.backfill.items(LATER_FEATURES, after=b"", limit=9),
     "backfill.users": lambda store: store.backfill.users(after="", limit=9),
     "weights": lambda store: store.weights("ada", FINGERPRINT),

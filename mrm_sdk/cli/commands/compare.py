@@ -10,7 +10,7 @@ import typer
 from mrm_sdk.cli.options import ColumnOption, DatasetArgument, EncoderOption, FormatOption, JsonOption, numbers
 from mrm_sdk.cli.output import require_file, show
 from mrm_sdk.cli.progress import progress
-from mrm_sdk.cli.reading import read_for_learning
+from mrm_sdk.cli.reading import read_for_learning, say_refused
 from mrm_sdk.errors import ConfigurationError
 
 
@@ -72,6 +72,7 @@ def compare(
             shots=SHOTS if chosen_shots is None else chosen_shots,
             encoder=encoder,
             progress=report,
+            on_refused=say_refused,
         )
     # Printed before any file is written: a full disk must not cost the result.
     show(comparison_table(standings), standings.as_json(), json_file)

@@ -12,7 +12,7 @@ import typer
 from mrm_sdk.cli.options import ColumnOption, DatasetArgument, FeedbackOption, FormatOption, JsonOption, numbers
 from mrm_sdk.cli.output import STDOUT, echo, require_file, say, show
 from mrm_sdk.cli.progress import progress
-from mrm_sdk.cli.reading import read_for_learning
+from mrm_sdk.cli.reading import read_for_learning, say_refused
 from mrm_sdk.errors import ConfigurationError, OutputError
 
 
@@ -51,7 +51,8 @@ def evaluate(
         report("reading", 0, 1)
         data = read_for_learning(dataset, data_format, feedback, column=column)
         report("reading", 1, 1)
-        result = run(loaded, data, open_encoder(None, loaded), shots=shot_numbers, progress=report)
+        encoder = open_encoder(None, loaded)
+        result = run(loaded, data, encoder, shots=shot_numbers, progress=report, on_refused=say_refused)
     # Printed before any file is written: a full disk must not cost the result.
     show(evaluation_table(result), result.as_json(), json_file)
     tell = say if json_file == STDOUT else echo

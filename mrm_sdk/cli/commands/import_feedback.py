@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mrm_sdk.schemas.results import Recorded
 
 _EVENTS_PER_REPORT = 500
+_SHOWN = 10
 
 
 def import_feedback(
@@ -38,19 +39,24 @@ def import_feedback(
 ) -> None:
     """Records a data set's comparisons in a database; doing it twice adds nothing."""
     require_file(json_file)
-    recorded = _record(
+    recorded, refused = _record(
         dataset, database, tenant, bundle, partial(read_all, dataset, data_format, column=column, skip_bad=skip_bad)
     )
     lines = [f"accepted    {recorded.accepted}", f"duplicates  {recorded.duplicates}"]
     lines += [f"refused     {len(recorded.rejected)}"]
-    lines += [f"  comparison {index}: {reason}" for index, reason in recorded.rejected[:10]]
+    lines += [f"  {reason}" for reason in refused]
     show("\n".join(lines), recorded.model_dump(mode="json"), json_file)
     if recorded.rejected:
         raise typer.Exit(1)
 
 
-def _record(dataset: Path, url: str, tenant: str, bundle: Path | None, read: Callable[[], LoadedDataset]) -> Recorded:
+def _record(
+    dataset: Path, url: str, tenant: str, bundle: Path | None, read: Callable[[], LoadedDataset]
+) -> tuple[Recorded, list[str]]:
     """Records all feedback of ``dataset``; with a bundle, features are computed at once.
+
+    Returns:
+        What was recorded, and of the first events that were refused, where they stand and why.
 
     A file of ratings beside comparisons is left out, with a note on stderr: comparisons are usually made from the
     ratings beside them, which would then count twice.
@@ -73,10 +79,12 @@ def _record(dataset: Path, url: str, tenant: str, bundle: Path | None, read: Cal
             from mrm_sdk.client import Client  # loads torch, which storing alone does not need
 
             with Client(url, bundle=bundle, tenant=tenant, settings=settings) as client:
-                return client.record_many(_reported(data, report))
-        store = Store(database, tenant, store_text=settings.store_text)
-        upgrade(database)
-        return summarise(record_without_features(store, _reported(data, report), settings.chunk_size))
+                recorded = client.record_many(_reported(data, report))
+        else:
+            store = Store(database, tenant, store_text=settings.store_text)
+            upgrade(database)
+            recorded = summarise(record_without_features(store, _reported(data, report), settings.chunk_size))
+    return recorded, [f"{data.place(index)}: {reason}" for index, reason in recorded.rejected[:_SHOWN]]
 
 
 def _reported(data: LoadedDataset, report: Progress) -> Iterator[Feedback]:

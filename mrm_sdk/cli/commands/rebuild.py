@@ -25,8 +25,13 @@ def rebuild(
     """Gives stored feedback the features of another bundle and adapts all users; resumes if it was interrupted."""
     require_file(json_file)
     rebuilt = _rebuild(database, bundle, tenant)
-    text = f"encoded   {rebuilt.items}\ncompared  {rebuilt.comparisons}\nadapted   {rebuilt.users}"
-    show(text, rebuilt.model_dump(mode="json"), json_file)
+    lines = [f"encoded   {rebuilt.items}", f"compared  {rebuilt.comparisons}", f"adapted   {rebuilt.users}"]
+    if rebuilt.refused:
+        lines.append(f"refused   {len(rebuilt.refused)}")
+        lines += [f"  event {event} of user {user}: {reason}" for event, user, reason in rebuilt.refused[:10]]
+    show("\n".join(lines), rebuilt.model_dump(mode="json"), json_file)
+    if rebuilt.refused:
+        raise typer.Exit(1)
 
 
 def _rebuild(url: str, bundle: Path, tenant: str) -> Rebuilt:

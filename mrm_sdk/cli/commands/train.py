@@ -20,7 +20,7 @@ from mrm_sdk.cli.options import (
 )
 from mrm_sdk.cli.output import require_file, show
 from mrm_sdk.cli.progress import progress
-from mrm_sdk.cli.reading import read_for_learning
+from mrm_sdk.cli.reading import read_for_learning, say_refused
 
 if TYPE_CHECKING:
     from mrm_sdk.bundle import Manifest
@@ -80,6 +80,7 @@ def train(
                 half_life=half,
                 checkpoint=checkpoint,
                 progress=report,
+                on_refused=say_refused,
             )
     except KeyboardInterrupt:
         if checkpoint is None or not any(checkpoint.glob("*.safetensors")):
@@ -95,6 +96,7 @@ def _summary(manifest: Manifest, out: Path, preset: str, seed: int) -> str:
     lines = [
         f"bundle       {out}",
         f"fingerprint  {manifest.fingerprint}",
+        *([f"left out     {left} comparisons"] if (left := training["data"].get("left_out")) else []),
         f"users        {users}" + (f"; settings chosen {how}" if "chosen" in metrics else ""),
         f"training     {training['seconds']:.1f} s ({preset}, K = {manifest.base_functions}, seed {seed})",
     ]

@@ -16,7 +16,8 @@ from mrm_sdk.bundle.encoder_spec import PROBE_TOLERANCE, same_model
 from mrm_sdk.encoders.remote.cache import VectorCache
 from mrm_sdk.encoders.remote.endpoint import Endpoint
 from mrm_sdk.encoders.remote.protocols import Input, parse_answer
-from mrm_sdk.encoders.remote.transport import CLOSED, RequestTooLargeError, RetryingClient
+from mrm_sdk.encoders.remote.refusal import RequestRefusedError
+from mrm_sdk.encoders.remote.transport import CLOSED, RetryingClient
 from mrm_sdk.errors import BundleMismatchError, ConfigurationError, EncoderError
 
 Parameters = ParamSpec("Parameters")
@@ -76,15 +77,18 @@ class Connection:
         except RuntimeError:
             raise EncoderError(CLOSED) from None
 
-    def vectors(self, inputs: list[Input]) -> NDArray[np.float32]:
-        """Encodes n inputs -> [n, D], after the probe when that is due. For :meth:`submit`.
+    def vectors(self, inputs: list[Input]) -> list[NDArray[np.float32] | str]:
+        """Encodes inputs, after the probe when that is due. For :meth:`submit`.
+
+        Returns:
+            Of each input its vector [D], or why the server refuses it, while it takes the probe.
 
         Raises:
             EncoderError: the server does not answer, or not with vectors.
             ConfigurationError: address or key is wrong.
             BundleMismatchError: the server runs another model.
         """
-        return self._request(inputs, len(self.verified_probe()))
+        return self._answers(inputs, len(self.verified_probe()))
 
     def verified_probe(self) -> NDArray[np.float32]:
         """Returns the probe's vector [D]; asks the server for it again when that is due. For :meth:`submit`.
@@ -155,17 +159,40 @@ class Connection:
             cache.drop_unconfirmed()
         raise BundleMismatchError(self.reason)
 
-    def _request(self, inputs: list[Input], dimension: int | None) -> NDArray[np.float32]:
-        """The vectors [n, D] of one request, or of its halves if the server refuses the whole."""
-        endpoint, half = self._endpoint, (len(inputs) + 1) // 2
+    def _answers(self, inputs: list[Input], dimension: int) -> list[NDArray[np.float32] | str]:
+        """The answers to one request, or to its halves if the server refuses the whole."""
         if len(inputs) <= self.batch_size:
-            body = endpoint.protocol.body(endpoint.model, inputs, endpoint.dimension if endpoint.shorten else None)
             try:
-                answer = self._client.post(json.dumps(body).encode())
-                return parse_answer(endpoint.protocol, answer, len(inputs), dimension, endpoint.host)
-            except RequestTooLargeError as error:
+                return list(self._request(inputs, dimension))
+            except RequestRefusedError as error:
                 if len(inputs) == 1:
-                    raise EncoderError(str(error)) from None
+                    self._require_other_texts(error)
+                    return [str(error)]
                 if error.by_count:  # so that later batches start with this size
-                    self.batch_size = min(self.batch_size, half)
-        return np.concatenate([self._request(part, dimension) for part in (inputs[:half], inputs[half:])])
+                    self.batch_size = min(self.batch_size, (len(inputs) + 1) // 2)
+        half = (len(inputs) + 1) // 2
+        return [*self._answers(inputs[:half], dimension), *self._answers(inputs[half:], dimension)]
+
+    def _require_other_texts(self, refusal: RequestRefusedError) -> None:
+        """Makes sure that the server still takes the probe, before a text alone is held to be at fault.
+
+        Raises:
+            EncoderError: ``refusal``, for all texts.
+        """
+        try:
+            self._request([self._endpoint.probe], None)
+        except RequestRefusedError:
+            raise EncoderError(str(refusal)) from None
+
+    def _request(self, inputs: list[Input], dimension: int | None) -> NDArray[np.float32]:
+        """The vectors [n, D] of one request.
+
+        Raises:
+            RequestRefusedError: the server refuses what is in it.
+            EncoderError: the server does not answer, or not with vectors.
+            ConfigurationError: address or key is wrong.
+        """
+        endpoint = self._endpoint
+        body = endpoint.protocol.body(endpoint.model, inputs, endpoint.dimension if endpoint.shorten else None)
+        answer = self._client.post(json.dumps(body).encode())
+        return parse_answer(endpoint.protocol, answer, len(inputs), dimension, endpoint.host)

@@ -22,7 +22,7 @@ from mrm_sdk.encoders.remote.endpoint import Endpoint
 from mrm_sdk.encoders.remote.limits import Limits
 from mrm_sdk.encoders.remote.protocols import PROTOCOLS, Input
 from mrm_sdk.encoders.tokenization import messages_of
-from mrm_sdk.errors import ConfigurationError, EncoderError, InvalidInputError
+from mrm_sdk.errors import ConfigurationError, EncoderError, TextRefusedError
 
 if TYPE_CHECKING:
     from mrm_sdk.encoders.remote.connection import Connection
@@ -31,6 +31,10 @@ __all__ = ["TEMPLATE", "Limits", "RemoteEncoder"]
 
 TEMPLATE: Final = "{prompt}\n\n{response}"
 _FIELD = re.compile(r"\{(prompt|response)\}")
+_HEADER = re.compile(r"[A-Za-z0-9-]{1,100}")
+_AZURE = re.compile(
+    r".+\.((openai|cognitiveservices|services\.ai)\.azure\.(com|us|cn)|azure-api\.net)(:\d+)?", re.IGNORECASE
+)
 _BOS = ("<s>", "<bos>", "<|begin_of_text|>", "<|startoftext|>", "<｜begin▁of▁sentence｜>")
 
 
@@ -54,6 +58,8 @@ class RemoteEncoder:
         dimension: D; if not given, it is learned from the first call to the server.
         shorten: ask for vectors of ``dimension`` numbers if the model's own are longer (``openai`` only).
         api_key: sent as a bearer token; never shown.
+        api_key_header: the header that carries the key instead, as ``api-key`` does for Azure, where that is the
+            default.
         cache: file that keeps embeddings across calls and processes, by content. It holds no text, but is not emptied
             by ``forget``, and nothing limits its size.
         probe: the vector [D] of ``PROBE_TEXT`` when a bundle was trained with this encoder.
@@ -78,6 +84,7 @@ class RemoteEncoder:
         dimension: int | None = None,
         shorten: bool = False,
         api_key: str | SecretStr | None = None,
+        api_key_header: str | None = None,
         cache: str | os.PathLike[str] | None = None,
         probe: ArrayLike | None = None,
         limits: Limits | None = None,
@@ -104,6 +111,7 @@ class RemoteEncoder:
             url=SecretStr(address),
             host=host,
             key=bearer,
+            key_header=_key_header(api_key_header, host),
             model=model,
             dimension=dimension,
             shorten=shorten,
@@ -147,22 +155,28 @@ class RemoteEncoder:
         """Encodes (prompt or ``None``, response) pairs: n of them -> [n, D].
 
         Raises:
-            InvalidInputError: a text is not valid Unicode.
+            TextRefusedError: the server does not take a text, or it is not valid Unicode; with a cache, the others'
+                vectors are kept.
             EncoderError: the server does not answer, or with something else than vectors; or the cache is damaged.
             ConfigurationError: address, key or the cache's path is wrong.
             BundleMismatchError: the server runs another model than it did.
         """
         connection = self._connection()
         rows: dict[bytes, list[int]] = {}
+        reasons: dict[int, str] = {}
         for index, (prompt, response) in enumerate(texts):
             try:
                 rows.setdefault(cache_key(self.fingerprint, prompt, response), []).append(index)
             except UnicodeEncodeError:
-                raise InvalidInputError(f"Text {index} holds a lone surrogate: it is not valid Unicode.") from None
+                reasons[index] = "it holds a lone surrogate, which is not valid Unicode"
         vectors = connection.cache.get(rows, self.dimension) if connection.cache else {}
         missing = [name for name in rows if name not in vectors]
         inputs = [self._input(*texts[rows[name][0]]) for name in missing]
-        vectors.update(self._fetch(connection, missing, inputs))
+        fetched, refused = self._fetch(connection, missing, inputs)
+        reasons |= {index: reason for name, reason in refused.items() for index in rows[name]}
+        if reasons:
+            raise TextRefusedError.of(reasons)
+        vectors |= fetched
         out = np.empty((len(texts), self.dimension), np.float32)
         for name, indices in rows.items():
             out[indices] = vectors[name]
@@ -191,25 +205,30 @@ class RemoteEncoder:
 
     def _fetch(
         self, connection: Connection, names: list[bytes], inputs: list[Input]
-    ) -> dict[bytes, NDArray[np.float32]]:
-        """The vectors [D] of inputs, by name; each batch is cached on arrival, so that a failure loses none before it.
+    ) -> tuple[dict[bytes, NDArray[np.float32]], dict[bytes, str]]:
+        """The vectors [D] of inputs, and why some are refused, by name.
+
+        Each batch is cached on arrival, so that a failure loses none before it.
 
         Few batches are queued at a time, so that other threads get their turn during a long call.
         """
         size = 1 if self._template is None else connection.batch_size
         most, refusals = 2 * self._endpoint.limits.concurrency, connection.refusals
         vectors: dict[bytes, NDArray[np.float32]] = {}
-        sent: deque[tuple[int, Future[NDArray[np.float32]]]] = deque()
+        refused: dict[bytes, str] = {}
+        sent: deque[tuple[int, Future[list[NDArray[np.float32] | str]]]] = deque()
         starts = iter(range(0, len(inputs), size))
         try:
             while True:
                 for start in islice(starts, most - len(sent)):
                     sent.append((start, connection.submit(connection.vectors, inputs[start : start + size])))
                 if not sent:
-                    return vectors
+                    return vectors, refused
                 start, future = sent.popleft()
-                fresh = dict(zip(names[start : start + size], future.result(), strict=True))
-                vectors.update(connection.cache_vectors(fresh, refusals))
+                answers = dict(zip(names[start : start + size], future.result(), strict=True))
+                refused |= {name: answer for name, answer in answers.items() if isinstance(answer, str)}
+                fresh = {name: answer for name, answer in answers.items() if not isinstance(answer, str)}
+                vectors |= connection.cache_vectors(fresh, refusals)
         finally:
             for _, future in sent:
                 future.cancel()
@@ -268,6 +287,14 @@ def _checked_key(api_key: str | SecretStr) -> str:
     if not key or not key.isascii() or not key.isprintable() or " " in key:
         raise ConfigurationError("api_key must be one word of printable ASCII characters; leave it out for no key.")
     return key
+
+
+def _key_header(name: str | None, host: str) -> str:
+    if name is None:
+        return "api-key" if _AZURE.fullmatch(host) else "Authorization"
+    if not isinstance(name, str) or not _HEADER.fullmatch(name):
+        raise ConfigurationError("api_key_header must be the name of a header, as in api-key.")
+    return "Authorization" if name.lower() == "authorization" else name
 
 
 def _check_template(template: str | None, protocol: str) -> None:

@@ -18,7 +18,8 @@ class Endpoint:
         protocol: that it speaks.
         url: of the endpoint; may hold a password.
         host: for messages.
-        key: the bearer token.
+        key: a secret.
+        key_header: that carries it; in ``Authorization`` it is a bearer token.
         model: its name.
         dimension: D, if the host gave it.
         shorten: ask the server for vectors of ``dimension`` numbers.
@@ -30,6 +31,7 @@ class Endpoint:
     url: SecretStr
     host: str
     key: SecretStr | None
+    key_header: str
     model: str
     dimension: int | None
     shorten: bool

@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from mrm_sdk.encoders.remote.refusal import RequestRefusedError
 from mrm_sdk.errors import EncoderError
 
 # A text, or the messages of one conversation.
@@ -83,10 +84,13 @@ def parse_answer(
         host: for messages.
 
     Raises:
-        EncoderError: it is not an answer of this kind, or not ``count`` finite vectors of D numbers.
+        RequestRefusedError: a vector is missing, or not finite.
+        EncoderError: it is not an answer of this kind, or not ``count`` vectors of D numbers.
     """
     try:
         rows = protocol.rows(json.loads(answer))
+        if any(row is None or (isinstance(row, list) and None in row) for row in rows):  # how JSON writes NaN
+            raise _not_finite(host)
         array = np.array(rows)
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
         raise EncoderError(
@@ -108,5 +112,9 @@ def parse_answer(
             "Use the model that the bundle was trained with."
         )
     if not (np.abs(array) <= np.finfo(np.float32).max).all():
-        raise EncoderError(f"{host} returned NaN or infinity; nothing of this answer was used.")
+        raise _not_finite(host)
     return array.astype(np.float32)
+
+
+def _not_finite(host: str) -> RequestRefusedError:
+    return RequestRefusedError(f"{host} returned NaN or infinity; nothing of this answer was used.")

@@ -21,6 +21,7 @@ import httpx
 
 from mrm_sdk.encoders.remote.endpoint import Endpoint
 from mrm_sdk.encoders.remote.limits import Limits
+from mrm_sdk.encoders.remote.refusal import RequestRefusedError
 from mrm_sdk.errors import ConfigurationError, EncoderError
 
 CLOSED: Final = "This encoder was closed; make a new one."
@@ -28,8 +29,12 @@ CLOSED: Final = "This encoder was closed; make a new one."
 # 424: text-embeddings-inference, when its own backend failed.
 RETRIED: Final = frozenset({408, 424, 429, 500, 502, 503, 504})
 _CODE = re.compile(r"[A-Za-z_]{1,40}")
-# In a 400, 413 or 422 of various servers when a request has too many texts.
+# For what is in the request: a text too long, a filter, too many texts.
+REFUSED: Final = frozenset({400, 413, 422})
+# In one of these from various servers when a request has too many texts.
 _TOO_MANY = re.compile(rb"batch[ _]size|submitted batch|tokens per request|array too long", re.IGNORECASE)
+# In a 500: llama.cpp's and older Ollama's word for a text that is too long, and Ollama's for a vector that is NaN.
+_UNFIT = re.compile(rb"too (large|long)|context length|unsupported value: nan", re.IGNORECASE)
 
 
 # httpx and ssl read these; other spellings of the same ones count too.
@@ -45,19 +50,6 @@ def _wrong_variable(names: Sequence[str], what: str, error: Exception) -> Config
     return ConfigurationError(
         f"{named} names {what} that cannot be used ({type(error).__name__}). Correct or unset it{reason}."
     )
-
-
-class RequestTooLargeError(EncoderError):
-    """The server refuses a request of this size; a smaller one may pass.
-
-    Args:
-        message: what to do if the request cannot be made smaller.
-        by_count: the number of texts is too large, not their length.
-    """
-
-    def __init__(self, message: str, *, by_count: bool) -> None:
-        super().__init__(message)
-        self.by_count = by_count
 
 
 class _MaskedUrl(httpx.URL):
@@ -88,7 +80,8 @@ class RetryingClient:
         self._closing = threading.Event()
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
         if endpoint.key is not None:
-            headers["Authorization"] = f"Bearer {endpoint.key.get_secret_value()}"
+            key, is_bearer = endpoint.key.get_secret_value(), endpoint.key_header == "Authorization"
+            headers[endpoint.key_header] = f"Bearer {key}" if is_bearer else key
         try:
             self._client = httpx.Client(
                 headers=headers,
@@ -107,15 +100,15 @@ class RetryingClient:
         """Sends ``body`` and returns the answer's, after as many attempts as the limits allow.
 
         Raises:
-            RequestTooLargeError: the request is too large.
+            RequestRefusedError: the server refuses what is in the request, or fails with nothing but this.
             ConfigurationError: the address or the key is wrong.
             EncoderError: the server cannot be reached, or refuses, or keeps failing.
         """
-        failure, requested_wait = "", None
+        failure, status, requested_wait = "", 0, None
         for attempt in range(self._limits.retries + 1):
             if attempt and self._closing.wait(backoff(attempt, requested_wait, self._limits)):
                 break
-            requested_wait = None
+            status, requested_wait = 0, None
             try:
                 request = self._client.build_request("POST", self._url, content=body)
                 request.url = self._url  # build_request copies it into a plain URL
@@ -133,13 +126,15 @@ class RetryingClient:
             else:
                 if response.is_success:
                     return response.content
-                code = error_code(response.content)
-                failure = f"answered {response.status_code}{f' ({code})' if code else ''}"
-                if response.status_code not in RETRIED or code == "insufficient_quota":
-                    raise self._refusal(response, failure)
+                status, code = response.status_code, error_code(response.content)
+                failure = f"answered {status}{f' ({code})' if code else ''}"
+                is_unfit = status == 500 and bool(_UNFIT.search(response.content))
+                if status not in RETRIED or is_unfit or code == "insufficient_quota":
+                    raise self._refusal(response, failure, is_unfit=is_unfit)
                 requested_wait = retry_after(response.headers, datetime.now(UTC))
         else:
-            raise EncoderError(
+            # With a text that crashes the model's code a server answers 500 each time, while other texts pass.
+            raise (RequestRefusedError if status == 500 else EncoderError)(
                 f"{self._host} {failure}, in each of {self._limits.retries + 1} attempts. Check that the server runs "
                 "and is not overloaded; Limits(concurrency=…, timeout=…, retries=…) set how hard it is tried."
             )
@@ -150,12 +145,12 @@ class RetryingClient:
         self._closing.set()
         self._client.close()
 
-    def _refusal(self, response: httpx.Response, failure: str) -> EncoderError | ConfigurationError:
+    def _refusal(self, response: httpx.Response, failure: str, *, is_unfit: bool) -> EncoderError | ConfigurationError:
         status, host = response.status_code, self._host
-        many = bool(_TOO_MANY.search(response.content))
-        if status == 413 or (status in (400, 422) and many):
+        many = status in REFUSED and bool(_TOO_MANY.search(response.content))
+        if status == 413 or many or is_unfit:
             advice = "Shorten the texts, or raise the server's limit on a request."
-            return RequestTooLargeError(f"{host} {failure}: the request is too large. {advice}", by_count=many)
+            return RequestRefusedError(f"{host} {failure}: the request is too large. {advice}", by_count=many)
         if status in (401, 403, 407):
             return ConfigurationError(f"{host} {failure}: it refuses the key. Check api_key, and what the key may do.")
         if status in (404, 405):
@@ -164,7 +159,7 @@ class RetryingClient:
             )
         if 300 <= status < 400:
             return ConfigurationError(f"{host} {failure}, a redirect, which is not followed: give the final address.")
-        return EncoderError(
+        return (RequestRefusedError if status in REFUSED else EncoderError)(
             f"{host} {failure}, which trying again would not change. Check the model's name and that no text is longer "
             "than it takes; the server's own log says more."
         )

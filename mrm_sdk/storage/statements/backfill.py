@@ -25,6 +25,7 @@ _USER: Any = sa.bindparam("user_id")
 _FEATURES: Any = sa.bindparam("of")
 _AFTER: Any = sa.bindparam("after")
 _LIMIT: Any = sa.bindparam("limit")
+_ITEM: Any = sa.bindparam("item_key")
 
 
 def _has_rewards(item_key: Any) -> Any:
@@ -62,6 +63,10 @@ _LACKING = [
     .limit(1),
     sa.select(_R.event_id).where(_R.tenant == _TENANT, _R.user_id == _USER, ~_has_rewards(_R.item_key)).limit(1),
 ]
+_JUDGING = [
+    sa.select(_C.event_id, _C.user_id).where(_C.tenant == _TENANT, (_C.chosen == _ITEM) | (_C.rejected == _ITEM)),
+    sa.select(_R.event_id, _R.user_id).where(_R.tenant == _TENANT, _R.item_key == _ITEM),
+]
 
 
 class Backfill:
@@ -86,6 +91,17 @@ class Backfill:
     def comparisons(self, features_hash: str, *, after: str, limit: int) -> list[tuple[str, bytes, bytes]]:
         """The next comparisons without ``z`` under ``features_hash``: event id, keys of chosen and rejected item."""
         return [tuple(row) for row in self._rows(_COMPARISONS, features_hash, after=after, limit=limit)]
+
+    def events_of(self, item_key: bytes) -> list[tuple[str, str]]:
+        """Which comparisons and ratings judge an item: event id and user id."""
+        parameters = {"tenant": self._tenant, "item_key": item_key}
+        return self._database.read(
+            lambda connection: [
+                (event_id, user_id)
+                for statement in _JUDGING
+                for event_id, user_id in connection.execute(statement, parameters)
+            ]
+        )
 
     def users(self, *, after: str, limit: int) -> list[str]:
         """The next users who have given feedback, in the database's own order of texts."""

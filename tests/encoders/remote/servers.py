@@ -68,6 +68,8 @@ class EmbeddingServer:
         self.script: deque[Reply] = deque()
         #: Called with each request before it is answered, while it counts as under way.
         self.during: Callable[[Request], None] = lambda _request: None
+        #: What it answers to a request with this text, if not a vector.
+        self.refuse: Callable[[Any], Reply | None] = lambda _text: None
         #: Turns the answer's JSON into another.
         self.change: Callable[[Any], Any] = lambda answer: answer
         self.under_way, self.peak = 0, 0
@@ -107,6 +109,9 @@ class EmbeddingServer:
         texts = request.inputs
         if len(texts) > self.most:
             return Reply(413, b'{"error": "batch size %d > maximum allowed batch size %d"}' % (len(texts), self.most))
+        for text in texts:
+            if (refusal := self.refuse(text)) is not None:
+                return refusal
         if "" in texts:
             return Reply(400, b'{"error": "`inputs` cannot be empty", "error_type": "Empty"}')
         rng = np.random.default_rng(len(self.requests))

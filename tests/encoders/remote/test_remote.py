@@ -14,7 +14,7 @@ from pydantic import SecretStr
 
 from mrm_sdk.bundle.encoder_spec import PROBE_TEXT
 from mrm_sdk.encoders.remote.encoder import Limits, RemoteEncoder
-from mrm_sdk.errors import ConfigurationError, EncoderError, InvalidInputError
+from mrm_sdk.errors import ConfigurationError, EncoderError, TextRefusedError
 from tests.encoders.remote.servers import EmbeddingServer, Reply, vector
 
 FAST = Limits(backoff=0, longest_wait=0, retries=2, timeout=20)
@@ -111,7 +111,7 @@ def test_a_long_text_and_a_lone_surrogate(server: EmbeddingServer) -> None:
     with remote(server) as encoder:
         long = "word " * 200_000
         np.testing.assert_allclose(encoder.encode([(None, long)]), [vector(long)], rtol=1e-6)
-        with pytest.raises(InvalidInputError, match="Text 1 holds a lone surrogate"):
+        with pytest.raises(TextRefusedError, match="Text 1 of this call is refused: it holds a lone surrogate"):
             encoder.encode([(None, "fine"), (None, "\ud800")])
 
 
@@ -205,7 +205,7 @@ UNUSABLE: dict[str, tuple[Callable[[Any], Any], str]] = {
     "too large for float32": (lambda answer: _every(answer, lambda row: [1e39, *row[1:]]), "NaN or infinity"),
     "nothing": (lambda answer: _every(answer, lambda _row: []), "lists of numbers"),
     "texts": (lambda answer: _every(answer, lambda row: [str(number) for number in row]), "lists of numbers"),
-    "null": (lambda answer: _every(answer, lambda row: [None, *row[1:]]), "lists of numbers"),
+    "null": (lambda answer: _every(answer, lambda row: [None, *row[1:]]), "NaN or infinity"),
     "base64": (lambda answer: _every(answer, lambda _row: "AAAA"), "lists of numbers"),
     "tokens": (lambda answer: _every(answer, lambda row: [row, row]), "one vector per token"),
 }

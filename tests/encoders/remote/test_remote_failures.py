@@ -14,7 +14,7 @@ import pytest
 
 from mrm_sdk.encoders.remote.encoder import Limits, RemoteEncoder
 from mrm_sdk.encoders.remote.transport import backoff, error_code, retry_after
-from mrm_sdk.errors import ConfigurationError, EncoderError, MrmError
+from mrm_sdk.errors import ConfigurationError, EncoderError, MrmError, TextRefusedError
 from tests.encoders.remote.servers import EmbeddingServer, Reply, Request, vector
 
 FAST = Limits(backoff=0, longest_wait=0, retries=2, timeout=20)
@@ -87,13 +87,14 @@ def test_no_server_at_all(server: EmbeddingServer) -> None:
 @pytest.mark.parametrize(
     ("status", "error", "message"),
     [
-        (400, EncoderError, "trying again would not change"),
+        (400, TextRefusedError, "trying again would not change"),
         (401, ConfigurationError, "refuses the key"),
         (403, ConfigurationError, "refuses the key"),
         (404, ConfigurationError, "for /v1/embeddings: check address"),
         (405, ConfigurationError, "for /v1/embeddings: check address"),
         (409, EncoderError, "answered 409"),
-        (422, EncoderError, "answered 422"),
+        (413, TextRefusedError, "the request is too large"),
+        (422, TextRefusedError, "answered 422"),
         (501, EncoderError, "answered 501"),
     ],
 )
@@ -104,7 +105,8 @@ def test_what_would_fail_again_is_not_tried_again(
         server.script.append(Reply(status))
         with pytest.raises(error, match=message):
             encoder.encode([(None, "a")])
-    assert len(server.requests) == 1
+    # Before a text is held to be at fault, the server must take the probe.
+    assert len(server.requests) == (2 if error is TextRefusedError else 1)
 
 
 def test_an_empty_account_is_not_asked_again(server: EmbeddingServer) -> None:

@@ -1,0 +1,100 @@
+"""Texts that an encoder does not take, told from those that it does: one bad text never holds up the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NoReturn, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mrm_sdk.bundle.encoder_spec import PROBE_TEXT
+from mrm_sdk.errors import EncoderError, MrmError, TextRefusedError
+
+# A prompt, or none, and a response.
+Text: TypeAlias = tuple[str | None, str]
+Encode: TypeAlias = Callable[[Sequence[Text]], NDArray[np.float32]]
+
+_NOT_FINITE = "The encoder returned NaN or infinity."
+
+
+def encode_accepted(
+    encode: Encode, texts: Sequence[Text], width: int, refused: dict[int, str] | None
+) -> NDArray[np.float32]:
+    """What ``encode`` makes of texts, [n, width].
+
+    Args:
+        encode: of an encoder; a host's may raise anything.
+        texts: n of them.
+        width: of a row.
+        refused: gets, by index, why a text is not taken; its row is zeros. Without it, that is an error.
+
+    Raises:
+        EncoderError: the encoder failed, or returned something else than finite [n, width].
+    """
+    out = np.zeros((len(texts), width), np.float32)
+    rows = list(range(len(texts)))
+    while rows:
+        part = [texts[row] for row in rows]
+        try:
+            encoded = np.asarray(encode(part), np.float32)
+        except Exception as error:  # noqa: BLE001  a host's encoder may raise anything
+            if refused is None:
+                _raise_ours(error)
+            reasons = _reasons(encode, part, error)
+            refused.update((rows[i], reason) for i, reason in reasons.items())
+            rows = [row for i, row in enumerate(rows) if i not in reasons]
+            continue
+        if encoded.shape != (len(rows), width):
+            raise EncoderError(f"The encoder returned {list(encoded.shape)}, not {[len(rows), width]}.")
+        finite = np.asarray(np.isfinite(encoded).all(axis=1))
+        if not finite.all():
+            if refused is None:
+                raise EncoderError(_NOT_FINITE)
+            refused.update((rows[i], _NOT_FINITE) for i in np.flatnonzero(~finite))
+        out[rows] = np.where(finite[:, None], encoded, np.float32(0))
+        break
+    return out
+
+
+def _reasons(encode: Encode, texts: Sequence[Text], error: Exception) -> dict[int, str]:
+    """Why an encoder that failed does not take some of these texts, by their index; at least one.
+
+    Raises:
+        EncoderError: the failure, where it is not the texts' fault.
+    """
+    if isinstance(error, TextRefusedError):
+        known = {i: reason for i, reason in error.reasons.items() if 0 <= i < len(texts)}
+        if known or len(texts) == 1:
+            return known or {0: str(error)}
+    # Only these texts can be at fault if a fixed one passes; what the system reports (OSError: a network, a disk)
+    # is no text's fault, and may be over in a moment.
+    elif isinstance(error, MrmError | OSError) or _failure(encode, [PROBE_TEXT]) is not None:
+        _raise_ours(error)
+    elif len(texts) == 1:
+        if _failure(encode, texts) is None:  # it passes now
+            _raise_ours(error)
+        return {0: f"the encoder fails with {type(error).__name__}"}
+    found: dict[int, str] = {}
+    half = len(texts) // 2
+    for start, part in ((0, texts[:half]), (half, texts[half:])):
+        failure = _failure(encode, part)
+        if failure is not None:
+            found.update((start + i, reason) for i, reason in _reasons(encode, part, failure).items())
+    if not found:  # both halves pass: it is not one of the texts
+        _raise_ours(error)
+    return found
+
+
+def _failure(encode: Encode, texts: Sequence[Text]) -> Exception | None:
+    try:
+        encode(texts)
+    except Exception as error:  # noqa: BLE001  as above
+        return error
+    return None
+
+
+def _raise_ours(error: Exception) -> NoReturn:
+    if isinstance(error, MrmError):
+        raise error
+    raise EncoderError(f"The encoder failed with {type(error).__name__}; nothing was stored.") from error

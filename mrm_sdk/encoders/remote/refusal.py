@@ -1,0 +1,18 @@
+"""What a server says no to."""
+
+from __future__ import annotations
+
+from mrm_sdk.errors import EncoderError
+
+
+class RequestRefusedError(EncoderError):
+    """A request that is refused for what is in it: a smaller one, or one without some text, may pass.
+
+    Args:
+        message: what to do if the request holds one text only.
+        by_count: the number of texts is too large, not their length.
+    """
+
+    def __init__(self, message: str, *, by_count: bool = False) -> None:
+        super().__init__(message)
+        self.by_count = by_count
