@@ -40,7 +40,17 @@ if TYPE_CHECKING:
     from mrm_sdk.encoders.remote import Limits, RemoteEncoder
     from mrm_sdk.schemas.feedback import Comparison, Ranking, Rating, Thumb
     from mrm_sdk.schemas.items import Message, Response
-    from mrm_sdk.schemas.results import Forgotten, Pruned, Ranked, Rebuilt, Recorded, Refusal, UserReward
+    from mrm_sdk.schemas.results import (
+        Forgotten,
+        Pruned,
+        Ranked,
+        Rebuilt,
+        Recorded,
+        Refusal,
+        UserReward,
+        UserSummary,
+        WeightsSummary,
+    )
     from mrm_sdk.settings import Settings
 
 __all__ = [
@@ -87,6 +97,8 @@ __all__ = [
     "TrainingError",
     "UserForgottenError",
     "UserReward",
+    "UserSummary",
+    "WeightsSummary",
     "__version__",
 ]
 
@@ -112,5 +124,7 @@ __getattr__, __dir__ = lazy_exports(
         "Settings": "mrm_sdk.settings",
         "Thumb": "mrm_sdk.schemas.feedback",
         "UserReward": "mrm_sdk.schemas.results",
+        "UserSummary": "mrm_sdk.schemas.results",
+        "WeightsSummary": "mrm_sdk.schemas.results",
     },
 )

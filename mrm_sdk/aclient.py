@@ -20,7 +20,7 @@ from mrm_sdk.errors import ClientClosedError
 from mrm_sdk.progress import Progress
 from mrm_sdk.schemas.feedback import Feedback
 from mrm_sdk.schemas.items import AnyResponse, Prompt, ResponseT
-from mrm_sdk.schemas.results import Forgotten, Pruned, Ranked, Rebuilt, Recorded, UserReward
+from mrm_sdk.schemas.results import Forgotten, Pruned, Ranked, Rebuilt, Recorded, UserReward, UserSummary
 from mrm_sdk.settings import Settings
 
 if TYPE_CHECKING:
@@ -114,6 +114,10 @@ class AsyncClient:
     async def users(self, *, after: str = "", limit: int = 1000) -> list[str]:
         """See :meth:`mrm_sdk.Client.users`."""
         return await self._run(lambda client: client.users(after=after, limit=limit))
+
+    async def summary(self, user_id: str) -> UserSummary:
+        """See :meth:`mrm_sdk.Client.summary`."""
+        return await self._run(lambda client: client.summary(user_id))
 
     async def forget(self, user_id: str) -> Forgotten:
         """See :meth:`mrm_sdk.Client.forget`."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span, Tracer
 
 # What a result of a client's method is counted by, where it has it.
-_COUNTED = ("accepted", "duplicates", "rejected", "comparisons", "items", "users", "rows")
+_COUNTED = ("accepted", "duplicates", "rejected", "comparisons", "ratings", "items", "users", "rows")
 
 
 class Traced(Protocol):

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 PUBLIC = {
     "AsyncClient", "Bundle", "Client", "Comparison", "Forgotten", "Limits", "Message", "Pruned", "Ranked", "Ranking",
     "Rating", "Rebuilt", "Recorded", "Refusal", "RemoteEncoder", "Response", "Settings", "Thumb", "UserReward",
-    "__version__",
+    "UserSummary", "WeightsSummary", "__version__",
 }  # fmt: skip
 HEAVY = {
     "torch",

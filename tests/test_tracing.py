@@ -92,6 +92,7 @@ class TestSpans:
         client.score("ada", [A, B, A])
         client.use(embedded_bundle)
         client.rebuild()
+        client.summary("ada")
         client.export_user("ada")
         client.prune(older_than=timedelta(days=1))
         client.forget("ada")
@@ -116,13 +117,14 @@ class TestSpans:
             "use": {},
             "rebuild": {"items": 0, "comparisons": 0, "users": 1},
             "encode": {"items": 2},
+            "summary": {"comparisons": 3, "ratings": 0},
             "export_user": {},
             "prune": {},
             "forget": {},
         }
 
     @pytest.mark.parametrize(
-        "name", [name for name, value in vars(Client).items() if inspect.isfunction(value) and name[0] != "_"]
+        "name", [name for name, _ in inspect.getmembers(Client, inspect.isfunction) if name[0] != "_"]
     )
     def test_none_is_left_out(self, watched: Watched, client: Client, name: str) -> None:
         """A method that comes later is traced too, or listed here as one that is not."""
@@ -303,6 +305,7 @@ def session(url: str, bundle: Bundle) -> None:
         client.score(word("n" * 1000), [A])
     with pytest.raises(InvalidInputError):
         client.rank(ada, [{word("key"): word("value")}])  # type: ignore[list-item]
+    client.summary(ada)
     client.export_user(ada)
     client.prune(older_than=datetime.now(UTC) - timedelta(days=1))
     client.forget(ada)

@@ -27,6 +27,8 @@ from mrm_sdk import (
     Settings,
     Thumb,
     UserReward,
+    UserSummary,
+    WeightsSummary,
 )
 
 
@@ -137,6 +139,9 @@ async def awaited(client: AsyncClient, answers: list[str], own: list[Response]) 
     assert_type(await client.rank("ada", own), list[Ranked[Response]])
     assert_type(await client.score("ada", answers, prompt=[{"role": "user", "content": "hi"}]), NDArray[np.float32])
     assert_type(await client.export_user("ada"), dict[str, Any])
+    summary = await client.summary("ada")
+    assert_type(summary, UserSummary)
+    assert_type(summary.weights["fingerprint"], WeightsSummary)
     assert_type(await client.record(Thumb(user_id="ada", response="yes", up=True)), Recorded)
     reward = await client.personalize("ada")
     assert_type(reward.weights, NDArray[np.float64])

@@ -114,6 +114,7 @@ CASES: dict[str, Callable[[Store], Any]] = {
     "backfill.counts": lambda store: store.backfill.counts(LATER_FEATURES),
     "backfill.items": lambda store: store.backfill.items(LATER_FEATURES, after=b"", limit=9),
     "backfill.users": lambda store: store.backfill.users(after="", limit=9),
+    "summary": lambda store: [store.summary(user) for user in ("ada", "gone")],
     "weights": lambda store: store.weights("ada", FINGERPRINT),
 }
 
