@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from mrm_sdk.encoders.remote import Limits, RemoteEncoder
     from mrm_sdk.schemas.feedback import Comparison, Ranking, Rating, Thumb
     from mrm_sdk.schemas.items import Message, Response
+    from mrm_sdk.schemas.requests import ScoreRequest
     from mrm_sdk.schemas.results import (
         Forgotten,
         Pruned,
@@ -92,6 +93,7 @@ __all__ = [
     "Response",
     "SchemaAheadError",
     "SchemaOutdatedError",
+    "ScoreRequest",
     "Settings",
     "Thumb",
     "TrainingError",
@@ -121,6 +123,7 @@ __getattr__, __dir__ = lazy_exports(
         "Refusal": "mrm_sdk.schemas.results",
         "RemoteEncoder": "mrm_sdk.encoders.remote",
         "Response": "mrm_sdk.schemas.items",
+        "ScoreRequest": "mrm_sdk.schemas.requests",
         "Settings": "mrm_sdk.settings",
         "Thumb": "mrm_sdk.schemas.feedback",
         "UserReward": "mrm_sdk.schemas.results",

@@ -13,13 +13,15 @@ from mrm_sdk.bundle.bundle import Bundle
 from mrm_sdk.encoders import Encoder, close, open_encoder
 from mrm_sdk.engine.adaptation import Personalizer
 from mrm_sdk.engine.features import Featurizer
-from mrm_sdk.engine.rebuild import can_serve, is_complete, rebuild, require_text
+from mrm_sdk.engine.rebuild import rebuild, require_text
 from mrm_sdk.engine.recording import record, summarise
+from mrm_sdk.engine.serving import Serving
 from mrm_sdk.errors import ConfigurationError, InvalidInputError
 from mrm_sdk.progress import Progress, no_progress
 from mrm_sdk.schemas.feedback import Feedback
 from mrm_sdk.schemas.frozen import identifier
-from mrm_sdk.schemas.items import AnyResponse, Item, Prompt, Response, ResponseT
+from mrm_sdk.schemas.items import AnyResponse, Prompt, ResponseT
+from mrm_sdk.schemas.requests import AnyScoreRequest, ScoreRequest, items_of, numbered
 from mrm_sdk.schemas.results import Ranked, Rebuilt, Recorded, UserReward
 from mrm_sdk.settings import Settings
 from mrm_sdk.tracing import traced
@@ -75,15 +77,13 @@ class Client(UserData):
         if remote is not None:
             raise ConfigurationError("This version of mrm-sdk cannot sync yet: leave remote=None.")
         super().__init__(database, tenant=tenant, settings=settings)
-        self._bundle = self._load(bundle)
         self._own_encoders: list[Encoder] = []
-        self._personalizer = self._personalizer_of(self._bundle, encoder)
-        self._previous: Personalizer | None = None
+        self._serving = Serving(self._personalizer_of(self._load(bundle), encoder))
 
     @property
     def bundle(self) -> Bundle:
         """The bundle in use."""
-        return self._bundle
+        return self._personalizer.featurizer.bundle
 
     @traced
     def warm_up(self) -> None:
@@ -127,10 +127,7 @@ class Client(UserData):
             if personalizer.fingerprint == self._personalizer.fingerprint:
                 return
             self._remember(loaded)
-            # A bundle that lacks features of old feedback itself cannot serve users meanwhile: the one before it can.
-            is_waiting = self._previous is not None and not is_complete(self._personalizer.featurizer)
-            self._previous = self._previous if is_waiting else self._personalizer
-            self._bundle, self._personalizer = loaded, personalizer
+            self._serving = self._serving.followed_by(personalizer)
 
     @traced
     def rebuild(self, *, progress: Progress | None = None) -> Rebuilt:
@@ -153,7 +150,7 @@ class Client(UserData):
         rebuilt = rebuild(personalizer, progress or no_progress)
         with self._lock:
             if personalizer is self._personalizer:
-                self._previous = None
+                self._serving = Serving(personalizer)
         return rebuilt
 
     @traced
@@ -207,7 +204,34 @@ class Client(UserData):
         """
         self._open()
         user_id = identifier("user_id", user_id)
-        return self._personalizer_for(user_id).personalize(user_id)
+        return self._serving.personalizer(user_id).personalize(user_id)
+
+    @traced
+    def personalize_many(self, user_ids: Iterable[str]) -> dict[str, UserReward]:
+        """Returns many users' reward models, as :meth:`personalize` does; the stored ones are read a chunk at a time.
+
+        Users whose stored weights are up to date cost a row of one query; the others are adapted one after another.
+
+        Args:
+            user_ids: any number; one that comes again counts once.
+
+        Returns:
+            Reward models by user, in the order of ``user_ids``.
+
+        Raises:
+            InvalidInputError: an id is wrong; the message says which one, from 0, and no user was adapted.
+            MrmError: as :meth:`personalize` raises for the first user who cannot be adapted; those before stay adapted.
+        """
+        self._open()
+        if isinstance(user_ids, str) or not isinstance(user_ids, Iterable):
+            raise InvalidInputError(
+                f"personalize_many takes an iterable of ids, not a {type(user_ids).__name__}; personalize takes one."
+            )
+        checked = []
+        for number, user_id in enumerate(user_ids):
+            with numbered("User", number):
+                checked.append(identifier("user_id", user_id))
+        return self._serving.personalize_many(list(dict.fromkeys(checked)))
 
     @traced
     def score(self, user_id: str, responses: Sequence[AnyResponse], *, prompt: Prompt = None) -> NDArray[np.float32]:
@@ -222,11 +246,36 @@ class Client(UserData):
             BundleMismatchError: feedback stored without its text has no features under this bundle.
         """
         self._open()
-        if isinstance(responses, str | Response) or not isinstance(responses, Sequence):
-            raise InvalidInputError(f"Responses must be a list of them, not a {type(responses).__name__}.")
-        items = [Item.of(prompt, response) for response in responses]
+        items = items_of(prompt, responses)
         user_id = identifier("user_id", user_id)
-        return self._personalizer_for(user_id).score(user_id, items)
+        return self._serving.personalizer(user_id).score(user_id, items)
+
+    @traced
+    def score_many(self, requests: Iterable[AnyScoreRequest]) -> list[NDArray[np.float32]]:
+        """Scores responses for many users and prompts, as :meth:`score` does, a chunk of requests at a time.
+
+        A chunk holds about ``chunk_size`` responses. All its texts that are new are encoded together, each once, and
+        the weights of its users are read by one query; users whose weights are stale are adapted one after another.
+
+        Args:
+            requests: any number of :class:`~mrm_sdk.ScoreRequest`, or of tuples ``(user_id, responses)`` or
+                ``(user_id, responses, prompt)``. A user may come more than once.
+
+        Returns:
+            For each request the scores of its n responses, [n] float32.
+
+        Raises:
+            InvalidInputError: a request is wrong; the message says which one, from 0.
+            EncoderError: text could not be encoded.
+            MrmError: as :meth:`score` raises for the first user who cannot be adapted. After this and any other error,
+                users of earlier requests stay adapted.
+        """
+        self._open()
+        if isinstance(requests, str | ScoreRequest) or not isinstance(requests, Iterable):
+            raise InvalidInputError(
+                f"score_many takes an iterable of requests, not a {type(requests).__name__}; score takes one."
+            )
+        return self._serving.score_many(requests)
 
     @traced
     def rank(self, user_id: str, responses: Sequence[ResponseT], *, prompt: Prompt = None) -> list[Ranked[ResponseT]]:
@@ -242,14 +291,18 @@ class Client(UserData):
             close(encoder)
 
     def __repr__(self) -> str:
-        return f"Client({self._database.url!r}, bundle={self._bundle.manifest.name!r}, tenant={self._store.tenant!r})"
+        return f"Client({self._database.url!r}, bundle={self.bundle.manifest.name!r}, tenant={self._store.tenant!r})"
+
+    @property
+    def _personalizer(self) -> Personalizer:
+        return self._serving.current
 
     def _span_attributes(self) -> Mapping[str, str]:
-        return {**super()._span_attributes(), "mrm_sdk.bundle.fingerprint": self._bundle.fingerprint}
+        return {**super()._span_attributes(), "mrm_sdk.bundle.fingerprint": self.bundle.fingerprint}
 
     def _prepare(self) -> None:
         super()._prepare()
-        self._remember(self._bundle)
+        self._remember(self.bundle)
 
     def _load(self, bundle: str | Path | Bundle) -> Bundle:
         return bundle if isinstance(bundle, Bundle) else Bundle(bundle, self._settings)
@@ -265,8 +318,3 @@ class Client(UserData):
         self._store.remember_bundle(
             fingerprint=manifest.fingerprint, features_hash=manifest.features, name=manifest.name[:255]
         )
-
-    def _personalizer_for(self, user_id: str) -> Personalizer:
-        """The current bundle's, or the previous one's until the current bundle has the user's features."""
-        current, previous = self._personalizer, self._previous
-        return current if previous is None or can_serve(current, user_id) else previous

@@ -191,6 +191,10 @@ class Store:
         row = self.database.read(lambda connection: connection.execute(select.WEIGHTS, parameters).one_or_none())
         return select.stored_weights(row)
 
+    def weights_of(self, user_ids: Collection[str], fingerprint: str) -> dict[str, tuple[int, StoredWeights | None]]:
+        """What :meth:`weights` says of many users, by user; unknown ones are absent."""
+        return self.database.read(lambda connection: select.weights_of(connection, self.tenant, user_ids, fingerprint))
+
     def feedback(self, user_id: str, features_hash: str, *, dated: bool = False) -> UserFeedback:
         """All feedback of a user, with the ``z`` and base rewards that are stored under ``features_hash``.
 

@@ -24,6 +24,7 @@ from mrm_sdk import (
     Recorded,
     Refusal,
     Response,
+    ScoreRequest,
     Settings,
     Thumb,
     UserReward,
@@ -50,6 +51,7 @@ TAKEN: list[tuple[type[BaseModel], dict[str, Any]]] = [
     (Thumb, {**COMMON, "prompt": CHAT, "response": "yes", "up": False}),
     (Thumb, {**COMMON, "response": "yes", "up": "up"}),
     (Ranking, {**COMMON, "prompt": "why?", "responses": ["yes", VECTOR, [{"role": "assistant", "content": "a"}]]}),
+    (ScoreRequest, {"user_id": "ada", "responses": ["yes", VECTOR, CHAT[3]], "prompt": CHAT}),
     (Settings, {"half_life": "90d", "encoder_cache": "vectors.db", "threads": 2}),
 ]
 GIVEN: list[BaseModel] = [

@@ -116,6 +116,7 @@ CASES: dict[str, Callable[[Store], Any]] = {
     "backfill.users": lambda store: store.backfill.users(after="", limit=9),
     "summary": lambda store: [store.summary(user) for user in ("ada", "gone")],
     "weights": lambda store: store.weights("ada", FINGERPRINT),
+    "weights_of": lambda store: store.weights_of(["ada", "bob", "gone"], FINGERPRINT),
 }
 
 
