@@ -97,7 +97,9 @@ class Hosting:
         self.client.personalize_many(users)
         times = measure(lambda: self.client.score_many(requests), repeats)
         loop = measure(lambda: [self.client.score(*request) for request in requests], repeats)
-        yield row(f"score_many, {USERS} users, 4 cached answers each", self.name, times, loop, f"{USERS} calls of score")
+        yield row(
+            f"score_many, {USERS} users, 4 cached answers each", self.name, times, loop, f"{USERS} calls of score"
+        )
         times = measure(lambda: self.client.personalize_many(users), repeats)
         loop = measure(lambda: [self.client.personalize(user) for user in users], repeats)
         yield row(f"personalize_many, {USERS} users", self.name, times, loop, f"{USERS} calls of personalize")
