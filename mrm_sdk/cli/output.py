@@ -26,7 +26,13 @@ def say(text: object) -> None:
 def confirmed(question: str) -> bool:
     """Asks on the terminal; anything but ``y`` or ``yes`` is a no."""
     print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)  # noqa: T201  not a result either
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
+    answer = ""
+    try:
+        answer = sys.stdin.readline()
+    finally:
+        if not answer.endswith("\n"):  # Ctrl-C or Ctrl-D: what is said next begins a line
+            say("")
+    return answer.strip().lower() in ("y", "yes")
 
 
 def printable(text: str) -> str:

@@ -20,7 +20,7 @@ _WIDTH = 80
 def rank(
     user: UserArgument,
     texts: Annotated[
-        list[str], typer.Argument(metavar="TEXT…", help="The answers; -: one per line of stdin.", show_default=False)
+        list[str], typer.Argument(metavar="TEXT", help="The answers; -: one per line of stdin.", show_default=False)
     ],
     database: DatabaseOption,
     bundle: Annotated[Path, typer.Option(help="The bundle that scores them.", show_default=False)],

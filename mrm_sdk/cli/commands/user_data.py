@@ -63,8 +63,8 @@ def summary(
     ]
     for number, (fingerprint, weights) in enumerate(sorted(known.weights.items())):
         lines.append(
-            f"{'' if number else 'weights':13}{fingerprint[:12]}…  {weights.judgements} judgements, "
-            f"revision {weights.revision}, {'current' if weights.current else 'older than the feedback'}"
+            f"{'' if number else 'weights':13}{fingerprint[:12]}…  {_counted(weights.judgements, 'judgement')}, "
+            f"revision {weights.revision}, {'current' if weights.current else 'outdated'}"
         )
     show("\n".join(lines), known.model_dump(mode="json"), json_file)
 
@@ -98,7 +98,8 @@ def forget(
                 raise _nothing(user, tenant)
             say(f"nothing is stored of {user!r} any more: forgotten at {_moment(known.forgotten_at)}")
         elif not yes:
-            _ask(f"Delete {known.comparisons} comparisons and {known.ratings} ratings of {user!r} for good?")
+            events = f"{_counted(known.comparisons, 'comparison')} and {_counted(known.ratings, 'rating')}"
+            _ask(f"Delete {events} of {user!r} for good?")
         forgotten = data.forget(user)
     show("\n".join(_rows(forgotten.rows)), forgotten.model_dump(mode="json"), json_file)
 
@@ -167,6 +168,10 @@ def _ask(question: str) -> None:
 
 def _rows(rows: Mapping[str, int]) -> list[str]:
     return [f"{table:26}{count}" for table, count in rows.items()]
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _moment(moment: datetime | None, never: str = "–") -> str:
