@@ -122,6 +122,17 @@ def test_the_snippets_of_hosting(demo: Finished, postgres_url: str, monkeypatch:
     assert [line.partition(" ")[0] for line in answers] == ["ada", "bob"]
 
 
+def test_the_commands_of_privacy(tmp_path: Path) -> None:
+    (commands,) = blocks(DOCS["privacy.md"], "sh")
+    pair = ("--chosen", "See RFC 1034.", "--rejected", "A phone book.")
+    assert mrm("record", "ada", *pair, "--database", "sqlite:///mrm.db", cwd=tmp_path).code == 0
+    for line in commands.splitlines():
+        done = mrm(*line.split()[1:], cwd=tmp_path)
+        assert done.code == 0, done.err + done.out
+    assert json.loads((tmp_path / "ada.json").read_text(encoding="utf-8"))["counts"]["mrm_comparisons"] == 1
+    assert mrm("users", "--database", "sqlite:///mrm.db", cwd=tmp_path).out == ""
+
+
 def test_links_lead_somewhere() -> None:
     pages = [ROOT / "export" / "README.md", *ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
     for page in pages:
