@@ -100,6 +100,13 @@ class TestPersonalizeMany:
                 assert list(many.values()) == [single.personalize(user) for user in many]
             assert client.personalize_many([]) == {}
 
+    def test_ids_of_any_letters_are_found(self, client: Client) -> None:
+        users = ["é 漢 😀", "a'b\"c", "\\u0041", "[null]", " ", "{", "%s", "\x7f\u2028"]
+        client.record_many(Comparison(user_id=user, chosen="x", rejected="y") for user in users)
+        for _ in range(2):
+            many = client.personalize_many(users)
+            assert [(user, one.comparisons, one.revision) for user, one in many.items()] == [(u, 1, 1) for u in users]
+
     def test_only_what_is_stale_is_adapted(self, client: Client) -> None:
         client.personalize("ada")
         client.personalize_many(USERS)
