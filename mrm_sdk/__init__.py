@@ -41,7 +41,19 @@ if TYPE_CHECKING:
     from mrm_sdk.encoders.remote import Limits, RemoteEncoder
     from mrm_sdk.schemas.feedback import Comparison, Ranking, Rating, Thumb
     from mrm_sdk.schemas.items import Message, Response
-    from mrm_sdk.schemas.results import Forgotten, Pruned, Ranked, Rebuilt, Recorded, Refusal, RefusedEvent, UserReward
+    from mrm_sdk.schemas.requests import ScoreRequest
+    from mrm_sdk.schemas.results import (
+        Forgotten,
+        Pruned,
+        Ranked,
+        Rebuilt,
+        Recorded,
+        Refusal,
+        RefusedEvent,
+        UserReward,
+        UserSummary,
+        WeightsSummary,
+    )
     from mrm_sdk.settings import Settings
 
 __all__ = [
@@ -84,12 +96,15 @@ __all__ = [
     "Response",
     "SchemaAheadError",
     "SchemaOutdatedError",
+    "ScoreRequest",
     "Settings",
     "TextRefusedError",
     "Thumb",
     "TrainingError",
     "UserForgottenError",
     "UserReward",
+    "UserSummary",
+    "WeightsSummary",
     "__version__",
 ]
 
@@ -113,8 +128,11 @@ __getattr__, __dir__ = lazy_exports(
         "RefusedEvent": "mrm_sdk.schemas.results",
         "RemoteEncoder": "mrm_sdk.encoders.remote",
         "Response": "mrm_sdk.schemas.items",
+        "ScoreRequest": "mrm_sdk.schemas.requests",
         "Settings": "mrm_sdk.settings",
         "Thumb": "mrm_sdk.schemas.feedback",
         "UserReward": "mrm_sdk.schemas.results",
+        "UserSummary": "mrm_sdk.schemas.results",
+        "WeightsSummary": "mrm_sdk.schemas.results",
     },
 )

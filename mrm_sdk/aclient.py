@@ -20,7 +20,8 @@ from mrm_sdk.errors import ClientClosedError
 from mrm_sdk.progress import Progress
 from mrm_sdk.schemas.feedback import Feedback
 from mrm_sdk.schemas.items import AnyResponse, Prompt, ResponseT
-from mrm_sdk.schemas.results import Forgotten, Pruned, Ranked, Rebuilt, Recorded, UserReward
+from mrm_sdk.schemas.requests import AnyScoreRequest
+from mrm_sdk.schemas.results import Forgotten, Pruned, Ranked, Rebuilt, Recorded, UserReward, UserSummary
 from mrm_sdk.settings import Settings
 
 if TYPE_CHECKING:
@@ -99,11 +100,19 @@ class AsyncClient:
         """See :meth:`mrm_sdk.Client.personalize`."""
         return await self._run(lambda client: client.personalize(user_id))
 
+    async def personalize_many(self, user_ids: Iterable[str]) -> dict[str, UserReward]:
+        """See :meth:`mrm_sdk.Client.personalize_many`."""
+        return await self._run(lambda client: client.personalize_many(user_ids))
+
     async def score(
         self, user_id: str, responses: Sequence[AnyResponse], *, prompt: Prompt = None
     ) -> NDArray[np.float32]:
         """See :meth:`mrm_sdk.Client.score`."""
         return await self._run(lambda client: client.score(user_id, responses, prompt=prompt))
+
+    async def score_many(self, requests: Iterable[AnyScoreRequest]) -> list[NDArray[np.float32]]:
+        """See :meth:`mrm_sdk.Client.score_many`."""
+        return await self._run(lambda client: client.score_many(requests))
 
     async def rank(
         self, user_id: str, responses: Sequence[ResponseT], *, prompt: Prompt = None
@@ -114,6 +123,10 @@ class AsyncClient:
     async def users(self, *, after: str = "", limit: int = 1000) -> list[str]:
         """See :meth:`mrm_sdk.Client.users`."""
         return await self._run(lambda client: client.users(after=after, limit=limit))
+
+    async def summary(self, user_id: str) -> UserSummary:
+        """See :meth:`mrm_sdk.Client.summary`."""
+        return await self._run(lambda client: client.summary(user_id))
 
     async def forget(self, user_id: str) -> Forgotten:
         """See :meth:`mrm_sdk.Client.forget`."""

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import threading
-import weakref
-from collections.abc import Iterable, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,28 +13,25 @@ from mrm_sdk.bundle.bundle import Bundle
 from mrm_sdk.encoders import Encoder, close, open_encoder
 from mrm_sdk.engine.adaptation import Personalizer
 from mrm_sdk.engine.features import Featurizer
-from mrm_sdk.engine.rebuild import can_serve, is_complete, rebuild, require_text
+from mrm_sdk.engine.rebuild import rebuild, require_text
 from mrm_sdk.engine.recording import record, summarise
-from mrm_sdk.engine.retention import moment_of
-from mrm_sdk.errors import ClientClosedError, ConfigurationError, InvalidInputError
+from mrm_sdk.engine.serving import Serving
+from mrm_sdk.errors import ConfigurationError, InvalidInputError
 from mrm_sdk.progress import Progress, no_progress
 from mrm_sdk.schemas.feedback import Feedback
 from mrm_sdk.schemas.frozen import identifier
-from mrm_sdk.schemas.items import AnyResponse, Item, Prompt, Response, ResponseT
-from mrm_sdk.schemas.results import Forgotten, Pruned, Ranked, Rebuilt, Recorded, UserReward
+from mrm_sdk.schemas.items import AnyResponse, Prompt, ResponseT
+from mrm_sdk.schemas.requests import AnyScoreRequest, ScoreRequest, items_of, numbered
+from mrm_sdk.schemas.results import Ranked, Rebuilt, Recorded, UserReward
 from mrm_sdk.settings import Settings
-from mrm_sdk.storage import Database, Store, upgrade
-from mrm_sdk.storage.migrate import require_current
 from mrm_sdk.tracing import traced
+from mrm_sdk.user_data import UserData
 
 if TYPE_CHECKING:
     from sqlalchemy import URL, Engine
 
 
-_clients: weakref.WeakSet[Client] = weakref.WeakSet()
-
-
-class Client:
+class Client(UserData):
     """A reward model for every user, on a SQL database, inside the host's process.
 
     Nothing is opened before the first call that needs the database. Threads may share a client, and a forked child
@@ -84,24 +76,14 @@ class Client:
     ) -> None:
         if remote is not None:
             raise ConfigurationError("This version of mrm-sdk cannot sync yet: leave remote=None.")
-        if settings is not None and not isinstance(settings, Settings):
-            raise ConfigurationError(f"settings must be a Settings, not a {type(settings).__name__}.")
-        self._settings = settings or Settings()
-        self._bundle = self._load(bundle)
-        self._database = Database(database, self._settings)
-        self._store = Store(self._database, tenant, store_text=self._settings.store_text)
+        super().__init__(database, tenant=tenant, settings=settings)
         self._own_encoders: list[Encoder] = []
-        self._personalizer = self._personalizer_of(self._bundle, encoder)
-        self._previous: Personalizer | None = None
-        self._lock = threading.Lock()
-        self._ready = False
-        self._closed = False
-        _clients.add(self)
+        self._serving = Serving(self._personalizer_of(self._load(bundle), encoder))
 
     @property
     def bundle(self) -> Bundle:
         """The bundle in use."""
-        return self._bundle
+        return self._personalizer.featurizer.bundle
 
     @traced
     def warm_up(self) -> None:
@@ -145,10 +127,7 @@ class Client:
             if personalizer.fingerprint == self._personalizer.fingerprint:
                 return
             self._remember(loaded)
-            # A bundle that lacks features of old feedback itself cannot serve users meanwhile: the one before it can.
-            is_waiting = self._previous is not None and not is_complete(self._personalizer.featurizer)
-            self._previous = self._previous if is_waiting else self._personalizer
-            self._bundle, self._personalizer = loaded, personalizer
+            self._serving = self._serving.followed_by(personalizer)
 
     @traced
     def rebuild(self, *, progress: Progress | None = None) -> Rebuilt:
@@ -171,7 +150,7 @@ class Client:
         rebuilt = rebuild(personalizer, progress or no_progress)
         with self._lock:
             if personalizer is self._personalizer:
-                self._previous = None
+                self._serving = Serving(personalizer)
         return rebuilt
 
     @traced
@@ -225,7 +204,34 @@ class Client:
         """
         self._open()
         user_id = identifier("user_id", user_id)
-        return self._personalizer_for(user_id).personalize(user_id)
+        return self._serving.personalizer(user_id).personalize(user_id)
+
+    @traced
+    def personalize_many(self, user_ids: Iterable[str]) -> dict[str, UserReward]:
+        """Returns many users' reward models, as :meth:`personalize` does; the stored ones are read a chunk at a time.
+
+        Users whose stored weights are up to date cost a row of one query; the others are adapted one after another.
+
+        Args:
+            user_ids: any number; one that comes again counts once.
+
+        Returns:
+            Reward models by user, in the order of ``user_ids``.
+
+        Raises:
+            InvalidInputError: an id is wrong; the message says which one, from 0, and no user was adapted.
+            MrmError: as :meth:`personalize` raises for the first user who cannot be adapted; those before stay adapted.
+        """
+        self._open()
+        if isinstance(user_ids, str) or not isinstance(user_ids, Iterable):
+            raise InvalidInputError(
+                f"personalize_many takes an iterable of ids, not a {type(user_ids).__name__}; personalize takes one."
+            )
+        checked = []
+        for number, user_id in enumerate(user_ids):
+            with numbered("User", number):
+                checked.append(identifier("user_id", user_id))
+        return self._serving.personalize_many(list(dict.fromkeys(checked)))
 
     @traced
     def score(self, user_id: str, responses: Sequence[AnyResponse], *, prompt: Prompt = None) -> NDArray[np.float32]:
@@ -240,11 +246,36 @@ class Client:
             BundleMismatchError: feedback stored without its text has no features under this bundle.
         """
         self._open()
-        if isinstance(responses, str | Response) or not isinstance(responses, Sequence):
-            raise InvalidInputError(f"Responses must be a list of them, not a {type(responses).__name__}.")
-        items = [Item.of(prompt, response) for response in responses]
+        items = items_of(prompt, responses)
         user_id = identifier("user_id", user_id)
-        return self._personalizer_for(user_id).score(user_id, items)
+        return self._serving.personalizer(user_id).score(user_id, items)
+
+    @traced
+    def score_many(self, requests: Iterable[AnyScoreRequest]) -> list[NDArray[np.float32]]:
+        """Scores responses for many users and prompts, as :meth:`score` does, a chunk of requests at a time.
+
+        A chunk holds about ``chunk_size`` responses. All its texts that are new are encoded together, each once, and
+        the weights of its users are read by one query; users whose weights are stale are adapted one after another.
+
+        Args:
+            requests: any number of :class:`~mrm_sdk.ScoreRequest`, or of tuples ``(user_id, responses)`` or
+                ``(user_id, responses, prompt)``. A user may come more than once.
+
+        Returns:
+            For each request the scores of its n responses, [n] float32.
+
+        Raises:
+            InvalidInputError: a request is wrong; the message says which one, from 0.
+            EncoderError: text could not be encoded.
+            MrmError: as :meth:`score` raises for the first user who cannot be adapted. After this and any other error,
+                users of earlier requests stay adapted.
+        """
+        self._open()
+        if isinstance(requests, str | ScoreRequest) or not isinstance(requests, Iterable):
+            raise InvalidInputError(
+                f"score_many takes an iterable of requests, not a {type(requests).__name__}; score takes one."
+            )
+        return self._serving.score_many(requests)
 
     @traced
     def rank(self, user_id: str, responses: Sequence[ResponseT], *, prompt: Prompt = None) -> list[Ranked[ResponseT]]:
@@ -253,121 +284,25 @@ class Client:
         order = np.argsort(-scores, kind="stable")
         return [Ranked(index=int(i), score=float(scores[i]), response=responses[i]) for i in order]
 
-    @traced
-    def users(self, *, after: str = "", limit: int = 1000) -> list[str]:
-        """Ids of users with feedback, a page at a time: pass the last id of one page as ``after`` for the next.
-
-        Args:
-            after: only ids behind this one, in the database's order of texts.
-            limit: at most this many, 1 or more.
-
-        Returns:
-            Ids, in the database's order; fewer than ``limit`` on the last page.
-
-        Raises:
-            InvalidInputError: ``after`` is no text, or ``limit`` is below 1.
-            DatabaseError: the database refused.
-        """
-        if type(limit) is not int or limit < 1:
-            raise InvalidInputError("limit must be a whole number, 1 or more.")
-        after = identifier("after", after) if after != "" else ""
-        self._open()
-        return self._store.backfill.users(after=after, limit=limit)
-
-    @traced
-    def forget(self, user_id: str) -> Forgotten:
-        """Deletes all data of a user in one transaction; older events that arrive again stay out.
-
-        Returns:
-            How many rows of each table were deleted.
-        """
-        self._open()
-        user_id = identifier("user_id", user_id)
-        return Forgotten(user_id=user_id, rows=self._store.forget(user_id))
-
-    @traced
-    def export_user(self, user_id: str) -> dict[str, Any]:
-        """Returns all data of a user, as of one moment, in values that ``json.dumps`` takes.
-
-        Returns:
-            ``format`` (1), ``exported_at``, ``tenant``, ``user_id``, and, empty if there is no data:
-
-            - ``comparisons``: ``event_id``, ``created_at``, ``prompt``, ``chosen``, ``rejected``, ``tie``,
-              ``strength``, ``z`` ([K] by features hash), in order of event ids; a ranking appears as its comparisons;
-            - ``ratings``, thumbs among them: ``event_id``, ``created_at``, ``prompt``, ``response``, ``value``,
-              ``strength``;
-            - ``weights`` by fingerprint: ``weights`` [K], ``covariance`` [K, K] or ``None``, ``comparisons``,
-              ``revision``;
-            - ``outbox``: ``event_id``, ``kind``, ``created_at``; ``tombstones``: ``event_id``, ``forgotten_at``;
-            - ``counts``: rows by table.
-
-            ``chosen``, ``rejected`` and ``response`` hold ``item`` (hash of the content, in hex), ``text``,
-            ``embedding`` [D], ``base_rewards`` ([K] by features hash). Times are ISO 8601, in UTC.
-
-        Raises:
-            DatabaseError: the database refused.
-        """
-        self._open()
-        return self._store.export(identifier("user_id", user_id))
-
-    @traced
-    def prune(self, *, older_than: timedelta | datetime) -> Pruned:
-        """Deletes all users' events from before a moment, or of a greater age, in steps of bounded size.
-
-        From the first step on, older events that arrive again are refused (``EventExpiredError``). Each step is a
-        transaction, and others can write in between: if a step fails, the steps before it stay done, and calling again
-        resumes. Weights that had seen a deleted event are deleted too and adapted again when they are next needed; so
-        are texts that no remaining event refers to, and users without data. A call with an earlier moment than the
-        last one changes nothing.
-
-        Args:
-            older_than: an age, or a moment with a time zone; by an event's ``created_at``.
-
-        Returns:
-            The moment, and how many rows of each table were deleted.
-
-        Raises:
-            InvalidInputError: it is of another type, without a time zone, in the future, or outside of the calendar.
-            DatabaseError: the database refused; what earlier steps deleted stays deleted.
-        """
-        self._open()
-        before, rows = self._store.prune(moment_of(older_than))
-        return Pruned(before=before, rows=rows)
-
     def close(self) -> None:
         """Closes the connections to database and encoder server; an engine or encoder of the host's stays open."""
-        self._closed = True
-        self._database.close()
+        super().close()
         for encoder in self._own_encoders:
             close(encoder)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
     def __repr__(self) -> str:
-        return f"Client({self._database.url!r}, bundle={self._bundle.manifest.name!r}, tenant={self._store.tenant!r})"
+        return f"Client({self._database.url!r}, bundle={self.bundle.manifest.name!r}, tenant={self._store.tenant!r})"
 
-    def _span_attributes(self) -> dict[str, str]:
-        return {"db.system.name": self._database.dialect, "mrm_sdk.bundle.fingerprint": self._bundle.fingerprint}
+    @property
+    def _personalizer(self) -> Personalizer:
+        return self._serving.current
 
-    def _open(self) -> None:
-        if self._closed:
-            raise ClientClosedError("This client is closed; make a new one.")
-        if self._ready:
-            return
-        with self._lock:
-            if not self._ready:
-                if self._settings.auto_migrate:
-                    upgrade(self._database)
-                else:
-                    require_current(self._database)
-                self._remember(self._bundle)
-                self._ready = True
+    def _span_attributes(self) -> Mapping[str, str]:
+        return {**super()._span_attributes(), "mrm_sdk.bundle.fingerprint": self.bundle.fingerprint}
+
+    def _prepare(self) -> None:
+        super()._prepare()
+        self._remember(self.bundle)
 
     def _load(self, bundle: str | Path | Bundle) -> Bundle:
         return bundle if isinstance(bundle, Bundle) else Bundle(bundle, self._settings)
@@ -383,17 +318,3 @@ class Client:
         self._store.remember_bundle(
             fingerprint=manifest.fingerprint, features_hash=manifest.features, name=manifest.name[:255]
         )
-
-    def _personalizer_for(self, user_id: str) -> Personalizer:
-        """The current bundle's, or the previous one's until the current bundle has the user's features."""
-        current, previous = self._personalizer, self._previous
-        return current if previous is None or can_serve(current, user_id) else previous
-
-
-def _after_fork() -> None:
-    for client in list(_clients):
-        client._lock = threading.Lock()  # a thread of the parent may have held the old one
-
-
-if hasattr(os, "register_at_fork"):  # absent on Windows, which cannot fork
-    os.register_at_fork(after_in_child=_after_fork)

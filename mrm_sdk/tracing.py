@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span, Tracer
 
 # What a result of a client's method is counted by, where it has it.
-_COUNTED = ("accepted", "duplicates", "rejected", "comparisons", "items", "users", "rows")
+_COUNTED = ("accepted", "duplicates", "rejected", "comparisons", "ratings", "items", "users", "rows")
 
 
 class Traced(Protocol):
@@ -124,9 +124,15 @@ def _tracer() -> Tracer | None:
 
 
 def _counts(result: Any) -> dict[str, int]:
-    if isinstance(result, dict):  # everything of a user
-        return {"rows": sum(result.get("counts", {}).values())}
+    if isinstance(result, dict):  # everything of a user, or many users' reward models, one of them called anything
+        counts = result.get("counts")
+        return {"rows": sum(counts.values())} if isinstance(counts, dict) else {"users": len(result)}
     counted = {name: getattr(result, name) for name in _COUNTED if hasattr(result, name)}
+    if not counted and isinstance(result, list):
+        if result and isinstance(result[0], str):
+            return {"users": len(result)}
+        # Scores of many requests, each of several responses, or ranked responses.
+        return {"responses": sum(len(part) if hasattr(part, "__len__") else 1 for part in result)}
     if not counted and hasattr(result, "__len__"):
         return {"responses": len(result)}
     return {name: _size(value) for name, value in counted.items()}

@@ -20,7 +20,7 @@ from mrm_sdk.schemas.feedback import Comparison
 from mrm_sdk.schemas.items import Response
 
 A, B = Response(embedding=[1, 2, 3, 4, 5, 6]), Response(embedding=[6, 5, 4, 3, 2, 1])
-METHODS = [name for name, value in vars(Client).items() if not name.startswith("_") and inspect.isfunction(value)]
+METHODS = [name for name, _ in inspect.getmembers(Client, inspect.isfunction) if not name.startswith("_")]
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def url(tmp_path: Path) -> str:
 
 
 def public(kind: type) -> set[str]:
-    return {name for name in vars(kind) if not name.startswith("_")}
+    return {name for name in dir(kind) if not name.startswith("_")}
 
 
 def test_the_same_names() -> None:

@@ -103,7 +103,7 @@ def test_every_setting_is_documented() -> None:
 
 def test_the_snippets_of_hosting(demo: Finished, postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     commands, rebuild = blocks(DOCS["hosting.md"], "sh")
-    snippet, use, tracing = blocks(DOCS["hosting.md"], "python")
+    many, snippet, use, tracing = blocks(DOCS["hosting.md"], "python")
     variables, *lines = commands.splitlines()
     assert variables.split()[2:] == ["MRM_DATABASE_SCHEMA=rewards"]
 
@@ -118,6 +118,19 @@ def test_the_snippets_of_hosting(demo: Finished, postgres_url: str, monkeypatch:
     run_commands(rebuild.splitlines())
     assert run("-W", "error", "-c", f"from mrm_sdk import Client\n{use}", cwd=demo.folder).startswith("items=0")
     assert run("-W", "error", "-c", tracing, cwd=demo.folder) == ""
+    answers = run("-W", "error", "-c", f"from mrm_sdk import Client\n{many}", cwd=demo.folder).splitlines()
+    assert [line.partition(" ")[0] for line in answers] == ["ada", "bob"]
+
+
+def test_the_commands_of_privacy(tmp_path: Path) -> None:
+    (commands,) = blocks(DOCS["privacy.md"], "sh")
+    pair = ("--chosen", "See RFC 1034.", "--rejected", "A phone book.")
+    assert mrm("record", "ada", *pair, "--database", "sqlite:///mrm.db", cwd=tmp_path).code == 0
+    for line in commands.splitlines():
+        done = mrm(*line.split()[1:], cwd=tmp_path)
+        assert done.code == 0, done.err + done.out
+    assert json.loads((tmp_path / "ada.json").read_text(encoding="utf-8"))["counts"]["mrm_comparisons"] == 1
+    assert mrm("users", "--database", "sqlite:///mrm.db", cwd=tmp_path).out == ""
 
 
 def test_links_lead_somewhere() -> None:

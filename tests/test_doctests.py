@@ -22,6 +22,7 @@ CONSTRUCTED = {
     "Rating",
     "RemoteEncoder",
     "Response",
+    "ScoreRequest",
     "Settings",
     "Thumb",
     "TrainingConfig",

@@ -46,19 +46,19 @@ client.close()
 
 FORK_IN_THE_FIRST_CALL = """
 import os, signal, sys, threading
-import mrm_sdk.client
+import mrm_sdk.user_data
 from mrm_sdk import Client, Response
 
 client = Client(sys.argv[1], bundle=sys.argv[2])
 sides = [Response(embedding=[n, 1, 0, 0, 0, 0]) for n in range(2)]
-upgrading, forked, upgrade = threading.Event(), threading.Event(), mrm_sdk.client.upgrade
+upgrading, forked, upgrade = threading.Event(), threading.Event(), mrm_sdk.user_data.upgrade
 
 def slow(database):  # a migration that takes as long as the fork wants
     upgrading.set()
     forked.wait()
     return upgrade(database)
 
-mrm_sdk.client.upgrade = slow
+mrm_sdk.user_data.upgrade = slow
 thread = threading.Thread(target=client.score, args=("ada", sides))
 thread.start()
 upgrading.wait()

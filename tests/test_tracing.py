@@ -90,8 +90,12 @@ class TestSpans:
         client.record_many([prefer(event_id="e1"), prefer(), prefer(tie=True), prefer(chosen="text alone")])
         client.personalize("ada")
         client.score("ada", [A, B, A])
+        client.personalize_many(["ada", "counts"])
+        client.score_many([("ada", [A, B]), ("bob", [A])])
+        client.users()
         client.use(embedded_bundle)
         client.rebuild()
+        client.summary("ada")
         client.export_user("ada")
         client.prune(older_than=timedelta(days=1))
         client.forget("ada")
@@ -113,16 +117,20 @@ class TestSpans:
             "personalize": {"comparisons": 3},
             "adapt": {"comparisons": 3, "ratings": 0},
             "score": {"responses": 3},
+            "personalize_many": {"users": 2},
+            "score_many": {"responses": 3},
+            "users": {"users": 1},
             "use": {},
             "rebuild": {"items": 0, "comparisons": 0, "users": 1},
             "encode": {"items": 2},
+            "summary": {"comparisons": 3, "ratings": 0},
             "export_user": {},
             "prune": {},
             "forget": {},
         }
 
     @pytest.mark.parametrize(
-        "name", [name for name, value in vars(Client).items() if inspect.isfunction(value) and name[0] != "_"]
+        "name", [name for name, _ in inspect.getmembers(Client, inspect.isfunction) if name[0] != "_"]
     )
     def test_none_is_left_out(self, watched: Watched, client: Client, name: str) -> None:
         """A method that comes later is traced too, or listed here as one that is not."""
@@ -293,7 +301,8 @@ def session(url: str, bundle: Bundle) -> None:
     with closing(Database(url, settings)) as database:
         wide = prefer(user_id=ada, event_id="wide", chosen=Response(text=word("wide"), embedding=[1, 2]))
         list(record_without_features(Store(database, word("tenant")), [wide], 1))
-    client.personalize(ada)
+    client.personalize_many([ada, word("unknown")])
+    client.score_many([(ada, [word("x")], word("asked")), (word("unknown"), [word("new")])])
     conflict = Comparison(user_id=ada, event_id=word("e1"), chosen=word("other"), rejected=word("content"))
     with pytest.raises(ConflictError):
         client.record(conflict)
@@ -302,7 +311,10 @@ def session(url: str, bundle: Bundle) -> None:
     with pytest.raises(InvalidInputError):
         client.score(word("n" * 1000), [A])
     with pytest.raises(InvalidInputError):
+        client.score_many([(ada, word("text"))])
+    with pytest.raises(InvalidInputError):
         client.rank(ada, [{word("key"): word("value")}])  # type: ignore[list-item]
+    client.summary(ada)
     client.export_user(ada)
     client.prune(older_than=datetime.now(UTC) - timedelta(days=1))
     client.forget(ada)

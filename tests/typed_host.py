@@ -24,9 +24,12 @@ from mrm_sdk import (
     Rating,
     Recorded,
     Response,
+    ScoreRequest,
     Settings,
     Thumb,
     UserReward,
+    UserSummary,
+    WeightsSummary,
 )
 
 
@@ -131,12 +134,26 @@ def ranked(client: Client, answers: list[str], own: list[Response], turns: list[
     return client.rank("ada", answers, prompt="hi")[0].response
 
 
+def many(client: Client, answers: list[str], own: list[Response], turns: list[Turn]) -> list[NDArray[np.float32]]:
+    """Many users and prompts in one call, each request in a form of its own."""
+    assert_type(client.personalize_many(user for user in ("ada", "bob"))["ada"], UserReward)
+    requests = [ScoreRequest(user_id="ada", responses=answers), ScoreRequest(user_id="b", responses=own, prompt=turns)]
+    client.score_many(requests)
+    return client.score_many([*requests, ("ada", answers), ("bob", own, "hi"), ("eve", [turns[-1], "yes"], turns)])
+
+
 async def awaited(client: AsyncClient, answers: list[str], own: list[Response]) -> UserReward:
     """The awaited client has the same types."""
     assert_type(await client.rank("ada", answers), list[Ranked[str]])
     assert_type(await client.rank("ada", own), list[Ranked[Response]])
     assert_type(await client.score("ada", answers, prompt=[{"role": "user", "content": "hi"}]), NDArray[np.float32])
     assert_type(await client.export_user("ada"), dict[str, Any])
+    pairs: list[tuple[str, list[str]]] = [("ada", answers)]
+    assert_type(await client.score_many(pairs), list[NDArray[np.float32]])
+    assert_type(await client.personalize_many({"ada", "bob"}), dict[str, UserReward])
+    summary = await client.summary("ada")
+    assert_type(summary, UserSummary)
+    assert_type(summary.weights["fingerprint"], WeightsSummary)
     assert_type(await client.record(Thumb(user_id="ada", response="yes", up=True)), Recorded)
     reward = await client.personalize("ada")
     assert_type(reward.weights, NDArray[np.float64])
@@ -174,3 +191,5 @@ def mistakes(client: Client) -> None:
     Settings.serverless(nonsense=1)  # type: ignore[call-arg]
     client.rank("ada", [1, 2])  # type: ignore[type-var]
     client.score("ada", ["yes"], prompt=7)  # type: ignore[arg-type]
+    client.score_many([("ada", 7)])  # type: ignore[list-item]
+    ScoreRequest(user_id="ada")  # type: ignore[call-arg]

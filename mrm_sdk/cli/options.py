@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from mrm_sdk.errors import ConfigurationError
+from mrm_sdk.errors import ConfigurationError, InvalidInputError
 
 DatabaseOption = Annotated[
     str, typer.Option("--database", envvar="MRM_DATABASE", help="URL, as sqlite:///mrm.db", show_default=False)
 ]
+UserArgument = Annotated[
+    str, typer.Argument(metavar="USER", help="The user's id in your application.", show_default=False)
+]
+TenantOption = Annotated[str, typer.Option(help="Whose users, where the database serves several customers.")]
 DatasetArgument = Annotated[
     Path, typer.Argument(help="A file of JSON Lines, CSV or Parquet, or a folder.", show_default=False)
 ]
@@ -64,6 +70,19 @@ def named_columns(options: list[str] | None) -> dict[str, str]:
             raise ConfigurationError(f"--column names {ours} twice; one column of your file can be it.")
         columns[ours] = theirs
     return columns
+
+
+@contextmanager
+def called_right() -> Iterator[None]:
+    """Around what checks values of the command line: one that is wrong makes the call wrong (exit code 2).
+
+    Raises:
+        ConfigurationError: the block found a value to be wrong.
+    """
+    try:
+        yield
+    except InvalidInputError as error:
+        raise ConfigurationError(str(error)) from None
 
 
 def age(text: str, option: str) -> timedelta:

@@ -23,6 +23,32 @@ def say(text: object) -> None:
     print(text, file=sys.stderr)  # noqa: T201  and the one place for the rest
 
 
+def confirmed(question: str) -> bool:
+    """Asks on the terminal; anything but ``y`` or ``yes`` is a no."""
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)  # noqa: T201  not a result either
+    answer = ""
+    try:
+        answer = sys.stdin.readline()
+    finally:
+        if not answer.endswith("\n"):  # Ctrl-C or Ctrl-D: what is said next begins a line
+            say("")
+    return answer.strip().lower() in ("y", "yes")
+
+
+def printable(text: str) -> str:
+    """A text on one line, without what would move a terminal's cursor or colour it."""
+    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
+
+
+def shortened(text: str, width: int) -> str:
+    """The beginning of a text on one line of at most so many columns; wide letters take two."""
+    from rich.cells import cell_len, set_cell_size
+
+    line = printable(" ".join(text[: 4 * width].split()))
+    is_whole = len(text) <= 4 * width and cell_len(line) <= width
+    return line if is_whole else f"{set_cell_size(line, min(width - 1, cell_len(line))).rstrip()}…"
+
+
 def show(text: str, value: Any, json_file: Path | None) -> None:
     """Prints a result, and writes it as JSON where the option ``--json`` says.
 
@@ -36,14 +62,20 @@ def show(text: str, value: Any, json_file: Path | None) -> None:
     """
     if json_file != STDOUT:
         echo(text)
-    if json_file is not None:
-        written = json.dumps(value, indent=2)
-        if json_file == STDOUT:
-            echo(written)
-        else:
-            from mrm_sdk.evaluation.reports.page import write_text
+    show_json(value, json_file)
 
-            write_text(json_file, written + "\n")
+
+def show_json(value: Any, json_file: Path | None) -> None:
+    """The second half of :func:`show`, for a command that has printed its text."""
+    if json_file is None:
+        return
+    written = json.dumps(value, indent=2)
+    if json_file == STDOUT:
+        echo(written)
+    else:
+        from mrm_sdk.evaluation.reports.page import write_text
+
+        write_text(json_file, written + "\n")
 
 
 def require_file(path: Path | None) -> None:

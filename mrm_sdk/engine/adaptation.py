@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +16,7 @@ from mrm_sdk.core.ratings import pairs_of_ratings
 from mrm_sdk.engine.features import Featurizer
 from mrm_sdk.errors import ContentionError, MrmError, TextRefusedError
 from mrm_sdk.schemas.items import Item
+from mrm_sdk.schemas.requests import numbered
 from mrm_sdk.schemas.results import UserReward
 from mrm_sdk.storage.events import NO_FEEDBACK, StoredRating, StoredWeights, UserFeedback
 from mrm_sdk.tracing import span
@@ -41,7 +42,7 @@ class Personalizer:
         self._half_life = bundled if configured is None else configured.total_seconds() or None
         if self._half_life != bundled:
             self.fingerprint = digest([self.fingerprint, {"half_life": self._half_life}])
-        self._prior_weights, self._prior_covariance = self._adapt(NO_FEEDBACK)
+        self._prior = StoredWeights(*self._adapt(NO_FEEDBACK), comparisons=0, feedback_version=0, revision=0)
 
     def personalize(self, user_id: str) -> UserReward:
         """Returns a user's weights; adapts first if feedback is newer than the stored weights.
@@ -55,13 +56,66 @@ class Personalizer:
             ContentionError: other processes keep forgetting and recording this user.
             DatabaseError: the database refused.
         """
+        return self._reward(user_id, self._weights(user_id))
+
+    def personalize_many(self, user_ids: Collection[str]) -> dict[str, UserReward]:
+        """What :meth:`personalize` returns for each of several users, whose stored weights are read by one statement.
+
+        Those whose weights are stale are adapted one after another: where one raises, those before it stay adapted.
+        """
+        return {user_id: self._reward(user_id, weights) for user_id, weights in self._weights_of(user_ids).items()}
+
+    def score(self, user_id: str, items: Sequence[Item]) -> NDArray[np.float32]:
+        """Rewards of items for a user, [n] float32; adapts first if feedback is newer than the stored weights.
+
+        Raises:
+            EmbeddingError: an item's embedding does not fit, or its rewards overflow.
+            EncoderError: the encoder failed.
+            MrmError: see :meth:`personalize`.
+        """
+        weights = self._weights(user_id).weights
+        for item in items:
+            self.featurizer.check(item)
+        refused: dict[bytes, str] = {}
+        rewards = self.featurizer.base_rewards(items, refused)
+        return self._scores(items, rewards, refused, weights)
+
+    def score_many(self, requests: Mapping[int, tuple[str, Sequence[Item]]]) -> dict[int, NDArray[np.float32]]:
+        """What :meth:`score` returns for each of several requests; all their new items are encoded in one call.
+
+        Args:
+            requests: user and items, by the number of the request, which errors name.
+
+        Raises:
+            EmbeddingError: an item's embedding does not fit, or its rewards overflow.
+            EncoderError: the encoder failed.
+            MrmError: see :meth:`personalize_many`.
+        """
+        for number, (_, items) in requests.items():
+            with numbered("Request", number):
+                for item in items:
+                    self.featurizer.check(item)
+        weights = self._weights_of(dict.fromkeys(user_id for user_id, _ in requests.values()))
+        refused: dict[bytes, str] = {}
+        rewards = self.featurizer.base_rewards((item for _, items in requests.values() for item in items), refused)
+        scores = {}
+        for number, (user_id, items) in requests.items():
+            with numbered("Request", number):
+                scores[number] = self._scores(items, rewards, refused, weights[user_id].weights)
+        return scores
+
+    def _weights_of(self, user_ids: Collection[str]) -> dict[str, StoredWeights]:
+        stored = self._store.weights_of(user_ids, self.fingerprint)
+        return {
+            user_id: self._current(*stored.get(user_id, (0, None))) or self._weights(user_id) for user_id in user_ids
+        }
+
+    def _weights(self, user_id: str) -> StoredWeights:
         weights = None
         for _ in range(_ATTEMPTS):
             version, stored = self._store.weights(user_id, self.fingerprint)
-            if version == 0:
-                return self._reward(user_id, StoredWeights(self._prior_weights, self._prior_covariance, 0, 0, 0))
-            if stored is not None and stored.feedback_version == version:
-                return self._reward(user_id, stored)
+            if current := self._current(version, stored):
+                return current
             feedback = self._store.feedback(user_id, self.featurizer.features_hash, dated=self._half_life is not None)
             completed = self.featurizer.complete(feedback)
             if completed is None:
@@ -72,24 +126,24 @@ class Personalizer:
             judgements = len(completed.z) + len(completed.ratings)
             weights = StoredWeights(mean, covariance, judgements, feedback.feedback_version, revision)
             if self._store.save_weights(user_id, self.fingerprint, weights):
-                return self._reward(user_id, weights)
+                return weights
         if weights is None:
             raise ContentionError("Other processes keep forgetting and recording this user. Try again.")
-        return self._reward(user_id, replace(weights, revision=weights.revision - 1))
+        return replace(weights, revision=weights.revision - 1)
 
-    def score(self, user_id: str, items: Sequence[Item]) -> NDArray[np.float32]:
-        """Rewards of items for a user, [n] float32; adapts first if feedback is newer than the stored weights.
+    def _current(self, version: int, stored: StoredWeights | None) -> StoredWeights | None:
+        """The weights that serve a user whose feedback has this version: the prior's, or the stored ones."""
+        if version == 0:
+            return self._prior
+        return stored if stored is not None and stored.feedback_version == version else None
 
-        Raises:
-            EmbeddingError: an item's embedding does not fit, or its rewards overflow.
-            EncoderError: the encoder failed.
-            MrmError: see :meth:`personalize`.
-        """
-        weights = self.personalize(user_id).weights
-        for item in items:
-            self.featurizer.check(item)
-        refused: dict[bytes, str] = {}
-        rewards = self.featurizer.base_rewards(items, refused)
+    def _scores(
+        self,
+        items: Sequence[Item],
+        rewards: Mapping[bytes, NDArray[np.float32]],
+        refused: Mapping[bytes, str],
+        weights: NDArray[np.float64],
+    ) -> NDArray[np.float32]:
         for index, item in enumerate(items):
             if item.key in refused:
                 raise TextRefusedError(f"responses[{index}] cannot be scored: {refused[item.key]}")

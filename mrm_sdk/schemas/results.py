@@ -97,6 +97,48 @@ class Ranked(Frozen, Generic[ResponseT_co]):
     response: Annotated[ResponseT_co, WrapValidator(_as_given), SerializeAsAny()]
 
 
+class WeightsSummary(Frozen):
+    """How far a user's weights under one bundle have come.
+
+    Args:
+        judgements: how many comparisons and ratings they were adapted to, as ``comparisons`` of :class:`UserReward`.
+        revision: how often they were stored.
+        current: whether they have seen all feedback so far; others are adapted again when they are next needed.
+    """
+
+    judgements: int
+    revision: int
+    current: bool
+
+
+class UserSummary(Frozen):
+    """What is known of a user, without any text.
+
+    Args:
+        user_id: of the user.
+        comparisons: how many are stored; a ranking of n counts as the n (n − 1) / 2 that it makes.
+        ties: how many of the comparisons are ties.
+        ratings: how many are stored, thumbs among them.
+        first_at: when the first of these events happened, by ``created_at``; ``None`` without any.
+        newest_at: when the newest did.
+        forgotten_at: when the user was forgotten last; ``None``: never.
+        weights: by fingerprint of the bundle, the stored weights.
+    """
+
+    user_id: str
+    comparisons: int
+    ties: int
+    ratings: int
+    first_at: AwareDatetime | None
+    newest_at: AwareDatetime | None
+    forgotten_at: AwareDatetime | None
+    weights: Annotated[
+        Mapping[str, WeightsSummary],
+        AfterValidator(MappingProxyType),
+        PlainSerializer(dict, return_type=dict[str, WeightsSummary]),
+    ]
+
+
 class Forgotten(Frozen):
     """How many rows of each table were deleted with a user."""
 

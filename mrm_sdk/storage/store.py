@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from mrm_sdk.errors import ConfigurationError
 from mrm_sdk.schemas.frozen import identifier
 from mrm_sdk.schemas.items import Item
+from mrm_sdk.schemas.results import UserSummary
 from mrm_sdk.storage.database import Database
 from mrm_sdk.storage.events import ACCEPTED, AnyEvent, Outcome, StoredWeights, UserFeedback, conflict, expired, stale
 from mrm_sdk.storage.statements import select
@@ -27,6 +28,7 @@ from mrm_sdk.storage.statements.export_user import read_user
 from mrm_sdk.storage.statements.forget import delete_user
 from mrm_sdk.storage.statements.insert import insert_events, insert_features, insert_features_of, weights_statement
 from mrm_sdk.storage.statements.prune import prune, pruned_before
+from mrm_sdk.storage.statements.summary import read_summary
 from mrm_sdk.storage.tables import BundleRow, ComparisonRow, ItemFeaturesRow, ItemRow
 
 _KEYS_PER_QUERY = 5_000  # below the number of parameters that either database accepts
@@ -189,6 +191,10 @@ class Store:
         row = self.database.read(lambda connection: connection.execute(select.WEIGHTS, parameters).one_or_none())
         return select.stored_weights(row)
 
+    def weights_of(self, user_ids: Collection[str], fingerprint: str) -> dict[str, tuple[int, StoredWeights | None]]:
+        """What :meth:`weights` says of many users, by user; unknown ones are absent."""
+        return self.database.read(lambda connection: select.weights_of(connection, self.tenant, user_ids, fingerprint))
+
     def feedback(self, user_id: str, features_hash: str, *, dated: bool = False) -> UserFeedback:
         """All feedback of a user, with the ``z`` and base rewards that are stored under ``features_hash``.
 
@@ -213,6 +219,10 @@ class Store:
         """
         statement, values = weights_statement(self.database.dialect, self.tenant, user_id, fingerprint, weights)
         return self._write(lambda connection: connection.execute(statement, values).first() is not None)
+
+    def summary(self, user_id: str) -> UserSummary:
+        """What is known of a user without any text, as of one moment; zeros and ``None`` of an unknown user."""
+        return self.database.read(lambda connection: read_summary(connection, self.tenant, user_id))
 
     def forget(self, user_id: str) -> dict[str, int]:
         """Deletes a user from every table in one transaction and leaves a tombstone.

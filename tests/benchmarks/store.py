@@ -19,6 +19,7 @@ from tests.benchmarks.hot_paths import DIMENSION, pairs, small_bundle
 from tests.benchmarks.table import measure, publish
 
 MANY = 20_000
+USERS = 256
 Times = list[float]
 Row = dict[str, Any]
 
@@ -59,6 +60,7 @@ class Hosting:
         yield self.record(repeats)
         yield self._record_many()
         yield self._score(5 * repeats)
+        yield from self.many(max(5, repeats // 10))
         for count in (20, 200):
             yield self.personalize(count, repeats)
         yield self._forget(repeats)
@@ -86,6 +88,21 @@ class Hosting:
         times = measure(lambda: self.client.score("ada", four), repeats)
         floor = measure(lambda: self.bare.select_weights("ada"), repeats)
         return row("score 4 cached answers, user up to date", self.name, times, floor, "SELECT of weights and counter")
+
+    def many(self, repeats: int) -> Iterator[Row]:
+        """Many users in one call, beside a call for each."""
+        users = [f"one of many {n}" for n in range(USERS)]
+        requests = [(user, self.responses[n % 90 : n % 90 + 4]) for n, user in enumerate(users)]
+        self.client.record_many(said for user in users for said in self.comparisons(user, 20))
+        self.client.personalize_many(users)
+        times = measure(lambda: self.client.score_many(requests), repeats)
+        loop = measure(lambda: [self.client.score(*request) for request in requests], repeats)
+        yield row(
+            f"score_many, {USERS} users, 4 cached answers each", self.name, times, loop, f"{USERS} calls of score"
+        )
+        times = measure(lambda: self.client.personalize_many(users), repeats)
+        loop = measure(lambda: [self.client.personalize(user) for user in users], repeats)
+        yield row(f"personalize_many, {USERS} users", self.name, times, loop, f"{USERS} calls of personalize")
 
     def personalize(self, count: int, repeats: int) -> Row:
         """A user with so many comparisons, whose weights are stale."""
@@ -137,7 +154,7 @@ COLUMNS = {
     "p99": ("p99 ms", ".3f"),
     "bare": ("bare ms", ".3f"),
     "over": ("over bare", ".3f"),
-    "ratio": ("ratio", ".1f"),
+    "ratio": ("ratio", ".2f"),
     "per_second": ("per second", ",.0f"),
     "inner_loop": ("inner loop ms", ".3f"),
     "floor": ("bare is", ""),

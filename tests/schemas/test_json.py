@@ -24,9 +24,12 @@ from mrm_sdk import (
     Recorded,
     Refusal,
     Response,
+    ScoreRequest,
     Settings,
     Thumb,
     UserReward,
+    UserSummary,
+    WeightsSummary,
 )
 
 CHAT = [
@@ -35,6 +38,7 @@ CHAT = [
     {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]},
     {"role": "tool", "tool_call_id": "1", "content": "rain"},
 ]
+LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
 VECTOR = {"text": "yes", "embedding": [0.1, -2.5]}
 COMMON = {"user_id": "ada", "event_id": "e", "created_at": "2026-01-02T03:04:05.000006Z", "strength": 2.0}
 TAKEN: list[tuple[type[BaseModel], dict[str, Any]]] = [
@@ -47,6 +51,7 @@ TAKEN: list[tuple[type[BaseModel], dict[str, Any]]] = [
     (Thumb, {**COMMON, "prompt": CHAT, "response": "yes", "up": False}),
     (Thumb, {**COMMON, "response": "yes", "up": "up"}),
     (Ranking, {**COMMON, "prompt": "why?", "responses": ["yes", VECTOR, [{"role": "assistant", "content": "a"}]]}),
+    (ScoreRequest, {"user_id": "ada", "responses": ["yes", VECTOR, CHAT[3]], "prompt": CHAT}),
     (Settings, {"half_life": "90d", "encoder_cache": "vectors.db", "threads": 2}),
 ]
 GIVEN: list[BaseModel] = [
@@ -61,7 +66,18 @@ GIVEN: list[BaseModel] = [
     UserReward(user_id="a", weights=[1, 0.1], covariance=None, comparisons=1, revision=1, fingerprint="f"),
     UserReward(user_id="a", weights=[1, 0.1], covariance=[[1, 0], [0, 0.1]], comparisons=1, revision=1, fingerprint=""),
     Rebuilt(items=1, comparisons=2, users=3),
-    Pruned(before=datetime(2026, 1, 1, tzinfo=UTC), rows={"mrm_users": 1}),
+    Pruned(before=LONG_AGO, rows={"mrm_users": 1}),
+    WeightsSummary(judgements=3, revision=2, current=True),
+    UserSummary(
+        user_id="ada",
+        comparisons=2,
+        ties=1,
+        ratings=1,
+        first_at=LONG_AGO,
+        newest_at=LONG_AGO,
+        forgotten_at=None,
+        weights={"f": WeightsSummary(judgements=3, revision=2, current=False)},
+    ),
 ]
 PUBLIC = [
     value

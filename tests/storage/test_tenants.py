@@ -115,7 +115,9 @@ CASES: dict[str, Callable[[Store], Any]] = {
     "backfill.events_of": lambda store: [store.backfill.events_of(key) for key in KEYS],
     "backfill.items": lambda store: store.backfill.items(LATER_FEATURES, after=b"", limit=9),
     "backfill.users": lambda store: store.backfill.users(after="", limit=9),
+    "summary": lambda store: [store.summary(user) for user in ("ada", "gone")],
     "weights": lambda store: store.weights("ada", FINGERPRINT),
+    "weights_of": lambda store: store.weights_of(["ada", "bob", "gone"], FINGERPRINT),
 }
 
 

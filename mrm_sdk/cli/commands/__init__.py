@@ -6,7 +6,21 @@ from typing import Annotated
 
 import typer
 
-from mrm_sdk.cli.commands import check, compare, db, demo, doctor, encoder, evaluate, import_feedback, rebuild, train
+from mrm_sdk.cli.commands import (
+    check,
+    compare,
+    db,
+    demo,
+    doctor,
+    encoder,
+    evaluate,
+    import_feedback,
+    rank,
+    rebuild,
+    record,
+    train,
+    user_data,
+)
 from mrm_sdk.cli.output import echo
 from mrm_sdk.cli.parser import Command, Commands
 from mrm_sdk.version import __version__
@@ -34,6 +48,13 @@ app.command(cls=Command)(train.train)
 app.command(cls=Command)(evaluate.evaluate)
 app.command(cls=Command)(compare.compare)
 app.command("import", cls=Command)(import_feedback.import_feedback)
+app.command(cls=Command)(record.record)
+app.command(cls=Command)(rank.rank)
+app.command(cls=Command)(user_data.users)
+app.command(cls=Command)(user_data.summary)
+app.command(cls=Command)(user_data.export)
+app.command(cls=Command)(user_data.forget)
+app.command(cls=Command)(user_data.prune)
 app.command(cls=Command)(rebuild.rebuild)
 app.command(cls=Command)(doctor.doctor)
 app.add_typer(db.app, name="db")

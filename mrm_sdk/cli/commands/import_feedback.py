@@ -13,7 +13,7 @@ from mrm_sdk.cli.options import ColumnOption, DatabaseOption, DatasetArgument, F
 from mrm_sdk.cli.output import require_file, say, show
 from mrm_sdk.cli.progress import progress
 from mrm_sdk.cli.reading import read_all
-from mrm_sdk.errors import ConfigurationError
+from mrm_sdk.cli.stored import recorder
 
 if TYPE_CHECKING:
     from mrm_sdk.data.datasets import Dataset as LoadedDataset
@@ -62,28 +62,13 @@ def _record(
     ratings beside them, which would then count twice.
     """
     from mrm_sdk.data.rows import SUFFIXES
-    from mrm_sdk.engine.recording import record_without_features, summarise
-    from mrm_sdk.settings import Settings
-    from mrm_sdk.storage import Database, Store, upgrade
 
-    settings = Settings()
-    database = Database(url, settings)
-    if database.is_in_memory:
-        raise ConfigurationError("A database in memory is gone when this command ends; name a file: sqlite:///mrm.db")
-    with progress() as report:
+    with progress() as report, recorder(url, tenant, bundle) as record:
         data = read()
         ratings = next((path for suffix in SUFFIXES if (path := dataset / f"ratings{suffix}").is_file()), None)
         if ratings is not None and len(data):
             say(f"{ratings.name} is left out: the comparisons beside it are usually made from it")
-        if bundle is not None:
-            from mrm_sdk.client import Client  # loads torch, which storing alone does not need
-
-            with Client(url, bundle=bundle, tenant=tenant, settings=settings) as client:
-                recorded = client.record_many(_reported(data, report))
-        else:
-            store = Store(database, tenant, store_text=settings.store_text)
-            upgrade(database)
-            recorded = summarise(record_without_features(store, _reported(data, report), settings.chunk_size))
+        recorded = record(_reported(data, report))
     return recorded, [f"{data.place(index)}: {reason}" for index, reason in recorded.rejected[:_SHOWN]]
 
 

@@ -10,7 +10,8 @@ import typer
 from mrm_sdk.cli.options import DatabaseOption, JsonOption
 from mrm_sdk.cli.output import require_file, show
 from mrm_sdk.cli.progress import progress
-from mrm_sdk.errors import ConfigurationError, NotFoundError
+from mrm_sdk.cli.stored import require_tables
+from mrm_sdk.errors import NotFoundError
 
 if TYPE_CHECKING:
     from mrm_sdk.schemas.results import Rebuilt
@@ -36,16 +37,10 @@ def rebuild(
 
 def _rebuild(url: str, bundle: Path, tenant: str) -> Rebuilt:
     from mrm_sdk.client import Client
-    from mrm_sdk.settings import Settings
-    from mrm_sdk.storage import Database
 
-    database = Database(url, Settings())
-    if database.is_in_memory or database.is_new:  # a client would create an empty file, and find nothing in it
-        kind = ConfigurationError if database.is_in_memory else NotFoundError
-        raise kind(f"There is no feedback in {database.url}; name the database that your application records into.")
-    database.close()
+    shown_url = require_tables(url)
     with progress() as report, Client(url, bundle=bundle, tenant=tenant) as client:
         rebuilt = client.rebuild(progress=report)
     if not rebuilt.users:
-        raise NotFoundError(f"There is no feedback of the tenant {tenant!r} in {database.url}; check --tenant.")
+        raise NotFoundError(f"There is no feedback of the tenant {tenant!r} in {shown_url}; check --tenant.")
     return rebuilt

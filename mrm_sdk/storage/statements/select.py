@@ -30,11 +30,13 @@ _TENANT: Any = sa.bindparam("tenant")
 _USER: Any = sa.bindparam("user_id")
 _OF: Any = sa.bindparam("of")
 
-WEIGHTS = (
+_WEIGHTS = (
     sa.select(_U.feedback_version, _W.weights, _W.covariance, _W.comparisons, _W.feedback_version, _W.revision)
     .join_from(_U, _W, (_W.tenant == _U.tenant) & (_W.user_id == _U.user_id) & (_W.fingerprint == _OF), isouter=True)
-    .where(_U.tenant == _TENANT, _U.user_id == _USER)
+    .where(_U.tenant == _TENANT)
 )
+WEIGHTS = _WEIGHTS.where(_U.user_id == _USER)
+_WEIGHTS_OF = {dialect: _WEIGHTS.where(is_listed(dialect, _U.user_id)).add_columns(_U.user_id) for dialect in DIALECTS}
 FEEDBACK_VERSION = sa.select(_U.feedback_version).where(_U.tenant == _TENANT, _U.user_id == _USER)
 _Z = ComparisonFeaturesRow
 COMPARISONS = (
@@ -79,6 +81,15 @@ def stored_weights(row: Any) -> tuple[int, StoredWeights | None]:
     if covariance is not None:
         covariance = np.frombuffer(covariance, np.float64).reshape(len(weights), len(weights))
     return version, StoredWeights(weights, covariance, comparisons, adapted_to, revision)
+
+
+def weights_of(
+    connection: sa.Connection, tenant: str, user_ids: Collection[str], fingerprint: str
+) -> dict[str, tuple[int, StoredWeights | None]]:
+    """What :func:`stored_weights` says of each of ``user_ids`` who is known."""
+    dialect = connection.dialect.name
+    values = {"tenant": tenant, "of": fingerprint, "listed": list_parameter(dialect, user_ids)}
+    return {row[-1]: stored_weights(row[:-1]) for row in connection.execute(_WEIGHTS_OF[dialect], values)}
 
 
 def user_feedback(
