@@ -210,7 +210,7 @@ class Columns:
         return _Rated(user_id, (item,), value, strength, _phase(row), event_id, when)
 
     def _compared(self, row: Mapping[str, Any]) -> _Compared:
-        if not _NEEDED <= row.keys():
+        if not row.keys() >= _NEEDED:
             raise InvalidInputError(_missing(sorted(_NEEDED - row.keys()), row))
         phase, user_id, event_id, when = _phase(row), row["user_id"], row.get("event_id"), None
         if not self._is_known(user_id):

@@ -17,7 +17,6 @@ from mrm_sdk.errors import EmbeddingError, InvalidInputError
 from mrm_sdk.schemas.frozen import SERIALISED_VECTOR, Frozen, check_if_text, checked_text, read_only
 from mrm_sdk.schemas.messages import AnyMessage, ChatMessage, is_message, role_and_text
 
-
 _json = json.JSONEncoder()
 
 
