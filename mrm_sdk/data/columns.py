@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterator, Mapping, Sequence, Set
 from datetime import datetime
-from itertools import chain, combinations
+from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,8 +21,10 @@ from mrm_sdk.data.readers.chats import unpacked
 from mrm_sdk.errors import InvalidInputError
 from mrm_sdk.schemas.feedback import MOST_RANKED, Comparison, Ranking, Rating, part_id
 from mrm_sdk.schemas.frozen import MAX_ID_BYTES, identifier
-from mrm_sdk.schemas.items import Item, Response
+from mrm_sdk.schemas.items import Item, Response, prompt_text
 
+_NEEDED = {"user_id", "chosen", "rejected"}
+_HASHABLE = (bool, int, float, str, type(None))
 _PHASES = {"support": SUPPORT, "query": QUERY}
 _REMEMBERED = 4096
 # Characters of an id that has few enough bytes in any language.
@@ -106,8 +108,7 @@ class Columns:
             InvalidInputError: a value is missing or wrong, or an event id or a size of embeddings does not fit to
                 earlier rows.
         """
-        judged = [self._judged(row) for row in rows]
-        self._append(judged[0] if len(judged) == 1 else list(chain.from_iterable(judged)))
+        self._append([one for row in rows for one in self._judged(row)])
 
     def add_rating(self, row: Mapping[str, Any]) -> None:
         """Adds one rating or thumb; its item is named by ``item_id``, or told by ``prompt`` and ``response``.
@@ -135,14 +136,14 @@ class Columns:
         """The rows' ids."""
         return EventIds(self._stated, contents)
 
-    def _judged(self, row: Mapping[str, Any]) -> list[_Compared | _Rated]:
+    def _judged(self, row: Mapping[str, Any]) -> Sequence[_Compared | _Rated]:
         if "chosen" in row or "rejected" in row:
-            return [self._compared(row)]
+            return (self._compared(row),)
         if "ranking" in row:
             return [self._compared(pair) for pair in _pairs(row)]
         if "rating" in row or "thumb" in row:
-            return [self._rated(row)]
-        return [self._compared(row)]  # says what is missing
+            return (self._rated(row),)
+        return (self._compared(row),)  # says what is missing
 
     def _append(self, judged: Sequence[_Compared | _Rated]) -> None:
         ids = [one.event_id for one in judged if one.event_id is not None]
@@ -186,13 +187,18 @@ class Columns:
 
     def _rated(self, row: Mapping[str, Any]) -> _Rated:
         value = self.ratings.value(row)
-        user_id = identifier("user_id", user_id_text(row.get("user_id")))
+        user_id: Any = row.get("user_id")
+        if not self._is_known(user_id):
+            user_id = identifier("user_id", user_id_text(user_id))
         field = "item_id" if self._catalogue.index else "response"
         if field not in row:
             raise InvalidInputError(_missing([field], row))
-        item: Item | int = (
-            self._named(row, field) if self._catalogue.index else Item.of(row.get("prompt"), row["response"])
-        )
+        item: Item | int
+        if self._catalogue.index:
+            item = self._named(row, field)
+        else:
+            prompt, response = row.get("prompt"), row["response"]
+            item = Item(prompt, response, None) if _are_plain(prompt, response) else Item.of(prompt, response)
         event_id = (
             identifier("event_id", id_text("event_id", row["event_id"])) if row.get("event_id") is not None else None
         )
@@ -204,34 +210,36 @@ class Columns:
         return _Rated(user_id, (item,), value, strength, _phase(row), event_id, when)
 
     def _compared(self, row: Mapping[str, Any]) -> _Compared:
-        missing = {"user_id", "chosen", "rejected"} - row.keys()
-        if missing:
-            raise InvalidInputError(_missing(sorted(missing), row))
-        phase = _phase(row)
-        ids = {"user_id": user_id_text(row["user_id"])}
-        if row.get("event_id") is not None:
-            ids["event_id"] = id_text("event_id", row["event_id"])
-        user_id, event_id, when = ids["user_id"], ids.get("event_id"), None
-        texts = {} if self._catalogue.index else {key: row.get(key) for key in ("prompt", "chosen", "rejected")}
-        extras = self._recall(row)
+        if not row.keys() >= _NEEDED:
+            raise InvalidInputError(_missing(sorted(_NEEDED - row.keys()), row))
+        phase, user_id, event_id, when = _phase(row), row["user_id"], row.get("event_id"), None
+        if not self._is_known(user_id):
+            user_id = user_id_text(user_id)
+        if event_id is not None:
+            event_id = id_text("event_id", event_id)
+        by_id = bool(self._catalogue.index)
+        prompt, chosen, rejected = (None, "a", "b") if by_id else (row.get("prompt"), row["chosen"], row["rejected"])
+        extras = _extras(row)
+        checked_before = None if extras is None else self._remembered.get(extras)
         # Most rows repeat what was checked before: a known user, usual extras, plain texts.
         if (
-            extras is not None
+            checked_before is not None
             and user_id in self.users
-            and (event_id is None or (0 < len(event_id) <= _SURELY_SHORT and is_plain(event_id)))
-            and all(is_plain(text) or (text is None and key == "prompt") for key, text in texts.items())
+            and (event_id is None or (len(event_id) <= _SURELY_SHORT and is_plain(event_id)))
+            and (by_id or _are_plain(prompt, chosen, rejected))
         ):
-            tie, strength = extras
-            prompt, chosen, rejected = (texts.get(key) for key in ("prompt", "chosen", "rejected"))
+            tie, strength = checked_before
         else:
-            values = {key: row[key] for key in ("tie", "strength", "created_at") if row.get(key) is not None} | ids
-            checked = Comparison(**{"event_id": "-", **values, **(texts or {"chosen": "a", "rejected": "b"})})
+            values = {key: row[key] for key in ("tie", "strength", "created_at") if row.get(key) is not None}
+            values |= {"user_id": user_id, "prompt": prompt, "chosen": chosen, "rejected": rejected}
+            checked = Comparison(event_id="-" if event_id is None else event_id, **values)
             tie, strength, user_id = checked.tie, checked.strength, checked.user_id
-            prompt, chosen, rejected = checked.prompt, checked.chosen, checked.rejected
+            prompt, chosen, rejected = prompt_text(checked.prompt), checked.chosen, checked.rejected
             when = checked.created_at if "created_at" in values else None
-            self._remember(row, (tie, strength))
+            if extras is not None and len(self._remembered) < _REMEMBERED:
+                self._remembered[extras] = tie, strength
         pair: tuple[Item | int, Item | int]
-        if self._catalogue.index:
+        if by_id:
             first, second = self._named(row, "chosen"), self._named(row, "rejected")
             pair, same = (first, second), self._catalogue.keys[first] == self._catalogue.keys[second]
         else:
@@ -240,22 +248,17 @@ class Columns:
         if same:
             raise InvalidInputError("chosen and rejected are the same response, so nothing is compared")
         group = 0 if row.get("group") is None else short_hash(str(row["group"]))
-        return _Compared(str(user_id), pair, tie, strength, phase, group, event_id, when)
+        return _Compared(user_id, pair, tie, strength, phase, group, event_id, when)
 
-    def _recall(self, row: Mapping[str, Any]) -> tuple[bool, float] | None:
-        """Tie and strength as they were checked before, if they were."""
-        extras = _extras(row)
-        return None if extras is None else self._remembered.get(extras)
-
-    def _remember(self, row: Mapping[str, Any], checked: tuple[bool, float]) -> None:
-        extras = _extras(row)
-        if extras is not None and len(self._remembered) < _REMEMBERED:
-            self._remembered[extras] = checked
+    def _is_known(self, user_id: object) -> bool:
+        """Whether it is, as it stands, the id of a user of earlier rows."""
+        return type(user_id) is str and user_id in self.users
 
     def _named(self, row: Mapping[str, Any], field: str) -> int:
-        name = id_text(field, row[field])
+        name = row[field] if type(row[field]) is str else id_text(field, row[field])
         index = self._catalogue.index.get(name)
         if index is None:
+            name = id_text(field, name)
             raise InvalidInputError(f"{field}: unknown item id {name[:40]!r}, which the items file lacks")
         return index
 
@@ -292,17 +295,19 @@ def _pairs(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         yield {**common, **named, "chosen": better, "rejected": worse}
 
 
-def _item(prompt: Any, side: str | Response | None) -> Item:
-    if isinstance(side, str) and (prompt is None or isinstance(prompt, str)):
-        return Item(prompt, side, None)
-    return Item.of(prompt, side or "")
+def _are_plain(prompt: object, *texts: object) -> bool:
+    return (prompt is None or is_plain(prompt)) and all(map(is_plain, texts))
+
+
+def _item(prompt: str | None, side: str | Response) -> Item:
+    return Item(prompt, side, None) if isinstance(side, str) else Item.of(prompt, side)
 
 
 def _extras(row: Mapping[str, Any]) -> tuple[object, ...] | None:
     """A row's tie and strength with their types, for True and 1 are equal but not both allowed everywhere."""
     tie, strength = row.get("tie"), row.get("strength")
-    plain = all(isinstance(value, bool | int | float | str | None) for value in (tie, strength))
-    return (type(tie), tie, type(strength), strength) if plain and row.get("created_at") is None else None
+    plain = isinstance(tie, _HASHABLE) and isinstance(strength, _HASHABLE) and row.get("created_at") is None
+    return (type(tie), tie, type(strength), strength) if plain else None
 
 
 def _phase(row: Mapping[str, Any]) -> int:

@@ -51,24 +51,25 @@ def read_delimited(
     if twice:
         raise DatasetError(f"{path}, line 1: the header names {twice[0][:40]!r} twice; rename one of the columns")
     places = [(columns[name], place) for place, name in enumerate(header) if name in columns]
+    where, width = f"{path}, line ", len(header)
     while True:
         line = reader.line_num + 1
         try:
             cells = next(reader, None)
         except csv.Error as error:
-            on_bad_row(DatasetError(f"{path}, line {line}: not CSV ({error})"))
+            on_bad_row(DatasetError(f"{where}{line}: not CSV ({error})"))
             continue
         if cells is None:
             return
-        if cells and len(cells) != len(header):
+        if cells and len(cells) != width:
             lines_more = reader.line_num - line
             quote = f"; it ends {lines_more} lines later: is a quote left open?" if lines_more else ""
-            problem = f"{len(cells)} columns where the header has {len(header)}{quote}"
-            on_bad_row(DatasetError(f"{path}, line {line}: {problem}"))
+            problem = f"{len(cells)} columns where the header has {width}{quote}"
+            on_bad_row(DatasetError(f"{where}{line}: {problem}"))
         elif not is_utf8("".join(cells)):
-            on_bad_row(DatasetError(f"{path}, line {line}: not UTF-8 text. Save the file as UTF-8."))
+            on_bad_row(DatasetError(f"{where}{line}: not UTF-8 text. Save the file as UTF-8."))
         elif cells:
-            yield f"{path}, line {line}", {ours: cells[place] for ours, place in places if cells[place] != ""}
+            yield f"{where}{line}", {ours: cells[place] for ours, place in places if cells[place]}
 
 
 def _delimiter(header: str, usual: str) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from mrm_sdk.data.naming import TableNaming
 from mrm_sdk.data.problems import OnBadRow
@@ -15,22 +15,33 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from pyarrow import parquet
 
+# Of the names of a table's columns, those that are read.
+Used: TypeAlias = Callable[[Sequence[str]], Collection[str]]
 # Of one batch that is in memory at once.
 _ROWS = 4096
 
 
-def read_parquet(path: Path, naming: TableNaming | None, on_bad_row: OnBadRow) -> Iterator[tuple[str, dict[str, Any]]]:
+def read_parquet(
+    path: Path, naming: TableNaming | None, on_bad_row: OnBadRow, used: Used
+) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yields ``(location, row)``; nulls are left out, nanoseconds are cut to microseconds.
+
+    Args:
+        path: of the file.
+        naming: says what the columns are called, and which are read; without it, ``used`` says which.
+        on_bad_row: called with a row that Python cannot hold.
+        used: names of all columns -> those that are read.
 
     Raises:
         DatasetError: the file cannot be read.
         MissingDependencyError: there is no pyarrow.
     """
-    for number, row in enumerate(_rows(path, naming), 1):
+    where = f"{path}, row "
+    for number, row in enumerate(_rows(path, naming, used), 1):
         if isinstance(row, str):
-            on_bad_row(DatasetError(f"{path}, row {number}: {row}"))
+            on_bad_row(DatasetError(f"{where}{number}: {row}"))
         else:
-            yield f"{path}, row {number}", row
+            yield f"{where}{number}", row
 
 
 def column_types(path: Path) -> dict[str, bool]:
@@ -57,11 +68,11 @@ def _opened(path: Path) -> Iterator[parquet.ParquetFile]:
         raise DatasetError(f"{path} cannot be read as Parquet: {error}") from None
 
 
-def _rows(path: Path, naming: TableNaming | None) -> Iterator[dict[str, Any] | str]:
+def _rows(path: Path, naming: TableNaming | None, used: Used) -> Iterator[dict[str, Any] | str]:
     """Rows of Python values; in place of a row that Python cannot hold, why."""
     with _opened(path) as file:
         names = file.schema_arrow.names
-        columns = {name: name for name in names} if naming is None else naming.of_header(str(path), names)
+        columns = {name: name for name in used(names)} if naming is None else naming.of_header(str(path), names)
         twice = next((name for name in columns if names.count(name) > 1), None)
         if twice is not None:
             raise DatasetError(f"{path} has two columns {twice[:40]!r}; rename one of them")
@@ -79,7 +90,8 @@ def _rows(path: Path, naming: TableNaming | None) -> Iterator[dict[str, Any] | s
                 )
                 continue
             for values in zip(*lists.values(), strict=True):
-                yield {name: value for name, value in zip(lists, values, strict=True) if value is not None}
+                row = zip(lists, values, strict=True)
+                yield {name: value for name, value in row if value is not None} if None in values else dict(row)
 
 
 def _row(cells: dict[str, Any]) -> dict[str, Any] | str:

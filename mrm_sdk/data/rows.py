@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 
 from mrm_sdk.data.delimited import read_delimited
 from mrm_sdk.data.naming import TableNaming
-from mrm_sdk.data.parquet import column_types, read_parquet
+from mrm_sdk.data.parquet import Used, column_types, read_parquet
 from mrm_sdk.data.problems import OnBadRow, stop
 from mrm_sdk.data.text_lines import is_utf8, lines
 from mrm_sdk.errors import DatasetError
@@ -27,13 +27,21 @@ _ROWS_THAT_NAME = 1000
 Row = dict[str, Any]
 
 
-def read_rows(path: Path, naming: TableNaming | None = None, on_bad_row: OnBadRow = stop) -> Iterator[tuple[str, Row]]:
+def everything(names: Sequence[str]) -> Sequence[str]:
+    """Reads all columns."""
+    return names
+
+
+def read_rows(
+    path: Path, naming: TableNaming | None = None, on_bad_row: OnBadRow = stop, used: Used = everything
+) -> Iterator[tuple[str, Row]]:
     """Yields ``(location, row)`` for each row of a file; the location names file and line, for messages.
 
     Args:
         path: the end of its name says of which form it is.
         naming: says what the columns are called; without it, all are read and called as they are.
         on_bad_row: called with a row that cannot be parsed.
+        used: which columns are read without a naming, of a form that keeps them apart: Parquet.
 
     Raises:
         DatasetError: the file cannot be read.
@@ -41,7 +49,7 @@ def read_rows(path: Path, naming: TableNaming | None = None, on_bad_row: OnBadRo
     """
     name = path.name.lower()
     if name.endswith(".parquet"):
-        return read_parquet(path, naming, on_bad_row)
+        return read_parquet(path, naming, on_bad_row, used)
     if name.endswith(DELIMITED):
         return read_delimited(path, naming, on_bad_row)
     if name.endswith(_JSONL):
@@ -108,14 +116,15 @@ def _elements(path: Path, rows: list[Any], on_bad_row: OnBadRow) -> Iterator[tup
 
 
 def _jsonl(path: Path, on_bad_row: OnBadRow) -> Iterator[tuple[str, Row]]:
+    where = f"{path}, line "
     for number, line in lines(path):
-        if not line.strip():
+        if line.isspace():
             continue
         row = _parsed(line)
         if isinstance(row, str):
-            on_bad_row(DatasetError(f"{path}, line {number}: {row}"))
+            on_bad_row(DatasetError(f"{where}{number}: {row}"))
         else:
-            yield f"{path}, line {number}", row
+            yield f"{where}{number}", row
 
 
 def _parsed(line: str) -> Row | str:

@@ -17,6 +17,8 @@ from mrm_sdk.errors import EmbeddingError, InvalidInputError
 from mrm_sdk.schemas.frozen import SERIALISED_VECTOR, Frozen, check_if_text, checked_text, read_only
 from mrm_sdk.schemas.messages import AnyMessage, ChatMessage, is_message, role_and_text
 
+_json = json.JSONEncoder()
+
 
 class HasArray(Protocol):
     """An array of numpy's, a tensor, or anything else that numpy turns into an array."""
@@ -198,7 +200,12 @@ class Item:
     @cached_property
     def key(self) -> bytes:
         """SHA-256 over the content: equal items are one item for all users."""
-        digest = hashlib.sha256(json.dumps([self.prompt, self.text]).encode())
+        digest = hashlib.sha256(f"[{_quoted(self.prompt)}, {_quoted(self.text)}]".encode())
         if self.embedding is not None:
             digest.update(self.embedding.tobytes())
         return digest.digest()
+
+
+def _quoted(text: str | None) -> str:
+    """JSON, as json.dumps writes it: for a list of texts it makes an encoder each time, for one text it needs none."""
+    return "null" if text is None else _json.encode(text)

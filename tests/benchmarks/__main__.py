@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 
-ALWAYS = ("hot_paths", "store", "encoding", "reading", "training")
+ALWAYS = ("hot_paths", "store", "fresh", "encoding", "reading", "training")
 WHEN_ASKED = ("memory", "store_size")
 
 

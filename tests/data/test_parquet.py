@@ -40,16 +40,21 @@ def test_all_of_this_without_pandas(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout
 
 
-def test_only_wanted_columns_are_read(tmp_path: Path) -> None:
-    """The pages of the other column are overwritten: reading a single one of them would fail."""
-    marks = pa.array([b"\xee" * 5000] * 2, pa.binary())
-    path = tmp_path / "x.parquet"
-    pq.write_table(pa.table({**COLUMNS, "screenshot": marks}), path, compression="none", use_dictionary=False)
-    column = pq.ParquetFile(path).metadata.row_group(0).column(4)
-    assert column.path_in_schema == "screenshot"
+def write_beside_a_ruin(path: Path, table: pa.Table, ruin: str = "screenshot") -> Path:
+    """Adds a column ``ruin`` whose pages are overwritten: reading a single one of them fails."""
+    marks = pa.array([b"\xee" * 5000] * len(table), pa.binary())
+    pq.write_table(table.append_column(ruin, marks), path, compression="none", use_dictionary=False)
+    group = pq.ParquetFile(path).metadata.row_group(0)
+    column = group.column(group.num_columns - 1)
+    assert column.path_in_schema == ruin
     with path.open("r+b") as file:
         file.seek(column.data_page_offset)
         file.write(b"\xff" * column.total_compressed_size)
+    return path
+
+
+def test_only_wanted_columns_are_read(tmp_path: Path) -> None:
+    path = write_beside_a_ruin(tmp_path / "x.parquet", pa.table(COLUMNS))
     assert said(read_dataset(path)) == [("u", "p", "a", "b"), ("v", None, "b", "a")]
     assert said(read_dataset(path, format="trl")) == said(read_dataset(path))
     with pytest.raises(DatasetError, match="cannot be read as Parquet"):

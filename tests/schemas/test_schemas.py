@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 import uuid
 from collections.abc import Callable
@@ -257,6 +259,12 @@ class TestItem:
             Item.of("p", Response(embedding=[1.0, 0.0])),
         ]
         assert len({item.key for item in items}) == len(items)
+
+    @pytest.mark.parametrize("text", [None, "", 'say "no" \\ \n\t\x7f\u2028', "é 日本 😀", "a" * 5000])
+    def test_keys_are_hashes_of_json(self, text: str | None) -> None:
+        for prompt in (None, text):
+            wanted = hashlib.sha256(json.dumps([prompt, text]).encode()).digest()
+            assert Item(prompt, text, None).key == wanted
 
     def test_keys_never_change(self) -> None:
         """Databases hold them: items would be stored and encoded anew, and known events would be conflicts."""

@@ -9,7 +9,7 @@ Settings of a data set are not in the export: label values must be the columns' 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from mrm_sdk.data.readers.chats import prompt_of, unpacked
@@ -52,7 +52,7 @@ def reader(question: str | None = None) -> Reader:
 
     def read(source: Source) -> Iterator[tuple[str, Outcome]]:
         asked.clear()
-        yield from per_record("records", responses)(source)
+        yield from per_record("records", responses, _used)(source)
         if not asked or (question is not None and question not in asked):
             named = "one question" if question is None else f"a question {question!r}"
             raise DatasetError(f"{source.name}: {_wanted(named, asked)}")
@@ -103,6 +103,12 @@ def _judged(record: Row, value: Any, user_id: Any) -> Outcome:
 def _content(record: Row) -> set[str]:
     """The fields that people saw; what Argilla adds has a point in its name, or one of these."""
     return {key for key in record if "." not in key} - _ADDED
+
+
+def _used(names: Sequence[str]) -> list[str]:
+    """Any field may be an answer that a label names; what Argilla adds but responses and the id is not looked at."""
+    ends = (_END, f"{_END}.users", f"{_END}.status")
+    return [name for name in names if name.endswith(ends) or name == "id" or ("." not in name and name not in _ADDED)]
 
 
 def _alike(name: object) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from mrm_sdk.data.readers.fields import need
-from mrm_sdk.data.readers.source import Outcome, Row, per_record
+from mrm_sdk.data.readers.source import Outcome, Row, only, per_record
 from mrm_sdk.errors import InvalidInputError
 
 _NUMBERED = re.compile(r"(.*?)(?:[_-]?(?:\d+|left|right|first|second|one|two)|[_-]?[A-Z]|[_-][a-z])")
@@ -65,4 +65,4 @@ def _numbered(names: list[str]) -> list[str]:
     return list(ends) if len(set(ends.values())) == 1 else []
 
 
-read = per_record("tasks", _task)
+read = per_record("tasks", _task, only("data", "annotations", also=("id",)))

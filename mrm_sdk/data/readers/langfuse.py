@@ -9,10 +9,11 @@ tables of the blob storage export (``trace_id``) and CSV are read too.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 
+from mrm_sdk.data.parquet import Used
 from mrm_sdk.data.readers.fields import need
-from mrm_sdk.data.readers.source import Outcome, Reader, Row, Source
+from mrm_sdk.data.readers.source import Outcome, Reader, Row, Source, only
 from mrm_sdk.data.readers.traces import last_of_each_id, one_scale, traced
 from mrm_sdk.errors import DatasetError, InvalidInputError
 
@@ -23,8 +24,9 @@ def reader(name: str | None = None) -> Reader:
     """A reader of the scores with one ``name``; without it, of the only one."""
 
     def read(source: Source) -> Iterator[tuple[str, Outcome]]:
-        scores = [(location, _named(row)) for location, row in source.table("scores", "Export scores as scores.jsonl.")]
-        traces = {str(row.get("id")): _named(row) for _, row in source.table("traces", _TRACES)}
+        table = source.table("scores", "Export scores as scores.jsonl.", _SCORES_USED)
+        scores = [(location, _named(row)) for location, row in table]
+        traces = {str(row.get("id")): _named(row) for _, row in source.table("traces", _TRACES, _TRACES_USED)}
         wanted = one_scale((str(score.get("name")) for _, score in scores), name, source, "langfuse")
         counting = last_of_each_id(scores)
         for number, (location, score) in enumerate(scores):
@@ -43,7 +45,25 @@ def reader(name: str | None = None) -> Reader:
 
 def _named(record: Row) -> Row:
     """A record with the names of the API, where the export to a blob storage has ``trace_id`` for ``traceId``."""
-    return {re.sub(r"_([a-z])", lambda found: found[1].upper(), name): value for name, value in record.items()}
+    return {_name(column): value for column, value in record.items()}
+
+
+def _name(column: str) -> str:
+    return re.sub(r"_([a-z])", lambda found: found[1].upper(), column)
+
+
+def _only(*needed: str, also: Collection[str] = ()) -> Used:
+    chosen = only(*needed, also=also)
+
+    def used(columns: Sequence[str]) -> Collection[str]:
+        names = set(chosen([_name(column) for column in columns]))
+        return [column for column in columns if _name(column) in names]
+
+    return used
+
+
+_SCORES_USED = _only("name", "traceId", "value", also=("id", "source", "observationId", "dataType", "stringValue"))
+_TRACES_USED = _only("id", "userId", "input", "output")
 
 
 def _judged(score: Row, trace: Row) -> Outcome:

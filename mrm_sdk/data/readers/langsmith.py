@@ -15,19 +15,23 @@ from typing import Any
 from mrm_sdk.data.ids import id_text
 from mrm_sdk.data.readers.chats import unpacked
 from mrm_sdk.data.readers.fields import need
-from mrm_sdk.data.readers.source import Outcome, Reader, Row, Source
+from mrm_sdk.data.readers.source import Outcome, Reader, Row, Source, only
 from mrm_sdk.data.readers.traces import dig, last_of_each_id, one_scale, traced
 from mrm_sdk.errors import DatasetError, InvalidInputError
 
 _RUNS = "LangSmith's feedback holds no texts: put the runs beside it as runs.jsonl (id, inputs, outputs)."
+_RUNS_USED = only("id", "inputs", "outputs", also=("extra", "reference_example_id"))
+_FEEDBACK_USED = only(
+    "run_id", "key", "score", also=("id", "feedback_source", "feedback_group_id", "comparative_experiment_id")
+)
 
 
 def reader(key: str | None = None) -> Reader:
     """A reader of the feedback with one ``key``; without it, of the only one."""
 
     def read(source: Source) -> Iterator[tuple[str, Outcome]]:
-        feedback = list(source.table("feedback", "Export it with list_feedback as feedback.jsonl."))
-        runs = {str(run.get("id")): run for _, run in source.table("runs", _RUNS)}
+        feedback = list(source.table("feedback", "Export it with list_feedback as feedback.jsonl.", _FEEDBACK_USED))
+        runs = {str(run.get("id")): run for _, run in source.table("runs", _RUNS, _RUNS_USED)}
         chosen = one_scale((str(row.get("key")) for _, row in feedback), key, source, "langsmith")
         groups: dict[object, list[tuple[Row, Any]]] = {}
         locations: dict[object, str] = {}

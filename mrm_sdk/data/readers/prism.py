@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from mrm_sdk.data.readers.fields import need
-from mrm_sdk.data.readers.source import Outcome, Row, per_record
+from mrm_sdk.data.readers.source import Outcome, Row, only, per_record
 from mrm_sdk.errors import InvalidInputError
 
 _ROLES = {"user": "user", "model": "assistant"}
@@ -48,4 +48,4 @@ def _turns(conversation: Row) -> Iterator[Outcome]:
             yield "all replies are the same text" if others else "there is only one reply"
 
 
-read = per_record("conversations", _turns)
+read = per_record("conversations", _turns, only("user_id", "conversation_id", "conversation_history"))

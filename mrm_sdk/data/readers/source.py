@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mrm_sdk.data.naming import TableNaming
+from mrm_sdk.data.parquet import Used
 from mrm_sdk.data.problems import OnBadRow, stop
-from mrm_sdk.data.rows import DELIMITED, SUFFIXES, read_rows
+from mrm_sdk.data.rows import DELIMITED, SUFFIXES, everything, read_rows
 from mrm_sdk.errors import DatasetError, InvalidInputError, MissingDependencyError, NotFoundError
 
 Row = dict[str, Any]
@@ -53,16 +54,21 @@ class Source:
     """
 
     name: str
-    find: Callable[[str], Iterator[tuple[str, Row]] | None]
+    find: Callable[[str, Used], Iterator[tuple[str, Row]] | None]
     on_bad_row: OnBadRow = stop
 
-    def table(self, name: str, why: str = "") -> Iterator[tuple[str, Row]]:
+    def table(self, name: str, why: str = "", used: Used = everything) -> Iterator[tuple[str, Row]]:
         """The records of a table, absent values left out, each with its location for messages.
 
+        Args:
+            name: of the table.
+            why: it is needed, and how it is made.
+            used: which columns are read, where they can be read one by one; records may hold others all the same.
+
         Raises:
-            DatasetError: there is no such table; the message adds ``why`` it is needed and how it is made.
+            DatasetError: there is no such table; the message says ``why`` it is needed.
         """
-        records = self.find(name)
+        records = self.find(name, used)
         if records is None:
             why = why or f"Call the file {name}.jsonl, or give the file itself."
             raise DatasetError(f"{self.name} holds no table {name!r}. {why}")
@@ -81,11 +87,20 @@ def _page(record: Row) -> list[Row] | None:
 Reader = Callable[[Source], Iterator[tuple[str, Outcome]]]
 
 
-def per_record(table: str, convert: Callable[[Row], Iterator[Outcome]]) -> Reader:
+def only(*needed: str, also: Collection[str] = ()) -> Used:
+    """Reads these columns alone; where one that is needed is missing, all, so that messages can name what is there."""
+
+    def used(names: Sequence[str]) -> Collection[str]:
+        return [name for name in names if name in needed or name in also] if {*needed} <= {*names} else names
+
+    return used
+
+
+def per_record(table: str, convert: Callable[[Row], Iterator[Outcome]], used: Used = everything) -> Reader:
     """A reader of one table whose records say all there is to know; ``convert`` may raise ``InvalidInputError``."""
 
     def read(source: Source) -> Iterator[tuple[str, Outcome]]:
-        for location, record in source.table(table):
+        for location, record in source.table(table, used=used):
             try:
                 outcomes = list(convert(record))
             except InvalidInputError as error:
@@ -111,9 +126,9 @@ def open_source(path: str | Path, naming: TableNaming | None = None, on_bad_row:
         return Source(str(path), _hub(str(path).removeprefix("hub:"), naming), on_bad_row)
     path = Path(path)
 
-    def find(table: str) -> Iterator[tuple[str, Row]] | None:
+    def find(table: str, used: Used) -> Iterator[tuple[str, Row]] | None:
         paths = files(path, table)
-        return (row for file in paths for row in _rows(file, naming, on_bad_row)) if paths else None
+        return (row for file in paths for row in _rows(file, naming, on_bad_row, used)) if paths else None
 
     return Source(str(path), find, on_bad_row)
 
@@ -129,18 +144,18 @@ def files(path: Path, table: str) -> list[Path]:
     return matches
 
 
-def _rows(path: Path, naming: TableNaming | None, on_bad_row: OnBadRow) -> Iterator[tuple[str, Row]]:
-    rows = read_rows(path, naming, on_bad_row)
+def _rows(path: Path, naming: TableNaming | None, on_bad_row: OnBadRow, used: Used) -> Iterator[tuple[str, Row]]:
+    rows = read_rows(path, naming, on_bad_row, used)
     if not path.name.lower().endswith(DELIMITED):
         return rows
     return ((location, {key: Cell(value) for key, value in row.items()}) for location, row in rows)
 
 
-def _hub(spec: str, naming: TableNaming | None) -> Callable[[str], Iterator[tuple[str, Row]]]:
+def _hub(spec: str, naming: TableNaming | None) -> Callable[[str, Used], Iterator[tuple[str, Row]]]:
     rest, _, split = spec.partition("@")
     name, _, config = rest.partition(":")
 
-    def find(table: str) -> Iterator[tuple[str, Row]]:
+    def find(table: str, used: Used) -> Iterator[tuple[str, Row]]:
         try:
             import datasets
         except ImportError:
@@ -160,7 +175,7 @@ def _hub(spec: str, naming: TableNaming | None) -> Callable[[str], Iterator[tupl
         parts = {split: loaded} if split else dict(loaded)
         for part, records in parts.items():
             names = records.column_names
-            columns = {name: name for name in names} if naming is None else naming.of_rows(f"hub:{spec}", names)
+            columns = {name: name for name in used(names)} if naming is None else naming.of_rows(f"hub:{spec}", names)
             for number, record in enumerate(records.select_columns(list(columns)), 1):
                 yield f"hub:{name}, {part}, record {number}", {columns[key]: value for key, value in record.items()}
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from mrm_sdk.data.readers.fields import need
-from mrm_sdk.data.readers.source import Outcome, Reader, Row, per_record
+from mrm_sdk.data.readers.source import Outcome, Reader, Row, only, per_record
 from mrm_sdk.errors import InvalidInputError
 
 
@@ -21,7 +21,7 @@ def reader(*, phases_by_split: bool = False) -> Reader:
         for outcome in _comparison(record):
             yield outcome if isinstance(outcome, str) else [{**row, **phase} for row in outcome]
 
-    return per_record("comparisons", with_phase)
+    return per_record("comparisons", with_phase, only("info", "summaries", "choice", "worker", also=("split",)))
 
 
 def _comparison(record: Row) -> Iterator[Outcome]:
