@@ -91,16 +91,14 @@ def principal_basis(
     rows: NDArray[np.int64],
     *,
     limit: int,
-    whitening: float,
     rng: np.random.Generator,
 ) -> Basis:
-    """The directions in which embeddings differ most, each scaled by its standard deviation to ``−whitening``.
+    """The directions in which embeddings differ most, in the encoder's own scale.
 
     Args:
         embeddings: of all items, [items, D].
         rows: the items to use; a sample of them if there are very many.
         limit: R at most.
-        whitening: 0 keeps the encoder's own scale, 1 gives every direction the same variance.
         rng: draws the sample.
 
     Returns:
@@ -127,8 +125,7 @@ def principal_basis(
             _, spread, turned = torch.svd_lowrank((centred / scale).float(), q=min(limit + 64, *centred.shape), niter=2)
         spread, directions = spread.double(), turned.T.double()
     rank = min(size, int((spread > 1e-4 * spread[0]).sum()))
-    weights = (spread[:rank] / spread[0]) ** -whitening
-    return Basis(centre, directions[:rank].T * weights / scale)
+    return Basis(centre, directions[:rank].T / scale)
 
 
 def _release(mapped: object) -> None:

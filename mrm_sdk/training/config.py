@@ -15,27 +15,20 @@ class EmpiricalBayesConfig:
 
     Args:
         directions: most directions of the embeddings that tastes may lie in, R.
-        whitening: 0 keeps the scale of each direction, 1 gives all the same scale.
         iterations: EM steps over users.
-        users_per_iteration: users drawn for a step.
-        averaged_iterations: how many of the last steps are averaged into the result, so that no single draw of users
-            decides it.
-        independent_directions: keep Σ diagonal: tastes in one direction say nothing about another.
+        most_users: users that loadings are learned from, at most; more add little, and each takes time in every step.
+        known_texts: let texts that many have judged have base rewards of their own, which a new text cannot have.
     """
 
-    directions: int = 256
-    whitening: float = 0.5
-    iterations: int = 12
-    users_per_iteration: int = 768
-    averaged_iterations: int = 4
-    independent_directions: bool = False
+    directions: int = 512
+    iterations: int = 20
+    most_users: int = 16_384
+    known_texts: bool = True
 
     def __post_init__(self) -> None:
         """Raises ConfigurationError if a setting is out of bounds."""
-        for name in ("directions", "iterations", "users_per_iteration", "averaged_iterations"):
+        for name in ("directions", "iterations", "most_users"):
             _require_count(name, getattr(self, name))
-        if not 0 <= self.whitening <= 1:
-            raise ConfigurationError(f"whitening must lie in [0, 1], not be {self.whitening}.")
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,16 @@
-"""Empirical Bayes over users: how tastes vary, learned by expectation–maximisation.
+"""Empirical Bayes over users: base rewards as latent factors of items, learned by expectation–maximisation.
 
-The hierarchical view of MAML (Grant et al., arXiv 1801.08930): each user's weights are a draw from N(w0, Σ), a user's
-comparisons adapt them (the inner loop), and the outer loop moves w0 and Σ to where the comparisons of all users are
-most likely. An EM step needs no learning rate, and unlike a step down the query loss it weighs each user's weights by
-how well the comparisons determine them, which is why it does not overfit where users are few.
+The hierarchical view of MAML (Grant et al., arXiv 1801.08930): users' weights are draws from N(0, I), a user's
+comparisons adapt them (the inner loop), and the outer loop moves the items' loadings to where the comparisons of all
+users are most likely. Loadings are regressed on the text (Agarwal and Chen, Regression-based Latent Factor Models, KDD
+2009): B(i) = x(i) G + E(i). What the judgements of an item itself say, E, is kept apart from what its text says, so
+that a new text gets the latter alone, and G need not bend to fit every known item.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,165 +22,192 @@ from mrm_sdk.data.contents import QUERY, SUPPORT
 from mrm_sdk.training.config import TrainingConfig
 from mrm_sdk.training.episodes import Packed
 
-_USERS_PER_CHUNK = 128
-# Each EM step starts from the prior, and the next one corrects a posterior that is slightly off.
-_STEPS_PER_ITERATION = 3
-_STEPS_FOR_JUDGING = 6
-_LARGEST_STEP = 4.0
-# Above this, a comparison leaves float32 too few digits to factor its user's matrix.
-_LARGEST_CURVATURE = 1e5
+RESIDUAL_VARIANCE: Final = 0.1
+"""Prior variance of E: loadings of items judged by many have about three times as much."""
+TEXT_PENALTY: Final = 10.0
+"""Prior precision of G, whose features have a mean square of 1 per item."""
+LEAST_COMPARISONS: Final = 4
+"""An item of fewer says next to nothing beyond its text, and would take as much memory as any other."""
+_USERS_PER_CHUNK = 512
+_START, _FIRST_STEPS, _STEPS, _LARGEST_STEP = 0.5, 3, 2, 4.0
+_VARIANCES = (0.01, 1.0)
 
 
-class WeightDistribution(NamedTuple):
-    """How weights differ between users: w ~ N(mean, covariance).
+class Factors(NamedTuple):
+    """The state of learning.
 
     Args:
-        mean: w0, [R] float64.
-        covariance: Σ = Λ⁻¹, [R, R] float64.
+        text: G, loadings by the text's features, [R, k] float64.
+        residual: E, of every item, [items, k] float64; 0 where an item has too few comparisons.
+        variance: of users' weights on the utility that all share, [] float64.
+        weights: of the users so far, first that on the shared utility, [users, 1 + k] float32.
     """
 
-    mean: Tensor
-    covariance: Tensor
+    text: Tensor
+    residual: Tensor
+    variance: Tensor
+    weights: Tensor
 
-    def to(self, device: torch.device) -> WeightDistribution:
+    def to(self, device: torch.device) -> Factors:
         """The same on another device."""
-        return WeightDistribution(self.mean.to(device), self.covariance.to(device))
+        return Factors(*(field.to(device) for field in self))
 
 
-class Posterior(NamedTuple):
-    """Users' weights given their comparisons, to second order, in coordinates where the prior's covariance is I.
-
-    Args:
-        offset: posterior mean − prior mean, [users, R].
-        explained: rows whose Gram matrix is the users' summed I − posterior covariance, [users, pairs, R].
-    """
-
-    offset: Tensor
-    explained: Tensor
-
-
-def initial_distribution(projections: Tensor) -> WeightDistribution:
-    """Mean 0 and the same variance in all directions, such that rewards of items [items, R] vary by 1 nat."""
-    size = projections.shape[1]
-    variance = 1 / projections.double().var(0).sum()
-    mean = torch.zeros(size, dtype=torch.float64, device=projections.device)
-    return WeightDistribution(mean, torch.eye(size, dtype=torch.float64, device=projections.device) * variance)
+def first_factors(features: Tensor, users: int, count: int) -> Factors:
+    """Where learning starts: the ``count`` directions in which the features [items, R] differ most."""
+    x = features.double()
+    centred = x - x.mean(0)
+    _, vectors = torch.linalg.eigh(centred.T @ centred)
+    text = vectors.flip(1)[:, :count] * _START
+    weights = torch.zeros(users, text.shape[1] + 1, device=x.device)
+    weights[:, 0] = 1
+    residual = torch.zeros(len(x), text.shape[1], dtype=torch.float64, device=x.device)
+    return Factors(text, residual, torch.tensor(0.09, dtype=torch.float64, device=x.device), weights)
 
 
-def learn_distribution(
-    packed: Packed,
-    projections: Tensor,
+def learn_factors(
+    users: Packed,
+    features: Tensor,
+    utility: Tensor,
     config: TrainingConfig,
     *,
-    start: WeightDistribution,
+    start: Factors,
     iterations: range,
-    after_step: Callable[[int, WeightDistribution], None],
-) -> WeightDistribution:
-    """Runs EM steps over users; each draws up to ``users_per_iteration`` of them.
+    after_step: Callable[[int, Factors], None],
+) -> Factors:
+    """Runs EM steps over users.
 
     Args:
-        packed: users for training; both phases are evidence.
-        projections: embeddings of all items in the R directions, [items, R] float32, on the device of ``packed`` and
-            ``start``.
-        config: robust objective, users per step, seed.
-        start: the distribution before the first step.
-        iterations: which steps to run; a step's number seeds its draw, so that a resumed run equals a whole one.
-        after_step: called after each step with its number and the distribution so far.
-
-    Returns:
-        The distribution of users' weights.
+        users: for training; both phases are evidence.
+        features: of all items, [items, R] float32, on the device of ``users``.
+        utility: that all users share, of all items, [items] float64.
+        config: robust objective.
+        start: the state before the first step.
+        iterations: which steps to run.
+        after_step: called after each step with its number and the state so far.
     """
-    distribution = start
+    used, inverse = torch.unique(users.items, return_inverse=True)
+    local = users._replace(items=inverse)
+    x, shared, factors = features[used].double(), utility[used], start
     for iteration in iterations:
-        generator = torch.Generator().manual_seed((config.seed * 100_003 + iteration) % 2**63)
-        drawn = torch.randperm(len(packed.items), generator=generator)[: config.empirical_bayes.users_per_iteration]
-        distribution = _step(packed.users(drawn), projections, distribution, config)
-        after_step(iteration, distribution)
-    return distribution
+        step = _step(local, x, shared, factors._replace(residual=factors.residual[used]), config, first=iteration == 0)
+        residual = torch.zeros_like(factors.residual)
+        residual[used] = step.residual
+        factors = step._replace(residual=residual)
+        after_step(iteration, factors)
+    return factors
+
+
+class _Statistics:
+    """Sums over users and their comparisons that the M-step needs."""
+
+    def __init__(self, items: int, size: int, device: torch.device) -> None:
+        self.gradient = torch.zeros(items, size, device=device)
+        self.curvature = torch.zeros(items, size * size, device=device)
+        self.bend = torch.zeros(items, device=device)
+        self.comparisons = torch.zeros(items, device=device)
+        self.second = torch.zeros(size, size, device=device)
+        self.variance, self.users = torch.zeros((), device=device), torch.zeros((), device=device)
+
+    def add(self, items: Tensor, pairs: Pairs, weights: Tensor, covariance: Tensor, share: Tensor) -> None:
+        """Adds users: items [users, pairs, 2], posterior mean [users, 1 + k] and covariance, what each counts."""
+        z, strength, tie = pairs
+        spread = z @ covariance
+        margin = (z @ weights.unsqueeze(-1)).squeeze(-1)
+        # Expected over the posterior, to second order.
+        margin = margin / torch.sqrt(1 + torch.pi / 8 * (spread * z).sum(-1))
+        lost = torch.sigmoid(-margin)
+        strength = strength * share.unsqueeze(-1)
+        slope, bend = strength * (lost - tie / 2), strength * lost * (1 - lost)
+        own = weights[:, 1:]
+        second = covariance[:, 1:, 1:] + own.unsqueeze(-1) * own.unsqueeze(-2)
+        gradient = slope.unsqueeze(-1) * own.unsqueeze(-2) - bend.unsqueeze(-1) * spread[..., 1:]
+        curvature = bend.unsqueeze(-1) * second.flatten(1).unsqueeze(1)
+        for side, sign in ((0, 1), (1, -1)):
+            index = items[..., side].flatten()
+            self.gradient.index_add_(0, index, gradient.flatten(0, 1), alpha=sign)
+            self.curvature.index_add_(0, index, curvature.flatten(0, 1))
+            self.bend.index_add_(0, index, bend.flatten())
+            self.comparisons.index_add_(0, index, (strength > 0).to(bend).flatten())
+        self.second += (share[:, None, None] * second).sum(0)
+        self.variance += (share * ((weights[:, 0] - 1) ** 2 + covariance[:, 0, 0])).sum()
+        self.users += share.sum()
 
 
 def _step(
-    users: Packed, projections: Tensor, distribution: WeightDistribution, config: TrainingConfig
-) -> WeightDistribution:
-    """One EM step; users count by how hard they are to learn (RPO), or all the same if gamma is infinite."""
-    size, device = len(distribution.mean), distribution.mean.device
-    root = root_of(distribution.covariance)
-    mean = torch.linalg.solve_triangular(root, distribution.mean.unsqueeze(-1), upper=False).squeeze(-1)
-    white = root.float(), mean.float()
-    chunks = [users.users(part) for part in torch.split(torch.arange(len(users.items)), _USERS_PER_CHUNK)]
-    weights = torch.ones(len(users.items), device=device)
-    if config.robust_gamma != float("inf"):
-        losses = torch.cat([_query_loss(chunk, projections, *white) for chunk in chunks])
-        weights = robust_weights(losses, ratio=config.robust_ratio, gamma=config.robust_gamma)
-    offsets, explained = [], torch.zeros(size, size, dtype=torch.float64, device=device)
-    for chunk, weight in zip(chunks, torch.split(weights, _USERS_PER_CHUNK), strict=True):
-        evidence = _pairs(chunk, (SUPPORT, QUERY), projections, white[0])
-        posterior = adapt_white(evidence, white[1], steps=_STEPS_PER_ITERATION)
-        rows = (posterior.explained * weight.sqrt()[:, None, None]).reshape(-1, size)
-        explained += (rows.T @ rows).double()
-        offsets.append(posterior.offset)
-    offset, share = torch.cat(offsets).double(), (weights / weights.sum()).double().unsqueeze(-1)
-    shift = (share * offset).sum(0)
-    apart = (offset - shift) * share.sqrt()
-    second = torch.eye(size, dtype=torch.float64, device=device) - explained / len(users.items) + apart.T @ apart
-    covariance = root @ second @ root.T
-    covariance = (covariance + covariance.T) / 2
-    if config.empirical_bayes.independent_directions:
-        covariance = torch.diag(torch.diagonal(covariance))
-    return WeightDistribution(root @ (mean + shift), covariance)
+    users: Packed, x: Tensor, utility: Tensor, factors: Factors, config: TrainingConfig, *, first: bool
+) -> Factors:
+    size, device = factors.text.shape[1], x.device
+    rewards = torch.cat([utility.unsqueeze(1), x @ factors.text + factors.residual], 1).float()
+    precision = torch.ones(size + 1, device=device)
+    precision[0] = 1 / float(factors.variance)
+    sums, weights = _Statistics(len(x), size, device), factors.weights.clone()
+    share = _shares(users, rewards, precision, config)
+    for part in torch.split(torch.arange(len(users.items), device=device), _USERS_PER_CHUNK):
+        chunk = users.users(part)
+        pairs = _pairs(chunk, (SUPPORT, QUERY), rewards)
+        mean, hessian = _adapt(pairs, precision, weights[part], steps=_FIRST_STEPS if first else _STEPS)
+        weights[part] = mean
+        sums.add(chunk.items.flatten(1, 2), pairs, mean, torch.linalg.inv(hessian), share[part])
+    return _maximise(x, factors, sums, weights)
 
 
-def adapt_white(pairs: Pairs, mean: Tensor, *, steps: int = _STEPS_FOR_JUDGING) -> Posterior:
-    """Adapts users by Newton steps on J in the space of comparisons: users have fewer of them than directions.
+def _maximise(x: Tensor, factors: Factors, sums: _Statistics, weights: Tensor) -> Factors:
+    """Moves text and residuals up the expected likelihood, and scales them so that users are N(0, I) again.
 
-    Args:
-        pairs: comparisons in coordinates where Λ is I, [users, pairs, R].
-        mean: w0 in them, [R].
-        steps: of Newton's method; none moves a margin by more than 4 nats, which could overshoot if a user never errs.
-
-    Returns:
-        The Laplace posterior of each user (Rasmussen and Williams, Gaussian Processes, algorithm 3.1).
+    A pair couples two items; twice an item's own curvature bounds the coupling, as for the shared utility.
     """
-    if float((pairs.strength * pairs.z.square().sum(-1)).max()) > _LARGEST_CURVATURE and pairs.z.dtype == torch.float32:
-        exact = adapt_white(Pairs(*(field.double() for field in pairs)), mean.double(), steps=steps)
-        return Posterior(*(field.float() for field in exact))
+    size, gradient = factors.text.shape[1], sums.gradient.double()
+    identity = torch.eye(size, dtype=torch.float64, device=x.device)
+    # Users' weights have second moments near I, so one matrix serves all factors.
+    hessian = x.T @ (x * (2 * sums.bend.double()).unsqueeze(1))
+    hessian += TEXT_PENALTY * torch.eye(len(hessian), dtype=torch.float64, device=x.device)
+    text = factors.text + torch.linalg.solve(hessian, x.T @ gradient - TEXT_PENALTY * factors.text)
+    curvature = 2 * sums.curvature.double().view(len(x), size, size) + identity / RESIDUAL_VARIANCE
+    slope = gradient - factors.residual / RESIDUAL_VARIANCE
+    moved = torch.linalg.solve(curvature, slope.unsqueeze(-1)).squeeze(-1)
+    residual = factors.residual + torch.where((sums.comparisons >= LEAST_COMPARISONS).unsqueeze(1), moved, 0.0)
+    root = torch.linalg.cholesky(sums.second.double() / sums.users.double() + 1e-6 * identity)
+    own = torch.linalg.solve_triangular(root.float(), weights[:, 1:].T, upper=False).T
+    variance = (sums.variance / sums.users).double().clamp(*_VARIANCES)
+    return Factors(text @ root, residual @ root, variance, torch.cat([weights[:, :1], own], 1))
+
+
+def _adapt(pairs: Pairs, precision: Tensor, weights: Tensor, *, steps: int) -> tuple[Tensor, Tensor]:
+    """Newton steps of users from ``weights`` [users, 1 + k] under N((1, 0, …), 1/precision); also the last Hessian."""
     z, strength, tie = pairs
-    gram = z @ z.mT
-    margin = start = z @ mean
-    dual = torch.zeros_like(margin)
-    identity = torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
+    mean = torch.zeros_like(precision)
+    mean[0] = 1
+    hessian = torch.diag(precision).expand(len(z), -1, -1)
     for _ in range(steps):
-        lost = torch.sigmoid(-margin)
-        root = (strength * lost * (1 - lost)).sqrt()
-        factor = torch.linalg.cholesky(identity + root.unsqueeze(-1) * gram * root.unsqueeze(-2))
-        target = root**2 * (margin - start) + strength * (lost - tie / 2)
-        inner = (root * (gram @ target.unsqueeze(-1)).squeeze(-1)).unsqueeze(-1)
-        new_dual = target - root * torch.cholesky_solve(inner, factor).squeeze(-1)
-        move = start + (gram @ new_dual.unsqueeze(-1)).squeeze(-1) - margin
-        largest = torch.where(strength > 0, move, 0.0).abs().amax(-1, keepdim=True)
-        part = _LARGEST_STEP / largest.clamp_min(_LARGEST_STEP)
-        dual, margin = dual + part * (new_dual - dual), margin + part * move
-    explained = torch.linalg.solve_triangular(factor, root.unsqueeze(-1) * z, upper=False)
-    return Posterior((z.mT @ dual.unsqueeze(-1)).squeeze(-1), explained)
+        lost = torch.sigmoid(-(z @ weights.unsqueeze(-1)).squeeze(-1))
+        slope = ((strength * (tie / 2 - lost)).unsqueeze(-2) @ z).squeeze(-2) + (weights - mean) * precision
+        bend = strength * lost * (1 - lost)
+        hessian = torch.diag(precision) + z.mT @ (bend.unsqueeze(-1) * z)
+        step = torch.linalg.solve(hessian, slope)
+        largest = (z @ step.unsqueeze(-1)).squeeze(-1).abs().amax(1).clamp_min(_LARGEST_STEP)
+        weights = weights - step * (_LARGEST_STEP / largest).unsqueeze(-1)
+    return weights, hessian
 
 
-def _query_loss(users: Packed, projections: Tensor, root: Tensor, mean: Tensor) -> Tensor:
-    """Loss of each user on the query after adapting to the support, [users]: what RPO calls hard."""
-    weights = mean + adapt_white(_pairs(users, (SUPPORT,), projections, root), mean).offset
-    query = _pairs(users, (QUERY,), projections, root)
-    return weighted_mean(bradley_terry((query.z @ weights.unsqueeze(-1)).squeeze(-1), query.tie), query.strength)
+def _shares(users: Packed, rewards: Tensor, precision: Tensor, config: TrainingConfig) -> Tensor:
+    """What each user counts, [users]: by how hard they are to learn (RPO), or all the same if gamma is infinite."""
+    count = len(users.items)
+    if config.robust_gamma == float("inf"):
+        return torch.ones(count, device=rewards.device)
+    start = torch.zeros_like(precision)
+    start[0] = 1
+    losses = []
+    for part in torch.split(torch.arange(count, device=rewards.device), _USERS_PER_CHUNK):
+        chunk = users.users(part)
+        support = _pairs(chunk, (SUPPORT,), rewards)
+        adapted, _ = _adapt(support, precision, start.expand(len(part), -1), steps=_FIRST_STEPS)
+        query = _pairs(chunk, (QUERY,), rewards)
+        margin = (query.z @ adapted.unsqueeze(-1)).squeeze(-1)
+        losses.append(weighted_mean(bradley_terry(margin, query.tie), query.strength))
+    return robust_weights(torch.cat(losses), ratio=config.robust_ratio, gamma=config.robust_gamma)
 
 
-def _pairs(users: Packed, phases: tuple[int, ...], projections: Tensor, root: Tensor) -> Pairs:
-    parts = [users.pairs(phase, projections) for phase in phases]
-    z, strength, tie = (torch.cat(fields, 1) for fields in zip(*parts, strict=True))
-    return Pairs(z @ root, strength, tie)
-
-
-def root_of(covariance: Tensor) -> Tensor:
-    """Cholesky factor, with a little added to the diagonal for directions without variance."""
-    size = len(covariance)
-    noise = 1e-9 * covariance.diagonal().mean().clamp_min(1e-12)
-    identity = torch.eye(size, dtype=covariance.dtype, device=covariance.device)
-    root: Tensor = torch.linalg.cholesky(covariance + noise * identity)
-    return root
+def _pairs(users: Packed, phases: tuple[int, ...], rewards: Tensor) -> Pairs:
+    parts = [users.pairs(phase, rewards) for phase in phases]
+    return Pairs(*(torch.cat(fields, 1) for fields in zip(*parts, strict=True)))

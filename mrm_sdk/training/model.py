@@ -2,23 +2,70 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
 from mrm_sdk.core.inner_loop import Prior
 
+_NEARNESS = 1e-4
+
+
+class KnownTexts(NamedTuple):
+    """What the judgements of single texts said about them, beyond what can be told from a text.
+
+    A text is known again by its embedding: one that is closer to a known one than a hundredth of what embeddings
+    usually differ by is the same text.
+
+    Args:
+        embedding: of each text, centred, [texts, D] float32.
+        centre: subtracted from an embedding before it is compared, [D] float32.
+        nearness: squared distance below which two embeddings are of one text.
+        residual: added to a known text's base rewards, [texts, K] float32.
+    """
+
+    embedding: Tensor
+    centre: Tensor
+    nearness: float
+    residual: Tensor
+
+    @classmethod
+    def of(cls, embeddings: Tensor, residual: Tensor) -> KnownTexts:
+        """Texts by their embeddings [texts, D] as the encoder gives them, and their residuals [texts, K]."""
+        centre = embeddings.mean(0)
+        centred = embeddings - centre
+        # Of one text alone nothing tells how much others differ.
+        usual = float((centred if len(embeddings) > 1 else embeddings).square().sum(1).mean())
+        return cls(centred, centre, _NEARNESS * max(usual, torch.finfo(torch.float32).tiny), residual)
+
 
 class BaseRewards(nn.Module):
-    """Shared base reward functions φ, linear in the embedding: [batch, D] -> [batch, K]."""
+    """Shared base reward functions φ: [batch, D] -> [batch, K], linear in the embedding, plus what known texts add.
 
-    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+    Args:
+        weight: [K, D].
+        bias: [K].
+        known: texts with a residual of their own, if there are any.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor, known: KnownTexts | None = None) -> None:
         super().__init__()
         self.weight = nn.Parameter(weight)
         self.bias = nn.Parameter(bias)
+        self.known = known
 
     def forward(self, embedding: Tensor) -> Tensor:
         """Embeddings [batch, D] -> base rewards [batch, K]."""
-        return nn.functional.linear(embedding, self.weight, self.bias)
+        rewards = nn.functional.linear(embedding, self.weight, self.bias)
+        if self.known is None:
+            return rewards
+        known = self.known
+        centred = embedding - known.centre
+        squares = centred.square().sum(1, keepdim=True) + known.embedding.square().sum(1)
+        same = (squares - 2 * (centred @ known.embedding.T) < known.nearness).to(rewards)
+        # Texts that differ beyond what the encoder reads have one embedding: the mean stands for all of them.
+        return rewards + (same / same.sum(1, keepdim=True).clamp_min(1)) @ known.residual
 
 
 class MetaModel(nn.Module):

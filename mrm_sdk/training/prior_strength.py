@@ -1,4 +1,4 @@
-"""Chooses K and the strength of the prior on users that the fit has not seen.
+"""Chooses K, the strength of the prior, and what new texts count, on users that the fit has not seen.
 
 From few training users the prior becomes too certain that people differ as those few did, and adapting then hurts.
 """
@@ -15,11 +15,14 @@ from mrm_sdk.core.losses import bradley_terry, weighted_mean
 from mrm_sdk.core.posterior import moderated
 from mrm_sdk.core.ranking import mean_decided, right
 from mrm_sdk.data.contents import QUERY, SUPPORT
-from mrm_sdk.training.empirical_bayes import WeightDistribution, adapt_white
+from mrm_sdk.training.distribution import adapt_white
 from mrm_sdk.training.episodes import Packed
+from mrm_sdk.training.outer_loops import Learned, spread_rows
 from mrm_sdk.training.reduction import reduce
 
-SIZES = (4, 8, 16, 32, 64)
+SIZES = (4, 8, 16, 32)
+SHARES = (0.0, 0.5, 1.0)
+"""By how much people may differ over a text that the fit does not know, as a share of what its text suggests."""
 # At this strength all users stay where the average user is: adapting cannot cost accuracy.
 UNADAPTED = 1e6
 STRENGTHS = (0.5, 0.7, 1.0, 1.4, 2.0, 4.0, 16.0, UNADAPTED)
@@ -64,24 +67,21 @@ class Choice(NamedTuple):
 
 
 @torch.no_grad()
-def run_trials(
-    distribution: WeightDistribution, users: Packed, projections: Tensor, sample: Tensor, sizes: Sequence[int]
-) -> Trials:
-    """Adapts users who took no part in learning the distribution, and judges them on their query comparisons.
+def run_trials(learned: Learned, users: Packed, sizes: Sequence[int]) -> Trials:
+    """Adapts users who took no part in learning, and judges them on their query comparisons.
 
     Args:
-        distribution: learned from other users.
+        learned: from other users.
         users: held out.
-        projections: of all items, [items, R] float32.
-        sample: projections of some items, [some, R]: see :func:`~mrm_sdk.training.reduction.reduce`.
         sizes: the numbers of base rewards to try.
 
     Returns:
         How each choice fared.
     """
     trials: dict[tuple[int, float], Trial] = {}
+    projections = learned.base_rewards
     for size in sizes:
-        reduced = reduce(distribution, sample, size)
+        reduced = reduce(learned.distribution, projections[spread_rows(len(projections))], size)
         parts: dict[float, list[Trial]] = {strength: [] for strength in STRENGTHS}
         for part in torch.split(torch.arange(len(users.items)), _USERS_PER_CHUNK):
             chunk = users.users(part)
@@ -116,10 +116,7 @@ def choose(folds: Sequence[Trials]) -> Choice:
     Args:
         folds: trials of disjoint groups of held-out users, of the same sizes and strengths.
     """
-    trials = {
-        key: Trial(*(torch.cat(field).double() for field in zip(*(fold[key] for fold in folds), strict=True)))
-        for key in folds[0]
-    }
+    trials = {key: _joined([fold[key] for fold in folds]) for key in folds[0]}
     loss = {key: float(trial.loss.mean()) for key, trial in trials.items()}
     gain = {
         (size, strength): (trial.accuracy - trials[size, UNADAPTED].accuracy).nan_to_num()
@@ -136,6 +133,29 @@ def choose(folds: Sequence[Trials]) -> Choice:
     strength = strength if mean_gain >= 0 else UNADAPTED
     before, after = (float(trials[size, s].accuracy.nanmean()) for s in (UNADAPTED, strength))
     return Choice(size, strength, mean_gain, before, after, curve)
+
+
+def choose_share(folds: Sequence[Mapping[float, Trials]], choice: Choice) -> tuple[float, tuple[float, float] | None]:
+    """How much people may differ over new texts: the share of least loss, or 0 if it would cost accuracy.
+
+    Args:
+        folds: trials on new texts, by share; none if no text could be held back, and then the whole share is taken.
+        choice: of K and strength.
+
+    Returns:
+        The share, and the accuracy on new texts before and after adapting with it; ``None`` if nothing was judged.
+    """
+    if not folds:
+        return 1.0, None
+    key = choice.base_functions, choice.strength
+    trials = {share: _joined([fold[share][key] for fold in folds]) for share in SHARES}
+    share = min(SHARES, key=lambda share: float(trials[share].loss.mean()))
+    before, after = (float(trials[s].accuracy.nanmean()) for s in (0.0, share))
+    return (share, (before, after)) if after >= before else (0.0, (before, before))
+
+
+def _joined(parts: Sequence[Trial]) -> Trial:
+    return Trial(*(torch.cat(field).double() for field in zip(*parts, strict=True)))
 
 
 def _is_within_one_error(behind: Tensor) -> bool:

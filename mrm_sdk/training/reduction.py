@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from mrm_sdk.core.inner_loop import Prior
-from mrm_sdk.training.basis import Basis
-from mrm_sdk.training.empirical_bayes import WeightDistribution, root_of
-from mrm_sdk.training.model import BaseRewards
+from mrm_sdk.training.device import CPU
+from mrm_sdk.training.distribution import WeightDistribution, root_of
+from mrm_sdk.training.model import BaseRewards, KnownTexts
+from mrm_sdk.training.outer_loops import Learned, spread_rows
 
 
 class Reduced(NamedTuple):
@@ -59,21 +60,39 @@ def reduce(distribution: WeightDistribution, projections: Tensor, base_functions
     return Reduced(root @ turn, turn.T @ mean)
 
 
-def freeze(basis: Basis, reduced: Reduced, strength: float, projections: Tensor) -> tuple[BaseRewards, Prior]:
+def freeze(
+    learned: Learned,
+    base_functions: int,
+    strength: float,
+    share: float = 1.0,
+    known: tuple[Tensor, Tensor] | None = None,
+) -> tuple[BaseRewards, Prior]:
     """φ and prior as a bundle stores them: every base reward has unit variance over the items.
 
     Args:
-        basis: embeddings -> projections.
-        reduced: projections -> base rewards.
+        learned: by an outer loop.
+        base_functions: K.
         strength: of the prior.
-        projections: of items, [items, R].
+        share: by how much people may differ over texts that are not known.
+        known: which items the bundle is to know again, [texts] int64, and their embeddings [texts, D] float32.
 
     Returns:
         The module [batch, D] -> [batch, K] in float32, and the prior in float64. Rewards are as before: the scale
         went into the prior, and float32 keeps more of their digits.
     """
-    spread = (projections.double() @ reduced.directions).std(0).clamp_min(1e-12)
-    weight = (basis.projection @ (reduced.directions / spread)).T
+    sample = learned.base_rewards[spread_rows(len(learned.base_rewards))].cpu()
+    reduced = reduce(learned.distribution.to(CPU), sample, base_functions)
+    spread = (sample.double() @ reduced.directions).std(0).clamp_min(1e-12)
+    directions = reduced.directions / spread
+    scale = torch.ones(len(directions), dtype=torch.float64)
+    scale[1:] = share
+    basis = learned.basis
+    weight = (basis.projection * scale @ directions).T
     w0, precision, rho = reduced.prior(strength)
     prior = Prior(w0 * spread, precision / torch.outer(spread, spread), rho)
-    return BaseRewards(weight.float(), (-(weight @ basis.centre)).float()).eval(), prior
+    module = BaseRewards(weight.float(), (-(weight @ basis.centre)).float()).eval()
+    if known is not None and len(known[0]):
+        items, embeddings = known
+        rewards = learned.base_rewards[items.to(learned.base_rewards.device)].cpu().double() @ directions
+        module.known = KnownTexts.of(embeddings, (rewards - module(embeddings)).float().detach())
+    return module, prior
