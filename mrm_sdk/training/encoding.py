@@ -27,7 +27,7 @@ from mrm_sdk.data.datasets import Dataset
 from mrm_sdk.encoders.base import Encoder
 from mrm_sdk.encoders.export.pipeline import prepare_export
 from mrm_sdk.encoders.folder import ENCODER_JSON, EncoderFolder
-from mrm_sdk.encoders.handcrafted import VERSION, Statistics, count_features
+from mrm_sdk.encoders.handcrafted import SHARE, VERSION, Statistics
 from mrm_sdk.encoders.onnx import OnnxEncoder
 from mrm_sdk.encoders.precomputed import PrecomputedEncoder
 from mrm_sdk.encoders.remote.encoder import RemoteEncoder
@@ -99,28 +99,23 @@ def prepare_encoder(name: str, dataset: Dataset, settings: Settings, progress: P
 
 
 def add_handcrafted(
-    prepared: PreparedEncoder, dataset: Dataset, embeddings: NDArray[np.floating]
+    prepared: PreparedEncoder,
+    embeddings: NDArray[np.floating],
+    measured: NDArray[np.floating],
+    share: float = SHARE,
 ) -> tuple[PreparedEncoder, NDArray[np.floating]]:
     """Adds handcrafted features to an encoder's vectors, and to the items' embeddings.
 
     Args:
         prepared: an encoder of text.
-        dataset: its items are measured, and their statistics become part of the encoder.
         embeddings: of the items, [items, D].
+        measured: features of the items, [items, F], whose statistics become part of the encoder.
+        share: of the embeddings' variance that all features together have.
 
     Returns:
         The encoder, whose dimension is D + F, and embeddings [items, D + F].
-
-    Raises:
-        ConfigurationError: the data set has embeddings: there would be no text to measure when the bundle is used.
     """
-    if prepared.spec.kind == "precomputed":
-        raise ConfigurationError(
-            "Handcrafted features need text, and this data set has embeddings: add features to these yourself, or "
-            "leave handcrafted off."
-        )
-    measured = count_features([(item.prompt, item.text or "") for item in dataset.items])
-    statistics = Statistics.of(measured, embeddings)
+    statistics = Statistics.of(measured, embeddings, share=share)
     handcrafted = Handcrafted(version=VERSION, **statistics._asdict())
     spec = prepared.spec.model_copy(
         update={

@@ -18,17 +18,16 @@ from mrm_sdk.progress import Progress
 from mrm_sdk.training.basis import gather
 from mrm_sdk.training.checkpoint import Checkpoint
 from mrm_sdk.training.config import MamlConfig, TrainingConfig
-from mrm_sdk.training.device import device_of, one_thread
+from mrm_sdk.training.device import one_thread
 from mrm_sdk.training.episodes import Packed, pack
+from mrm_sdk.training.folds import Fold, make_folds
 from mrm_sdk.training.maml import meta_train
 from mrm_sdk.training.model import BaseRewards
-from mrm_sdk.training.new_texts import judged_often, judged_on, text_folds, with_query, without
+from mrm_sdk.training.new_texts import judged_often, without
 from mrm_sdk.training.outer_loops import EmpiricalBayes, Maml, OuterLoop
 from mrm_sdk.training.prior_strength import SHARES, SHOTS, SIZES, Trials, choose, choose_share, run_trials
 from mrm_sdk.training.reduction import freeze
 
-_HELD_OUT_SHARE = 0.15
-_MOST_HELD_OUT = 1000
 MIN_USERS = 4
 """Two folds, each with two users who can differ."""
 
@@ -77,68 +76,52 @@ def fit(
     """
     if len(users) < MIN_USERS:
         raise TrainingError(f"Meta-training needs at least {MIN_USERS} users, not {len(users)}. Add users.")
-    rng = np.random.default_rng(config.seed)
-    shuffled = rng.permutation(users)
     with one_thread():
         if config.method == "gradient":
+            rng = np.random.default_rng(config.seed)
             packed = pack(dataset, np.sort(users), limit=config.max_pairs, rng=rng)
             model = meta_train(packed, embeddings, config, progress, checkpoint)
             module, prior = model.freeze()
             return _require_finite(Trained(module, prior, 0, {}))
-        folds = len(held_out_users(len(shuffled), config))
+        packed, folds = make_folds(dataset, users, config)
         outer: OuterLoop
         if isinstance(config.outer, MamlConfig):
             outer = Maml(embeddings, config, progress, checkpoint)
-            texts = [np.zeros(len(dataset.items), np.bool_)] * folds  # as published: texts are not held back
         else:
-            outer = EmpiricalBayes(dataset, shuffled, embeddings, config, progress, checkpoint, rng)
-            texts = text_folds(dataset, np.flatnonzero(np.isin(dataset.user, users)), folds, rng)
-        # The comparisons that are kept of a user with many depend on the user alone, not on the fold.
-        packed = pack(dataset, np.sort(shuffled), limit=config.max_pairs, rng=rng).to(device_of(config.device))
-        return _require_finite(_fit_newton(outer, packed, shuffled, texts, embeddings, config, progress))
+            outer = EmpiricalBayes(dataset, users, embeddings, config, progress, checkpoint)
+            outer.choose_penalty([(without(fold.learners, fold.new), fold.newcomers) for fold in folds])
+        return _require_finite(_fit_newton(outer, packed, folds, embeddings, config, progress))
 
 
 def _fit_newton(
     outer: OuterLoop,
     packed: Packed,
-    shuffled: NDArray[np.int64],
-    texts: Sequence[NDArray[np.bool_]],
+    folds: Sequence[Fold],
     embeddings: NDArray[np.floating],
     config: TrainingConfig,
     progress: Progress,
 ) -> Trained:
-    """Lets held-out users choose K and the prior's strength, then fits to all users.
-
-    Each fold holds back users and texts: people are judged on texts that the fit knows, and on texts that it does not.
+    """Lets held-out users choose K, the prior's strength and what new texts count, then fits to all users.
 
     Args:
         outer: the outer loop.
-        packed: all users, in order of their indices.
-        shuffled: the indices in the order by which they are held out.
-        texts: which items each fold holds back, [items] bool.
+        packed: all users.
+        folds: people are judged on texts that a fit knows, and by a second fit on texts that it does not.
         embeddings: of all items, [items, D].
-        config: sizes and folds.
+        config: sizes.
         progress: called with stage, done, total.
     """
-    folds = []
-    row_of = np.searchsorted(np.sort(shuffled), shuffled)
-    for held_out, held_back in zip(held_out_users(len(shuffled), config), texts, strict=True):
-        is_learner = torch.ones(len(shuffled), dtype=torch.bool)
-        is_learner[torch.from_numpy(row_of[held_out])] = False
-        new = torch.from_numpy(held_back).to(packed.items.device)
-        folds.append((without(packed.users(is_learner), new), packed.users(~is_learner), new))
-    if isinstance(outer, EmpiricalBayes):
-        outer.choose_penalty([(learners, judged_on(judged, new)) for learners, judged, new in folds])
+    by_text = isinstance(outer, EmpiricalBayes)
     known: list[Trials] = []
     unknown: list[dict[float, Trials]] = []
-    for number, (learners, judged, new) in enumerate(folds):
+    for number, fold in enumerate(folds):
         progress("choosing on users set aside", number, len(folds))
-        learned = outer.learn(learners, f"fold-{number}")
+        learned = outer.learn(fold.learners, f"fold-{number}")
         sizes = _sizes(config, learned.base_rewards.shape[1])
-        known.append(run_trials(learned, with_query(without(judged, new)), sizes))
-        newcomers = judged_on(judged, new)
-        if len(newcomers.items):
-            unknown.append({s: run_trials(learned.with_new_texts(s, new), newcomers, sizes) for s in SHARES})
+        known.append(run_trials(learned, fold.judged, sizes))
+        if by_text and len(fold.newcomers.items):
+            learned = outer.learn(without(fold.learners, fold.new), f"fold-{number}-new-texts")
+            unknown.append({s: run_trials(learned.with_new_texts(s, fold.new), fold.newcomers, sizes) for s in SHARES})
     choice = choose(known)
     share, on_new = choose_share(unknown, choice)
     progress("choosing on users set aside", len(folds), len(folds))
@@ -161,18 +144,11 @@ def _fit_newton(
         "held_out_accuracy_new_texts": None if on_new is None else _before_and_after(*on_new),
         "held_out_query_loss": choice.curve,
     }
-    return Trained(module, prior, sum(len(judged.items) for _, judged, _ in folds), metrics)
+    return Trained(module, prior, sum(len(fold.judged.items) for fold in folds), metrics)
 
 
 def _before_and_after(before: float, after: float) -> dict[str, Any] | None:
     return None if math.isnan(after) else {"before": before, "after": after, "shots": list(SHOTS)}
-
-
-def held_out_users(count: int, config: TrainingConfig) -> list[NDArray[np.int64]]:
-    """Positions of the users that are held out, fold by fold; all users take part if there are few."""
-    if count >= config.large:
-        return [np.arange(min(round(_HELD_OUT_SHARE * count), _MOST_HELD_OUT))]
-    return np.array_split(np.arange(count), min(config.folds, count // 2))
 
 
 def _sizes(config: TrainingConfig, width: int) -> list[int]:

@@ -55,12 +55,6 @@ def without(users: Packed, new: Tensor) -> Packed:
     return users._replace(strength=users.strength * (~new[users.items].any(-1)))
 
 
-def with_query(users: Packed) -> Packed:
-    """Those who have a query comparison to be judged by; all, if there are none such."""
-    judgeable = (users.strength[:, QUERY] > 0).any(-1)
-    return users.users(judgeable) if bool(judgeable.any()) else users
-
-
 def judged_on(users: Packed, new: Tensor) -> Packed:
     """Those who have query comparisons of new texts alone, judged by these; all of their support stays."""
     kept = torch.ones_like(users.strength, dtype=torch.bool)

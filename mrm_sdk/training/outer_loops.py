@@ -24,6 +24,7 @@ from mrm_sdk.training.utilities import fit_residuals, fit_text_utility, judgemen
 
 _SAMPLE = 4096
 _PENALTIES = (1000.0, 300.0, 100.0, 30.0, 10.0)
+_USUAL_PENALTY = 100.0
 MOST_BASE_FUNCTIONS = 32
 """K at most, where held-out users choose it."""
 
@@ -91,7 +92,6 @@ class EmpiricalBayes:
         config: of the loop.
         progress: called with stage, done, total.
         checkpoint: keeps the state of each stage.
-        rng: draws items and users where there are very many.
     """
 
     def __init__(
@@ -101,12 +101,12 @@ class EmpiricalBayes:
         embeddings: NDArray[np.floating],
         config: TrainingConfig,
         progress: Progress,
-        checkpoint: Checkpoint | None,
-        rng: np.random.Generator,
+        checkpoint: Checkpoint | None = None,
     ) -> None:
         self._config, self._progress, self._checkpoint = config, progress, checkpoint
-        self._device, self._penalty = device_of(config.device), _PENALTIES[0]
+        self._device, self._penalty = device_of(config.device), _USUAL_PENALTY
         progress("directions of the embeddings", 0, 1)
+        rng = np.random.default_rng(config.seed)
         rows = np.flatnonzero(np.isin(dataset.user, users))
         items = np.unique(np.concatenate([dataset.chosen[rows], dataset.rejected[rows]]))
         # On the CPU for every device: a checkpoint is in these coordinates, so they must not differ at all.
@@ -118,21 +118,29 @@ class EmpiricalBayes:
         self._features = self._basis.project(embeddings, self._device)
         progress("directions of the embeddings", 1, 1)
 
-    def choose_penalty(self, folds: Sequence[tuple[Packed, Packed]]) -> None:
+    def choose_penalty(self, folds: Sequence[tuple[Packed, Packed]]) -> float:
         """Chooses how strongly the text's utility is held back.
 
         Args:
             folds: users to learn from, and other users' judgements of other texts.
+
+        Returns:
+            The loss at the choice in nats, on average over folds; NaN if none has such judgements.
         """
-        losses = torch.zeros(len(_PENALTIES), dtype=torch.float64)
+        losses, judgeable = torch.zeros(len(_PENALTIES), dtype=torch.float64), 0
         for learners, judged in folds:
             seen, asked, weight = judgements_of(learners), judgements_of(judged), None
             if not len(asked.weight):
                 continue
+            judgeable += 1
             for number, penalty in enumerate(_PENALTIES):
                 weight = fit_text_utility(self._features, seen, penalty, weight)
                 losses[number] += mean_loss(self._features.double() @ weight, asked)
-        self._penalty = _PENALTIES[int(losses.argmin())] if bool(losses.any()) else _PENALTIES[2]
+        if not judgeable:
+            self._penalty = _USUAL_PENALTY
+            return float("nan")
+        self._penalty = _PENALTIES[int(losses.argmin())]
+        return float(losses.min()) / judgeable
 
     def learn(self, users: Packed, stage: str) -> Learned:
         """See :class:`OuterLoop`."""

@@ -31,6 +31,7 @@ from mrm_sdk.data.contents import QUERY
 from mrm_sdk.data.datasets import Dataset
 from mrm_sdk.data.vectors import OnRefused, embed_dataset, log_refusal
 from mrm_sdk.encoders.base import close
+from mrm_sdk.encoders.handcrafted import SHARE, count_features
 from mrm_sdk.errors import ConfigurationError, TrainingError
 from mrm_sdk.progress import Progress, no_progress
 from mrm_sdk.runtime.session import GraphSession
@@ -40,6 +41,7 @@ from mrm_sdk.training.config import MamlConfig, TrainingConfig
 from mrm_sdk.training.device import device_of
 from mrm_sdk.training.encoding import PreparedEncoder, add_handcrafted, prepare_encoder
 from mrm_sdk.training.fitting import MIN_USERS, Trained, fit
+from mrm_sdk.training.handcrafted_share import choose_handcrafted_share
 from mrm_sdk.training.model import BaseRewards
 from mrm_sdk.training.onnx_export import export_base_rewards, join_base_rewards
 from mrm_sdk.version import __version__
@@ -58,7 +60,7 @@ def train_bundle(
     out: str | Path,
     *,
     encoder: str = "minilm",
-    handcrafted: bool = False,
+    handcrafted: bool | None = None,
     config: TrainingConfig | None = None,
     name: str | None = None,
     licence: str = "not stated",
@@ -74,7 +76,8 @@ def train_bundle(
         dataset: users' comparisons.
         out: the bundle's folder; an older bundle there is replaced, anything else there is an error.
         encoder: see :func:`~mrm_sdk.training.encoding.prepare_encoder`; ignored if the data set has embeddings.
-        handcrafted: put features that are counted in the text beside the embeddings.
+        handcrafted: put features that are counted in the text beside the embeddings. ``None``: where they help to
+            judge texts that the fit does not know (never with the preset ``paper``, or with a data set's embeddings).
         config: preset and seed.
         name: of the bundle; its folder's by default.
         licence: of the training data, as the manifest should state it.
@@ -101,17 +104,22 @@ def train_bundle(
         raise ConfigurationError("A half-life must be above 0; leave it out, and all judgements count in full.")
     device_of(config.device)  # raises before the encoding what it would raise after it
     _usable_users(dataset)
+    if handcrafted and dataset.dimension is not None:
+        raise ConfigurationError(
+            "Handcrafted features need text, and this data set has embeddings: add features to these yourself, or "
+            "leave handcrafted off."
+        )
     prepared = prepare_encoder(encoder, dataset, settings, progress)
     state = None
     if checkpoint is not None:
         state = _checkpoint(Path(checkpoint), out, dataset, config, prepared, handcrafted)
     try:
         learned, embeddings = embed_dataset(prepared.encoder, dataset, progress, on_refused)
-        if handcrafted:
-            prepared, embeddings = add_handcrafted(prepared, learned, embeddings)
     finally:
         close(prepared.encoder)
     users, left_out = _usable_users(learned), len(dataset) - len(learned)
+    if handcrafted is not False and prepared.spec.kind != "precomputed":
+        prepared, embeddings = _with_handcrafted(prepared, learned, users, embeddings, config, handcrafted, progress)
     if state is not None and left_out:  # the state of other comparisons would not fit
         state = _checkpoint(Path(checkpoint or ""), out, learned, config, prepared, handcrafted)
 
@@ -144,8 +152,32 @@ def train_bundle(
     )
 
 
+def _with_handcrafted(
+    prepared: PreparedEncoder,
+    dataset: Dataset,
+    users: NDArray[np.int64],
+    embeddings: NDArray[np.floating],
+    config: TrainingConfig,
+    wanted: bool | None,
+    progress: Progress,
+) -> tuple[PreparedEncoder, NDArray[np.floating]]:
+    """Adds handcrafted features with the share that suits the data, if they help or are ``wanted``."""
+    progress("counting features in the text", 0, 1)
+    measured = count_features([(item.prompt, item.text or "") for item in dataset.items])
+    share = choose_handcrafted_share(dataset, users, embeddings, measured, config)
+    progress("counting features in the text", 1, 1)
+    if not share and not wanted:
+        return prepared, embeddings
+    return add_handcrafted(prepared, embeddings, measured, share or SHARE)
+
+
 def _checkpoint(
-    folder: Path, out: Path, dataset: Dataset, config: TrainingConfig, prepared: PreparedEncoder, handcrafted: bool
+    folder: Path,
+    out: Path,
+    dataset: Dataset,
+    config: TrainingConfig,
+    prepared: PreparedEncoder,
+    handcrafted: bool | None,
 ) -> Checkpoint:
     if out.resolve() in (folder.resolve(), *folder.resolve().parents):
         raise ConfigurationError(f"{out} will hold the bundle alone; choose another folder for the checkpoint.")

@@ -25,7 +25,7 @@ SHARES = (0.0, 0.5, 1.0)
 """By how much people may differ over a text that the fit does not know, as a share of what its text suggests."""
 # At this strength all users stay where the average user is: adapting cannot cost accuracy.
 UNADAPTED = 1e6
-STRENGTHS = (0.5, 0.7, 1.0, 1.4, 2.0, 4.0, 16.0, UNADAPTED)
+STRENGTHS = (0.5, 0.7, 1.0, 1.4, 2.0, 4.0, 8.0, 16.0, UNADAPTED)
 SHOTS = (2, 10, 40)
 _USERS_PER_CHUNK = 128
 

@@ -35,8 +35,13 @@ def train(
     preset: Annotated[str, typer.Option(help="newton, or paper: the published method.")] = "newton",
     encoder: EncoderOption = "minilm",
     handcrafted: Annotated[
-        bool, typer.Option("--handcrafted", help="Put features counted in the text beside the embedding.")
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--handcrafted/--no-handcrafted",
+            help="Put features counted in the text beside the embedding; where they help if not given.",
+            show_default=False,
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda, or auto.")] = "cpu",
     half_life: Annotated[
         str | None, typer.Option(help="Age at which a judgement counts half: 90d, 12h.", show_default=False)
@@ -124,7 +129,7 @@ def _advice(data: dict[str, Any], before: float) -> list[str]:
     causes = {
         f"more users: there are {data['users']}": data["users"] < ENOUGH_USERS,
         f"more comparisons of each user: there are {each:.0f} on average": each < 2 * ENOUGH_SHOTS,
-        "an encoder that sees what users judge by: try --handcrafted, or another --encoder": before < _HARDLY_RIGHT,
+        "an encoder that sees what users judge by: another --encoder": before < _HARDLY_RIGHT,
     }
     return [
         "Adapting did not help: this bundle gives all users the average user's reward.",
