@@ -12,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from mrm_sdk.bundle import Bundle
+from mrm_sdk.cli.reading import say_refused
 from mrm_sdk.client import Client
 from mrm_sdk.data import read_dataset, vectors, write_embedded
 from mrm_sdk.data.datasets import Dataset
@@ -184,6 +185,12 @@ def test_writing_resumes_after_a_full_disk(tmp_path: Path, monkeypatch: pytest.M
     assert {path.name for path in (tmp_path / "d").iterdir()} == {
         *("items.jsonl", "comparisons.csv", "embeddings.npy", "embeddings.json")
     }
+
+
+def test_ids_that_would_move_a_terminals_cursor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    row = {"user_id": "u\x1b[2J", "prompt": "p", "chosen": "good", "rejected": "bad", "event_id": "e\x1b[1A"}
+    say_refused(read_dataset(write_lines(tmp_path / "rows.jsonl", [row])), np.array([0]), "too long")
+    assert capsys.readouterr().err == "left out: comparison 1 (event e\\x1b[1A, user u\\x1b[2J): too long\n"
 
 
 @pytest.mark.slow
