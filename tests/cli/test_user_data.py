@@ -221,6 +221,7 @@ class TestPrune:
             ("soon", "--older-than: a time is written 90d"),
             ("-P1D", "lies in the future"),
             ("90", "needs a unit, as in 90d"),
+            ("1.5", "as in 1.5d"),
         ],
     )
     def test_ages_that_are_wrong(self, command: Command, url: str, age: str, reason: str) -> None:

@@ -115,7 +115,9 @@ def prune(
 ) -> None:
     """Deletes all users' events of a greater age for good; older events that arrive later are refused."""
     require_file(json_file)
-    if older_than.strip().isdecimal():  # in settings these are seconds; here days may be meant, and nothing comes back
+    if (
+        older_than.strip().replace(".", "", 1).isdecimal()
+    ):  # in settings these are seconds; here days may be meant, and nothing comes back
         raise ConfigurationError(f"--older-than needs a unit, as in {older_than.strip()}d for days.")
     length = age(older_than, "--older-than")
     _require_answer(yes)
