@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,12 +12,13 @@ import pytest
 from numpy.typing import NDArray
 
 from mrm_sdk.bundle import Bundle
+from mrm_sdk.cli.reading import say_refused
 from mrm_sdk.client import Client
-from mrm_sdk.data import read_dataset, write_embedded
+from mrm_sdk.data import read_dataset, vectors, write_embedded
 from mrm_sdk.data.datasets import Dataset
 from mrm_sdk.data.vectors import embed_dataset
 from mrm_sdk.engine.recording import record_without_features, summarise
-from mrm_sdk.errors import EncoderError, TextRefusedError
+from mrm_sdk.errors import EncoderError, OutputError, TextRefusedError
 from mrm_sdk.progress import no_progress
 from mrm_sdk.schemas.feedback import Comparison, Feedback, Ranking, Rating
 from mrm_sdk.settings import Settings
@@ -163,6 +165,34 @@ def test_a_written_data_set_lacks_them(tmp_path: Path) -> None:
     assert {path.name: path.read_bytes() for path in (tmp_path / "d").iterdir()} == before
 
 
+def test_writing_resumes_after_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, write = people(tmp_path), vectors.write_comparisons
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(vectors, "write_comparisons", fail)
+    with pytest.raises(OutputError, match="No space left"):
+        write_embedded(data, Choosy(), tmp_path / "d")
+    monkeypatch.setattr(vectors, "write_comparisons", write)
+    encoder = Choosy()
+    write_embedded(data, encoder, tmp_path / "d")
+    assert not encoder.encoded  # what was embedded before the disk was full is kept
+    written = read_dataset(tmp_path / "d")
+    kept, embeddings = embed_dataset(Choosy(), data, no_progress)
+    assert (written.event_ids, len(written.items)) == (kept.event_ids, len(kept.items))
+    np.testing.assert_array_equal(written.vectors(slice(None)), embeddings.astype(np.float16).astype(np.float32))
+    assert {path.name for path in (tmp_path / "d").iterdir()} == {
+        *("items.jsonl", "comparisons.csv", "embeddings.npy", "embeddings.json")
+    }
+
+
+def test_ids_that_would_move_a_terminals_cursor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    row = {"user_id": "u\x1b[2J", "prompt": "p", "chosen": "good", "rejected": "bad", "event_id": "e\x1b[1A"}
+    say_refused(read_dataset(write_lines(tmp_path / "rows.jsonl", [row])), np.array([0]), "too long")
+    assert capsys.readouterr().err == "left out: comparison 1 (event e\\x1b[1A, user u\\x1b[2J): too long\n"
+
+
 @pytest.mark.slow
 def test_the_commands_go_on_and_name_it(tmp_path: Path) -> None:
     rows = [
@@ -193,6 +223,13 @@ def test_the_commands_go_on_and_name_it(tmp_path: Path) -> None:
         assert code == 0
         assert "left out     1 comparisons" in out
         assert f"left out: {name}: 127.0.0.1" in err
+        kept = ["--encoder", "remote:openai:m", "--checkpoint", "kept"]
+        for _ in range(2):
+            assert run("train", "long.jsonl", "--out", "B3", *kept)[0] == 0
+        server.refuse = lambda _: None
+        code, _, err = run("train", "long.jsonl", "--out", "B3", *kept)
+        assert (code, "for which the encoder refused other texts" in err) == (2, True)
+        server.refuse = lambda text: too_long if LONG in text else None
         for command in (["evaluate", "B", "long.jsonl"], ["compare", "long.jsonl", "--methods", "population"]):
             code, _, err = run(*command, *(["--encoder", "remote:openai:m"] if command[0] == "compare" else []))
             assert code == 0

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mrm_sdk.cli.options import named_columns
-from mrm_sdk.cli.output import say
+from mrm_sdk.cli.output import printable, say
 from mrm_sdk.errors import ConfigurationError, DatasetError
 
 if TYPE_CHECKING:
@@ -100,4 +100,4 @@ def read_all(
 def say_refused(dataset: Dataset, rows: NDArray[np.int64], reason: str) -> None:
     """Says on stderr which comparisons are left out because an encoder does not take one of their texts."""
     others = f" and {len(rows) - 1} more" if len(rows) > 1 else ""
-    say(f"left out: {dataset.place(int(rows[0]))}{others}: {reason}")
+    say(printable(f"left out: {dataset.place(int(rows[0]))}{others}: {reason}"))

@@ -152,6 +152,7 @@ def write_embedded(
         final, part = folder / EMBEDDINGS, folder / f"{EMBEDDINGS}.part"
         if final.is_file():
             (folder / "items.jsonl.new").unlink()
+            part.unlink(missing_ok=True)
             return
         (folder / "items.jsonl.new").replace(folder / "items.jsonl")
         rows = _open_part(part, (len(dataset.items), encoder.dimension), np.dtype(store))
@@ -161,21 +162,25 @@ def write_embedded(
         if refused:
             dataset, used = _without(dataset, refused, on_refused)
             write_items(dataset, folder / "items.jsonl")
-            _keep_rows(part, used)
         write_comparisons(dataset, folder / "comparisons.csv")
-        part.replace(final)
+        # Last: until then the part has a row for each item, and a call after an interruption can resume from it.
+        if refused:
+            _copy_rows(part, used, final)
+            part.unlink()
+        else:
+            part.replace(final)
     except OSError as error:
         raise OutputError(f"Cannot write {folder}: {error.strerror or error}.") from None
 
 
-def _keep_rows(path: Path, kept: NDArray[np.int64]) -> None:
-    """Rewrites a file of embeddings with some of its rows."""
+def _copy_rows(path: Path, kept: NDArray[np.int64], to: Path) -> None:
+    """Writes some rows of a file of embeddings to another one, which is there as a whole or not at all."""
     rows, new = np.load(path, mmap_mode="r"), path.with_suffix(".kept")
     made = np.lib.format.open_memmap(new, mode="w+", dtype=rows.dtype, shape=(len(kept), rows.shape[1]))
     for start in range(0, len(kept), _CHUNK):
         made[start : start + _CHUNK] = rows[kept[start : start + _CHUNK]]
     made.flush()
-    new.replace(path)
+    new.replace(to)
 
 
 def _fill(rows: NDArray[Any], dataset: Dataset, encoder: Encoder, progress: Progress) -> dict[int, str]:

@@ -49,7 +49,7 @@ def encode_accepted(
             raise EncoderError(f"The encoder returned {list(encoded.shape)}, not {[len(rows), width]}.")
         finite = np.asarray(np.isfinite(encoded).all(axis=1))
         if not finite.all():
-            if refused is None:
+            if refused is None or not _is_fit(encode):
                 raise EncoderError(_NOT_FINITE)
             refused.update((rows[i], _NOT_FINITE) for i in np.flatnonzero(~finite))
         out[rows] = np.where(finite[:, None], encoded, np.float32(0))
@@ -84,6 +84,14 @@ def _reasons(encode: Encode, texts: Sequence[Text], error: Exception) -> dict[in
     if not found:  # both halves pass: it is not one of the texts
         _raise_ours(error)
     return found
+
+
+def _is_fit(encode: Encode) -> bool:
+    """Whether a fixed text gets finite numbers: if not, the encoder is at fault, and no text."""
+    try:
+        return bool(np.isfinite(np.asarray(encode([PROBE_TEXT]), np.float32)).all())
+    except Exception:  # noqa: BLE001  as above
+        return False
 
 
 def _failure(encode: Encode, texts: Sequence[Text]) -> Exception | None:

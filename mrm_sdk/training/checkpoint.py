@@ -12,7 +12,7 @@ from torch import Tensor
 from mrm_sdk.bundle.encoder_spec import digest
 from mrm_sdk.errors import ConfigurationError, OutputError
 
-_IDENTITY = "checkpoint.json"
+_IDENTITY, _LEARNED = "checkpoint.json", "learned.json"
 FORMAT = 1
 _UNFINISHED = ".new"
 
@@ -31,8 +31,7 @@ class Checkpoint:
 
     def __init__(self, folder: Path, identity: Any) -> None:
         self.folder = folder
-        claim = json.dumps({"format": FORMAT, "training": digest(identity)})
-        path = folder / _IDENTITY
+        claim, path = _claim(identity), folder / _IDENTITY
         try:
             folder.mkdir(parents=True, exist_ok=True)
             existing = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None
@@ -47,6 +46,30 @@ class Checkpoint:
                 _replace(path, claim.encode())
         except OSError as error:
             raise OutputError(f"Cannot keep a checkpoint in {folder}: {error.strerror}.") from None
+
+    def require_learned(self, identity: Any) -> None:
+        """Makes sure that what is kept here was learned from the same comparisons, once those are known.
+
+        An encoder may refuse texts, and others the next time; which ones shows only after the encoding.
+
+        Args:
+            identity: of the comparisons that are learned from.
+
+        Raises:
+            ConfigurationError: it was learned from others.
+            OutputError: the folder cannot be written.
+        """
+        claim, path = _claim(identity), self.folder / _LEARNED
+        try:
+            if not path.is_file():
+                _replace(path, claim.encode())
+            elif path.read_text(encoding="utf-8", errors="replace") != claim:
+                raise ConfigurationError(
+                    f"{self.folder} holds the checkpoint of a training for which the encoder refused other texts. "
+                    "Delete it, or choose another folder."
+                )
+        except OSError as error:
+            raise OutputError(f"Cannot keep a checkpoint in {self.folder}: {error.strerror}.") from None
 
     def read(self, stage: str) -> dict[str, Tensor] | None:
         """The tensors that were written last for a stage; ``None`` if there are none.
@@ -81,6 +104,10 @@ class Checkpoint:
 
     def _path(self, stage: str) -> Path:
         return self.folder / f"{stage}.safetensors"
+
+
+def _claim(identity: Any) -> str:
+    return json.dumps({"format": FORMAT, "training": digest(identity)})
 
 
 def _replace(path: Path, content: bytes) -> None:

@@ -118,10 +118,10 @@ def train_bundle(
     finally:
         close(prepared.encoder)
     users, left_out = _usable_users(learned), len(dataset) - len(learned)
+    if state is not None:  # the state of other comparisons would not fit
+        state.require_learned(_columns_hash(learned))
     if handcrafted is not False and prepared.spec.kind != "precomputed":
         prepared, embeddings = _with_handcrafted(prepared, learned, users, embeddings, config, handcrafted, progress)
-    if state is not None and left_out:  # the state of other comparisons would not fit
-        state = _checkpoint(Path(checkpoint or ""), out, learned, config, prepared, handcrafted)
 
     began = time.perf_counter()
     trained = fit(learned, users, embeddings, config, progress, state)

@@ -30,10 +30,12 @@ class Terminal(io.TextIOWrapper):
 
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """Runs ``mrm`` with arguments, and with what is piped in or ``typed`` on a terminal."""
+    """Runs ``mrm`` with arguments, and with what is piped in (``None``: stdin is closed) or ``typed`` on a terminal."""
 
-    def run(*arguments: object, piped: bytes = b"", typed: str | None = None) -> Run:
-        stdin = io.TextIOWrapper(io.BytesIO(piped)) if typed is None else Terminal(io.BytesIO(typed.encode()))
+    def run(*arguments: object, piped: bytes | None = b"", typed: str | None = None) -> Run:
+        stdin = None if piped is None else io.TextIOWrapper(io.BytesIO(piped))
+        if typed is not None:
+            stdin = Terminal(io.BytesIO(typed.encode()))
         monkeypatch.setattr(sys, "stdin", stdin)
         monkeypatch.setattr(sys, "argv", ["mrm", *map(str, arguments)])
         with pytest.raises(SystemExit) as end:

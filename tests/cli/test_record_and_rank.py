@@ -192,6 +192,7 @@ class TestRank:
         [
             (("ada", "-"), b"", "There is nothing to rank"),
             (("ada", "-"), b"\n \n", "There is nothing to rank"),
+            (("ada", "-"), None, "There is nothing to rank"),
             (("ada", "-"), b"\xff\xfe", "no text in UTF-8"),
             (("ada", "-"), b"a\0b", "NUL"),
             (("", "x"), b"", "user_id"),
@@ -202,7 +203,9 @@ class TestRank:
         ],
         ids=ascii,
     )
-    def test_wrong_calls(self, rank: Callable[..., Any], call: tuple[str, ...], piped: bytes, reason: str) -> None:
+    def test_wrong_calls(
+        self, rank: Callable[..., Any], call: tuple[str, ...], piped: bytes | None, reason: str
+    ) -> None:
         assert_error(rank(*call, piped=piped), 2, reason)
 
     def test_no_answers_no_bundle_no_database(

@@ -113,7 +113,10 @@ class TestSummary:
 
     def test_a_user_who_is_not_known_is_zeros(self, command: Command, url: str) -> None:
         run = command("summary", "eve", "--database", url)  # another tenant's
-        assert (run.code, run.err) == (0, "")
+        assert (run.code, run.err) == (
+            0,
+            "Nothing is stored of this user in the tenant 'default'; check the id, and --tenant.\n",
+        )
         assert run.out.splitlines()[1:3] == ["comparisons  0", "ratings      0"]
         assert "newest       –\nforgotten    never\n" in run.out
 
@@ -134,7 +137,7 @@ class TestExport:
         assert {**told, "exported_at": written["exported_at"]} == written
 
     def test_nothing_is_stored(self, command: Command, url: str) -> None:
-        reason = "nothing is stored of 'eve' in the tenant 'default'; check the id, and --tenant"
+        reason = "Nothing is stored of this user in the tenant 'default'; check the id, and --tenant."
         assert_error(command("export", "eve", "--database", url), 2, reason)
 
     def test_a_deletion_is_stored(self, command: Command, url: str) -> None:
@@ -180,7 +183,7 @@ class TestForget:
         assert data.summary("ada").comparisons == 2
 
     def test_an_id_that_is_not_known_leaves_no_trace(self, command: Command, url: str, data: UserData) -> None:
-        assert_error(command("forget", "eve", "--yes", "--database", url), 2, "nothing is stored of 'eve'")
+        assert_error(command("forget", "eve", "--yes", "--database", url), 2, "Nothing is stored of this user")
         assert data.summary("eve").forgotten_at is None
 
     def test_a_second_time_is_no_error(self, command: Command, url: str) -> None:
@@ -206,13 +209,20 @@ class TestPrune:
         run = command(*PRUNE, "--database", url, typed="n\n")
         assert (run.code, run.out) == (1, "")
         assert run.err.startswith("Delete what all users of the tenant 'default' said before 20")
-        assert_error(command(*PRUNE, "--database", url), 2, "add --yes")
+        for piped in (b"y\n", None):
+            assert_error(command(*PRUNE, "--database", url, piped=piped), 2, "add --yes")
         assert data.summary("ada").comparisons == 2
         assert command(*PRUNE, "--database", url, typed="y\n").code == 0
         assert data.summary("ada").comparisons == 1
 
     @pytest.mark.parametrize(
-        ("age", "reason"), [("soon", "--older-than: a time is written 90d"), ("-P1D", "lies in the future")]
+        ("age", "reason"),
+        [
+            ("soon", "--older-than: a time is written 90d"),
+            ("-P1D", "lies in the future"),
+            ("90", "needs a unit, as in 90d"),
+            ("1.5", "as in 1.5d"),
+        ],
     )
     def test_ages_that_are_wrong(self, command: Command, url: str, age: str, reason: str) -> None:
         assert_error(command("prune", f"--older-than={age}", "--yes", "--database", url), 2, reason)
@@ -261,7 +271,7 @@ def test_limits_that_are_none(command: Command, url: str, limit: object) -> None
 
 
 def test_a_blank_id_is_one_that_is_not_known(command: Command, url: str) -> None:
-    assert_error(command("forget", " ", "--yes", "--database", url), 2, "nothing is stored of ' '")
+    assert_error(command("forget", " ", "--yes", "--database", url), 2, "Nothing is stored of this user")
 
 
 @pytest.mark.slow

@@ -130,3 +130,13 @@ def test_without_a_place_for_refusals_they_are_errors() -> None:
 def test_the_error_survives_pickling() -> None:
     error = pickle.loads(pickle.dumps(TextRefusedError.of({3: "too long"})))
     assert (str(error), error.reasons) == ("Text 3 of this call is refused: too long", {3: "too long"})
+
+
+def test_an_encoder_whose_every_number_is_nan_refuses_no_text() -> None:
+    def encode(texts: Sequence[Text]) -> NDArray[np.float32]:
+        return np.full((len(texts), 2), np.nan, np.float32)
+
+    refused: dict[int, str] = {}
+    with pytest.raises(EncoderError, match="NaN or infinity"):
+        encode_accepted(encode, [(None, "good"), (None, "fine")], 2, refused)
+    assert not refused

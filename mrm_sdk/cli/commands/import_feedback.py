@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mrm_sdk.cli.options import ColumnOption, DatabaseOption, DatasetArgument, FormatOption, JsonOption, SkipBadOption
-from mrm_sdk.cli.output import require_file, say, show
+from mrm_sdk.cli.output import printable, require_file, say, show
 from mrm_sdk.cli.progress import progress
 from mrm_sdk.cli.reading import read_all
 from mrm_sdk.cli.stored import recorder
@@ -44,7 +44,7 @@ def import_feedback(
     )
     lines = [f"accepted    {recorded.accepted}", f"duplicates  {recorded.duplicates}"]
     lines += [f"refused     {len(recorded.rejected)}"]
-    lines += [f"  {reason}" for reason in refused]
+    lines += [f"  {printable(reason)}" for reason in refused]
     show("\n".join(lines), recorded.model_dump(mode="json"), json_file)
     if recorded.rejected:
         raise typer.Exit(1)

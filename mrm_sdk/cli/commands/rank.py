@@ -65,7 +65,8 @@ def _read(texts: Iterable[str]) -> Iterator[str]:
             yield text
             continue
         try:
-            lines = sys.stdin.buffer.read().decode("utf-8-sig").replace("\r\n", "\n").split("\n")
+            piped = sys.stdin.buffer.read() if sys.stdin else b""  # none where the shell closed it: <&-
+            lines = piped.decode("utf-8-sig").replace("\r\n", "\n").split("\n")
         except UnicodeDecodeError:
             raise ConfigurationError("stdin is no text in UTF-8; convert it first.") from None
         yield from (line for line in lines if line.strip())

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mrm_sdk.cli.options import DatabaseOption, JsonOption
-from mrm_sdk.cli.output import require_file, show
+from mrm_sdk.cli.output import printable, require_file, show
 from mrm_sdk.cli.progress import progress
 from mrm_sdk.cli.stored import require_tables
 from mrm_sdk.errors import NotFoundError
 
 if TYPE_CHECKING:
     from mrm_sdk.schemas.results import Rebuilt
+
+_SHOWN = 10
 
 
 def rebuild(
@@ -29,7 +31,9 @@ def rebuild(
     lines = [f"encoded   {rebuilt.items}", f"compared  {rebuilt.comparisons}", f"adapted   {rebuilt.users}"]
     if rebuilt.refused:
         lines.append(f"refused   {len(rebuilt.refused)}")
-        lines += [f"  event {event} of user {user}: {reason}" for event, user, reason in rebuilt.refused[:10]]
+        lines += [
+            printable(f"  event {event} of user {user}: {reason}") for event, user, reason in rebuilt.refused[:_SHOWN]
+        ]
     show("\n".join(lines), rebuilt.model_dump(mode="json"), json_file)
     if rebuilt.refused:
         raise typer.Exit(1)

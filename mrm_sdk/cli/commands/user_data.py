@@ -53,6 +53,8 @@ def summary(
     require_file(json_file)
     with _opened(database, tenant) as data:
         known = data.summary(user)
+    if not _has_events(known) and known.forgotten_at is None:
+        say(_nothing(tenant))
     lines = [
         f"user         {printable(user)}",
         f"comparisons  {known.comparisons}" + (f", {known.ties} of them ties" if known.ties else ""),
@@ -77,7 +79,7 @@ def export(
     with _opened(database, tenant) as data:
         told = data.export_user(user)
     if not any(told["counts"].values()):
-        raise _nothing(user, tenant)
+        raise _nothing(tenant)
     show("\n".join(_rows(told["counts"])), told, json_file or STDOUT)
 
 
@@ -95,7 +97,7 @@ def forget(
         known = data.summary(user)
         if not _has_events(known):
             if known.forgotten_at is None:
-                raise _nothing(user, tenant)
+                raise _nothing(tenant)
             say(f"nothing is stored of {user!r} any more: forgotten at {_moment(known.forgotten_at)}")
         elif not yes:
             events = f"{_counted(known.comparisons, 'comparison')} and {_counted(known.ratings, 'rating')}"
@@ -113,6 +115,10 @@ def prune(
 ) -> None:
     """Deletes all users' events of a greater age for good; older events that arrive later are refused."""
     require_file(json_file)
+    if (
+        older_than.strip().replace(".", "", 1).isdecimal()
+    ):  # in settings these are seconds; here days may be meant, and nothing comes back
+        raise ConfigurationError(f"--older-than needs a unit, as in {older_than.strip()}d for days.")
     length = age(older_than, "--older-than")
     _require_answer(yes)
     from mrm_sdk.engine.retention import moment_of
@@ -150,13 +156,13 @@ def _has_events(known: UserSummary) -> bool:
     return bool(known.comparisons or known.ratings)
 
 
-def _nothing(user: str, tenant: str) -> NotFoundError:
-    return NotFoundError(f"nothing is stored of {user!r} in the tenant {tenant!r}; check the id, and --tenant")
+def _nothing(tenant: str) -> NotFoundError:
+    return NotFoundError(f"Nothing is stored of this user in the tenant {tenant!r}; check the id, and --tenant.")
 
 
 def _require_answer(yes: bool) -> None:
     """Makes sure, before any work, that the question whether to delete can be answered."""
-    if not yes and not sys.stdin.isatty():
+    if not yes and not (sys.stdin and sys.stdin.isatty()):  # none where the shell closed it: <&-
         raise ConfigurationError("This deletes data for good, and there is no terminal to ask on: add --yes.")
 
 

@@ -33,8 +33,9 @@ _CODE = re.compile(r"[A-Za-z_]{1,40}")
 REFUSED: Final = frozenset({400, 413, 422})
 # In one of these from various servers when a request has too many texts.
 _TOO_MANY = re.compile(rb"batch[ _]size|submitted batch|tokens per request|array too long", re.IGNORECASE)
-# In a 500: llama.cpp's and older Ollama's word for a text that is too long, and Ollama's for a vector that is NaN.
-_UNFIT = re.compile(rb"too (large|long)|context length|unsupported value: nan", re.IGNORECASE)
+# In a 500: llama.cpp's and older Ollama's word for a text that is too long, and Ollama's for a vector that is NaN; but
+# what took too long may be quicker the next time.
+_UNFIT = re.compile(rb"(?<!took )(?<!taking )too (large|long)|context length|unsupported value: nan", re.IGNORECASE)
 
 
 # httpx and ssl read these; other spellings of the same ones count too.

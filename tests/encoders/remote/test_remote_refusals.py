@@ -147,3 +147,11 @@ def test_a_key_in_another_header(server: EmbeddingServer, name: str | None, sent
 def test_what_is_no_header(server: EmbeddingServer, name: Any) -> None:
     with pytest.raises(ConfigurationError, match="api_key_header must be the name of a header"):
         remote(server, api_key="sesame", api_key_header=name)
+
+
+def test_what_took_too_long_once_is_asked_again(server: EmbeddingServer) -> None:
+    slow = [Reply(500, b'{"error": {"message": "inference took too long"}}')]
+    server.refuse = lambda text: slow.pop() if slow and text == PAIRS[7][1] else None
+    with remote(server, dimension=8) as encoder:
+        np.testing.assert_array_equal(encoder.encode([PAIRS[7]]), [vector(PAIRS[7][1])])
+    assert not slow
