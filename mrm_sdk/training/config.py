@@ -21,7 +21,7 @@ class EmpiricalBayesConfig:
     """
 
     directions: int = 512
-    iterations: int = 20
+    iterations: int = 12
     most_users: int = 16_384
     known_texts: bool = True
 
