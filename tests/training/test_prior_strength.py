@@ -8,9 +8,21 @@ import torch
 
 from mrm_sdk.core.inner_loop import Prior, newton_serving
 from mrm_sdk.data.contents import QUERY, SUPPORT
-from mrm_sdk.training.empirical_bayes import WeightDistribution
+from mrm_sdk.training.basis import Basis
+from mrm_sdk.training.distribution import WeightDistribution
 from mrm_sdk.training.episodes import Packed, pack
-from mrm_sdk.training.prior_strength import SHOTS, STRENGTHS, Trial, Trials, choose, run_trials
+from mrm_sdk.training.outer_loops import Learned
+from mrm_sdk.training.prior_strength import (
+    SHARES,
+    SHOTS,
+    STRENGTHS,
+    Choice,
+    Trial,
+    Trials,
+    choose,
+    choose_share,
+    run_trials,
+)
 from mrm_sdk.training.reduction import reduce
 from tests.training.people import embeddings_of, people
 
@@ -81,27 +93,30 @@ def test_users_without_a_decided_comparison_have_no_say() -> None:
     assert np.isfinite(choose([trials(100, unjudged, {})]).gain)
 
 
-def setting(users: int = 12, pairs: int = 8) -> tuple[WeightDistribution, Packed, torch.Tensor]:
+def setting(users: int = 12, pairs: int = 8) -> tuple[Learned, Packed, torch.Tensor]:
     data = people(users, dimension=R, pairs=pairs, noise=1.0)
     packed = pack(data, np.arange(users))
     mean = torch.full((R,), 0.5, dtype=torch.float64)
-    return WeightDistribution(mean, torch.eye(R, dtype=torch.float64)), packed, torch.from_numpy(embeddings_of(data))
+    features = torch.from_numpy(embeddings_of(data))
+    basis = Basis(torch.zeros(R, dtype=torch.float64), torch.eye(R, dtype=torch.float64))
+    population = WeightDistribution(mean, torch.eye(R, dtype=torch.float64))
+    return Learned(basis, None, features, population), packed, features
 
 
 @pytest.mark.parametrize("size", [R, 3])
 def test_at_the_last_strength_all_users_stays_where_the_average_user_is(size: int) -> None:
-    population, users, features = setting()
-    got = run_trials(population, users, features, features, [size])[size, NEVER]
-    margin = users.pairs(QUERY, features.double()).z @ population.mean
+    learned, users, features = setting()
+    got = run_trials(learned, users, [size])[size, NEVER]
+    margin = users.pairs(QUERY, features.double()).z @ learned.distribution.mean
     torch.testing.assert_close(got.accuracy.double(), (margin > 0).double().mean(1), atol=1e-6, rtol=0)
     loss = torch.nn.functional.softplus(-margin).mean(1)
     torch.testing.assert_close(got.loss.double(), loss, atol=1e-3, rtol=0)
 
 
 def test_users_are_judged_as_they_would_be_served() -> None:
-    population, users, features = setting()
-    got = run_trials(population, users, features, features, [3])
-    reduced = reduce(population, features, 3)
+    learned, users, features = setting()
+    got = run_trials(learned, users, [3])
+    reduced = reduce(learned.distribution, features, 3)
     rewards = features.double() @ reduced.directions
     support, query = (users.pairs(phase, rewards) for phase in (SUPPORT, QUERY))
     for strength in (0.5, 4.0):
@@ -115,20 +130,49 @@ def test_users_are_judged_as_they_would_be_served() -> None:
 
 
 def test_every_choice_is_tried_on_all_users() -> None:
-    population, users, features = setting(150, pairs=3)  # more than are worked on at once
-    got = run_trials(population, users, features, features, [2, R])
+    learned, users, _ = setting(150, pairs=3)  # more than are worked on at once
+    got = run_trials(learned, users, [2, R])
     assert got.keys() == {(size, strength) for size in (2, R) for strength in STRENGTHS}
     for judged in got.values():
         assert judged.loss.shape == judged.accuracy.shape == (150,)
         assert bool(torch.isfinite(judged.loss).all())
-    alone = run_trials(population, users.users(torch.tensor([140])), features, features, [2])
+    alone = run_trials(learned, users.users(torch.tensor([140])), [2])
     torch.testing.assert_close(alone[2, 1.0].loss, got[2, 1.0].loss[140:141], atol=1e-5, rtol=0)
 
 
 def test_users_without_support_are_judged_unadapted() -> None:
-    population, users, features = setting()
+    learned, users, _ = setting()
     strength = users.strength.clone()
     strength[:, SUPPORT] = 0
-    got = run_trials(population, users._replace(strength=strength), features, features, [R])
+    got = run_trials(learned, users._replace(strength=strength), [R])
     for judged in got.values():
         torch.testing.assert_close(judged.accuracy, got[R, NEVER].accuracy)
+
+
+def shares(accuracy: dict[float, float], loss: dict[float, float]) -> list[dict[float, Trials]]:
+    return [
+        {s: {(4, 1.0): Trial(torch.full((20,), loss[s]), torch.full((20,), accuracy[s]))} for s in SHARES},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "loss", "expected"),
+    [
+        ({0.0: 0.6, 0.5: 0.62, 1.0: 0.64}, {0.0: 0.66, 0.5: 0.65, 1.0: 0.64}, (1.0, (0.6, 0.64))),
+        ({0.0: 0.6, 0.5: 0.62, 1.0: 0.64}, {0.0: 0.66, 0.5: 0.64, 1.0: 0.65}, (0.5, (0.6, 0.62))),
+        # A loss that falls does not make up for accuracy that is lost: no harm.
+        ({0.0: 0.6, 0.5: 0.59, 1.0: 0.5}, {0.0: 0.66, 0.5: 0.64, 1.0: 0.65}, (0.0, (0.6, 0.6))),
+        ({0.0: 0.6, 0.5: 0.62, 1.0: 0.64}, {0.0: 0.63, 0.5: 0.64, 1.0: 0.65}, (0.0, (0.6, 0.6))),
+    ],
+)
+def test_people_differ_over_new_texts_as_far_as_it_helps(
+    accuracy: dict[float, float], loss: dict[float, float], expected: tuple[float, tuple[float, float]]
+) -> None:
+    choice = Choice(4, 1.0, 0.0, 0.6, 0.6, {})
+    share, judged = choose_share(shares(accuracy, loss), choice)
+    assert share == expected[0]
+    assert judged == pytest.approx(expected[1])
+
+
+def test_where_no_text_was_held_back_new_ones_count_in_full() -> None:
+    assert choose_share([], Choice(4, 1.0, 0.0, 0.6, 0.6, {})) == (1.0, None)

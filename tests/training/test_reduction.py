@@ -9,7 +9,8 @@ import torch
 from mrm_sdk.core.batching import Pairs
 from mrm_sdk.core.inner_loop import Prior, newton_serving
 from mrm_sdk.training.basis import Basis, principal_basis
-from mrm_sdk.training.empirical_bayes import WeightDistribution
+from mrm_sdk.training.distribution import WeightDistribution
+from mrm_sdk.training.outer_loops import Learned
 from mrm_sdk.training.reduction import freeze, reduce
 
 ITEMS, DIMENSION, R = 50, 9, 6
@@ -18,7 +19,7 @@ ITEMS, DIMENSION, R = 50, 9, 6
 def learned(seed: int = 0) -> tuple[np.ndarray, Basis, torch.Tensor, WeightDistribution]:
     generator = torch.Generator().manual_seed(seed)
     embeddings = torch.randn(ITEMS, DIMENSION, generator=generator).numpy() + 2
-    basis = principal_basis(embeddings, np.arange(ITEMS), limit=R, whitening=0.5, rng=np.random.default_rng(0))
+    basis = principal_basis(embeddings, np.arange(ITEMS), limit=R, rng=np.random.default_rng(0))
     root = torch.randn(R, R, generator=generator, dtype=torch.float64)
     mean = torch.randn(R, generator=generator, dtype=torch.float64)
     return embeddings, basis, basis.project(embeddings), WeightDistribution(mean, root @ root.T + 0.1 * torch.eye(R))
@@ -79,7 +80,7 @@ def test_a_mean_that_leaves_no_rest_makes_no_empty_base_reward(inside: bool) -> 
     population = population._replace(mean=mean)
     reduced = reduce(population, features, 3)
     torch.testing.assert_close(reduced.directions @ reduced.mean, mean, atol=1e-6, rtol=0)
-    _, prior = freeze(basis, reduced, 1.0, features)
+    _, prior = freeze(Learned(basis, None, features, population), 3, 1.0)
     assert float(torch.linalg.cond(prior.precision)) < 1e4
 
 
@@ -88,7 +89,7 @@ def test_a_mean_that_leaves_no_rest_makes_no_empty_base_reward(inside: bool) -> 
 def test_what_a_bundle_stores_adapts_the_same(size: int, strength: float) -> None:
     embeddings, basis, features, population = learned()
     reduced = reduce(population, features, size)
-    module, prior = freeze(basis, reduced, strength, features)
+    module, prior = freeze(Learned(basis, None, features, population), size, strength)
     with torch.no_grad():
         stored = module(torch.from_numpy(embeddings)).double()
     assert module.weight.dtype == torch.float32
@@ -98,12 +99,39 @@ def test_what_a_bundle_stores_adapts_the_same(size: int, strength: float) -> Non
     torch.testing.assert_close(adapted(stored, prior), expected, atol=1e-4, rtol=0)
 
 
-def test_the_sample_that_scales_may_be_any() -> None:
+@pytest.mark.parametrize("size", [R, 3])
+def test_known_texts_have_rewards_of_their_own_and_new_ones_those_of_their_text(size: int) -> None:
     embeddings, basis, features, population = learned()
-    reduced = reduce(population, features, 3)
-    stored = []
-    for sample in (features, features[:10] * 7):
-        module, prior = freeze(basis, reduced, 2.0, sample)
-        with torch.no_grad():
-            stored.append(adapted(module(torch.from_numpy(embeddings)).double(), prior))
-    torch.testing.assert_close(stored[0], stored[1], atol=1e-4, rtol=0)
+    generator = torch.Generator().manual_seed(1)
+    own = torch.randn(ITEMS, R, generator=generator, dtype=torch.float64)
+    rewards = (features.double() + own).float()
+    known = torch.arange(0, ITEMS, 2)
+    what = Learned(basis, own, rewards, population)
+    module, prior = freeze(what, size, 2.0, known=(known, torch.from_numpy(embeddings)[known]))
+    by_text, _ = freeze(what, size, 2.0)
+    with torch.no_grad():
+        stored, plain = (m(torch.from_numpy(embeddings)).double() for m in (module, by_text))
+    torch.testing.assert_close(stored[1::2], plain[1::2], atol=1e-6, rtol=0)
+    reduced = reduce(population, rewards, size)
+    spread = (rewards.double() @ reduced.directions).std(0)
+    expected = rewards.double() @ reduced.directions / spread
+    torch.testing.assert_close(stored[::2] - stored[:1], (expected[::2] - expected[:1]), atol=1e-4, rtol=0)
+    assert prior.w0.shape == (size,)
+
+
+def test_a_share_holds_back_what_people_differ_by_over_new_texts_alone() -> None:
+    embeddings, basis, features, population = learned()
+    mean = torch.zeros(R, dtype=torch.float64)
+    mean[0] = 1
+    what = Learned(basis, None, features, population._replace(mean=mean))
+    new = torch.arange(ITEMS) % 2 == 1
+    held_back = what.with_new_texts(0.25, new).base_rewards
+    torch.testing.assert_close(held_back[~new], features[~new])
+    torch.testing.assert_close(held_back[new, 0], features[new, 0])
+    torch.testing.assert_close(held_back[new, 1:], features[new, 1:] / 4)
+    module, prior = freeze(what, R, 1.0, 0.25)
+    with torch.no_grad():
+        stored = module(torch.from_numpy(embeddings)).double()
+    # Unadapted, nothing changes: the shared utility is the first.
+    expected = features[:, 0].double()
+    torch.testing.assert_close(stored @ prior.w0 - (stored @ prior.w0)[0], expected - expected[0], atol=1e-4, rtol=0)
