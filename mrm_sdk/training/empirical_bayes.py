@@ -31,6 +31,8 @@ LEAST_COMPARISONS: Final = 4
 _USERS_PER_CHUNK = 512
 _START, _FIRST_STEPS, _STEPS, _LARGEST_STEP = 0.5, 3, 2, 4.0
 _VARIANCES = (0.01, 1.0)
+# Above this, a comparison leaves float32 too few digits to solve for its user's step.
+_LARGEST_CURVATURE = 1e5
 
 
 class Factors(NamedTuple):
@@ -146,9 +148,9 @@ def _step(
     for part in torch.split(torch.arange(len(users.items), device=device), _USERS_PER_CHUNK):
         chunk = users.users(part)
         pairs = _pairs(chunk, (SUPPORT, QUERY), rewards)
-        mean, hessian = _adapt(pairs, precision, weights[part], steps=_FIRST_STEPS if first else _STEPS)
+        mean, covariance = _adapt(pairs, precision, weights[part], steps=_FIRST_STEPS if first else _STEPS)
         weights[part] = mean
-        sums.add(chunk.items.flatten(1, 2), pairs, mean, torch.linalg.inv(hessian), share[part])
+        sums.add(chunk.items.flatten(1, 2), pairs, mean, covariance, share[part])
     return _maximise(x, factors, sums, weights)
 
 
@@ -174,7 +176,11 @@ def _maximise(x: Tensor, factors: Factors, sums: _Statistics, weights: Tensor) -
 
 
 def _adapt(pairs: Pairs, precision: Tensor, weights: Tensor, *, steps: int) -> tuple[Tensor, Tensor]:
-    """Newton steps of users from ``weights`` [users, 1 + k] under N((1, 0, …), 1/precision); also the last Hessian."""
+    """Newton steps of users from ``weights`` [users, 1 + k] under N((1, 0, …), 1/precision), and their covariance."""
+    if pairs.z.dtype == torch.float32 and float((pairs.strength * pairs.z.square().sum(-1)).max()) > _LARGEST_CURVATURE:
+        exact = Pairs(*(field.double() for field in pairs))
+        adapted, covariance = _adapt(exact, precision.double(), weights.double(), steps=steps)
+        return adapted.float(), covariance.float()
     z, strength, tie = pairs
     mean = torch.zeros_like(precision)
     mean[0] = 1
@@ -187,7 +193,7 @@ def _adapt(pairs: Pairs, precision: Tensor, weights: Tensor, *, steps: int) -> t
         step = torch.linalg.solve(hessian, slope)
         largest = (z @ step.unsqueeze(-1)).squeeze(-1).abs().amax(1).clamp_min(_LARGEST_STEP)
         weights = weights - step * (_LARGEST_STEP / largest).unsqueeze(-1)
-    return weights, hessian
+    return weights, torch.linalg.inv(hessian)
 
 
 def _shares(users: Packed, rewards: Tensor, precision: Tensor, config: TrainingConfig) -> Tensor:
