@@ -17,6 +17,7 @@ from torch import Tensor
 
 from mrm_sdk.core.batching import Pairs
 from mrm_sdk.core.losses import bradley_terry, weighted_mean
+from mrm_sdk.core.posterior import moderated
 from mrm_sdk.core.robust import robust_weights
 from mrm_sdk.data.contents import QUERY, SUPPORT
 from mrm_sdk.training.config import TrainingConfig
@@ -117,7 +118,7 @@ class _Statistics:
         spread = z @ covariance
         margin = (z @ weights.unsqueeze(-1)).squeeze(-1)
         # Expected over the posterior, to second order.
-        margin = margin / torch.sqrt(1 + torch.pi / 8 * (spread * z).sum(-1))
+        margin = moderated(margin, (spread * z).sum(-1))
         lost = torch.sigmoid(-margin)
         strength = strength * share.unsqueeze(-1)
         slope, bend = strength * (lost - tie / 2), strength * lost * (1 - lost)

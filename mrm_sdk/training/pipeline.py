@@ -115,13 +115,15 @@ def train_bundle(
         state = _checkpoint(Path(checkpoint), out, dataset, config, prepared, handcrafted)
     try:
         learned, embeddings = embed_dataset(prepared.encoder, dataset, progress, on_refused)
+        users, left_out = _usable_users(learned), len(dataset) - len(learned)
+        if state is not None:  # the state of other comparisons would not fit
+            state.require_learned(_columns_hash(learned))
+        if handcrafted is not False and prepared.spec.kind != "precomputed":
+            prepared, embeddings = _with_handcrafted(
+                prepared, learned, users, embeddings, config, handcrafted, progress
+            )
     finally:
         close(prepared.encoder)
-    users, left_out = _usable_users(learned), len(dataset) - len(learned)
-    if state is not None:  # the state of other comparisons would not fit
-        state.require_learned(_columns_hash(learned))
-    if handcrafted is not False and prepared.spec.kind != "precomputed":
-        prepared, embeddings = _with_handcrafted(prepared, learned, users, embeddings, config, handcrafted, progress)
 
     began = time.perf_counter()
     trained = fit(learned, users, embeddings, config, progress, state)

@@ -12,6 +12,7 @@ from mrm_sdk.bundle import Bundle
 from mrm_sdk.data.datasets import Dataset, read_dataset
 from mrm_sdk.encoders import OnnxEncoder, RemoteEncoder, base_rewards, close, embed, open_encoder
 from mrm_sdk.encoders.handcrafted import NAMES
+from mrm_sdk.encoders.with_handcrafted import WithHandcrafted
 from mrm_sdk.errors import BundleMismatchError, ConfigurationError
 from mrm_sdk.schemas.items import Item
 from mrm_sdk.settings import Settings
@@ -33,11 +34,11 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 def test_one_graph_gives_what_two_give(text_bundle: Bundle) -> None:
     encoder = open_encoder(None, text_bundle)
-    assert isinstance(encoder, OnnxEncoder)
+    assert isinstance(encoder, OnnxEncoder | WithHandcrafted)
     assert encoder.features_hash == text_bundle.features_hash
     split = text_bundle.base_rewards(embed(encoder, ITEMS))
     np.testing.assert_allclose(base_rewards(encoder, text_bundle, ITEMS), split, atol=1e-5)
-    own = Item(None, None, np.ones(384, np.float32))
+    own = Item(None, None, np.ones(encoder.dimension, np.float32))
     mixed = base_rewards(encoder, text_bundle, [*ITEMS, own])
     np.testing.assert_allclose(mixed[:2], split, atol=1e-5)
 
@@ -48,8 +49,8 @@ def test_another_bundles_graph_is_not_asked_for_base_rewards(
     """The same encoder, joined to other base rewards: only its embeddings are used."""
     train_bundle(texts, tmp_path / "b", config=QUICK)
     other = Bundle(tmp_path / "b")
-    foreign = open_encoder(None, text_bundle)
-    assert foreign.fingerprint == other.manifest.encoder.fingerprint
+    foreign = OnnxEncoder.of(text_bundle)
+    assert foreign.fingerprint == other.manifest.encoder.model_fingerprint
     expected = base_rewards(open_encoder(None, other), other, ITEMS)
     np.testing.assert_allclose(base_rewards(open_encoder(foreign, other), other, ITEMS), expected, atol=1e-5)
 

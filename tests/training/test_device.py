@@ -11,7 +11,7 @@ import torch
 
 from mrm_sdk.data.datasets import Dataset
 from mrm_sdk.errors import ConfigurationError
-from mrm_sdk.training import fitting
+from mrm_sdk.training import folds, outer_loops
 from mrm_sdk.training import maml as meta
 from mrm_sdk.training.checkpoint import Checkpoint
 from mrm_sdk.training.config import EmpiricalBayesConfig, MamlConfig, TrainingConfig
@@ -32,7 +32,7 @@ CONFIGS = {
 
 @pytest.fixture
 def pretended(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (fitting, meta):
+    for module in (folds, outer_loops, meta):
         monkeypatch.setattr(module, "device_of", lambda name: GPU if name == "cuda" else device_of(name))
 
 
