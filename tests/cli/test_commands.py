@@ -68,7 +68,7 @@ def test_train_and_evaluate(embedded: Path, tmp_path: Path) -> None:
 def test_train_tells_what_adapting_gains(embedded: Path, tmp_path: Path) -> None:
     run = mrm("train", embedded, "--out", tmp_path / "b")
     found = re.search(
-        r"before adapting +([\d.]+)%\n +after adapting +([\d.]+)%  \(mean over 2, 10 and up to 40", run.out
+        r"to 2, 10 and up to 40 comparisons \(their mean\):\n  texts that it knows +([\d.]+)% -> ([\d.]+)%", run.out
     )
     assert found is not None, run.out
     chosen = Bundle(tmp_path / "b").manifest.metrics["held_out_accuracy"]

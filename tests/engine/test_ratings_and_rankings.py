@@ -98,7 +98,7 @@ class TestDirection:
         client.record(order(*MANY[::-1], strength=50))
         scores = client.score("ada", MANY)
         places = np.arange(len(MANY))
-        assert np.corrcoef(scores, places)[0, 1] > max(0.5, np.corrcoef(with_prior, places)[0, 1])
+        assert np.corrcoef(scores, places)[0, 1] > max(0.4, np.corrcoef(with_prior, places)[0, 1])
 
     @pytest.mark.parametrize("feedback", [[rate(A, 1), rate(B, 2)], [order(A, B, C)]], ids=["ratings", "ranking"])
     def test_the_covariance_shrinks(self, client: Client, feedback: list[Feedback]) -> None:

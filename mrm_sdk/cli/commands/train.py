@@ -110,14 +110,17 @@ def _summary(manifest: Manifest, out: Path, preset: str, seed: int) -> str:
         return "\n".join([*lines, "", f"Judge it on other users: mrm evaluate {out} OTHERS"])
     *fewer, most = held_out["shots"]
     shots = f"{', '.join(map(str, fewer))} and up to {most} comparisons"
-    lines += [
-        "",
-        "Accuracy on users whom the fit had not seen:",
-        f"  before adapting  {held_out['before']:.1%}",
-        f"  after adapting   {held_out['after']:.1%}  (mean over {shots})",
-    ]
+    lines += ["", "Accuracy on users whom the fit had not seen, before and after adapting", f"to {shots} (their mean):"]
+    new = metrics.get("held_out_accuracy_new_texts")
+    for texts, judged in (("texts that it knows", held_out), ("texts new to it", new)):
+        if judged is not None:
+            lines.append(f"  {texts:20} {judged['before']:.1%} -> {judged['after']:.1%}")
     if held_out["after"] <= held_out["before"]:
-        lines += ["", *_advice(training["data"], held_out["before"])]
+        scope = "Adapting did not help: this bundle gives all users the average user's reward."
+        lines += ["", scope, *_advice(training["data"], held_out["before"])]
+    elif new is not None and new["after"] <= new["before"]:
+        scope = "Over new texts adapting did not help: there, all users get the average user's reward."
+        lines += ["", scope, *_advice(training["data"], new["before"])]
     return "\n".join(lines)
 
 
@@ -129,10 +132,9 @@ def _advice(data: dict[str, Any], before: float) -> list[str]:
     causes = {
         f"more users: there are {data['users']}": data["users"] < ENOUGH_USERS,
         f"more comparisons of each user: there are {each:.0f} on average": each < 2 * ENOUGH_SHOTS,
-        "an encoder that sees what users judge by: another --encoder": before < _HARDLY_RIGHT,
+        "an encoder that sees what users judge by: try another --encoder": before < _HARDLY_RIGHT,
     }
     return [
-        "Adapting did not help: this bundle gives all users the average user's reward.",
         "What would help:",
         *(f"  - {cause}" for cause, holds in causes.items() if holds),
         "  - check that each user_id is one person; if all want the same, there is nothing to learn about each",
