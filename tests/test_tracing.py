@@ -354,7 +354,7 @@ class TestNoUserIsSeen:
         session(url, embedded_bundle)
         told = "".join(one.to_json() for one in watched.spans)
         errors = {(one.attributes or {}).get("error.type") for one in watched.spans}
-        assert {"mrm_sdk.errors.ConflictError", "mrm_sdk.errors.EncoderError"} <= errors
+        assert {"mrm_sdk.errors.ConflictError", "mrm_sdk.errors.TextRefusedError"} <= errors
         assert len(watched.spans) >= 15
         assert CANARY not in told
 

@@ -38,7 +38,7 @@ MAML = {"outer": MamlConfig(embedding_noise=0.3), "base_functions": 8, "robust_g
 SETTINGS: dict[str, dict[str, object]] = {
     "default": {},
     "K 4": {"base_functions": 4},
-    "K 64": {"base_functions": 64},
+    "K 32": {"base_functions": 32},
     "K chosen": {"base_functions": None},
     "adam": MAML,
     "adam, plain mean": {**MAML, "robust_gamma": float("inf")},
@@ -51,11 +51,8 @@ SETTINGS: dict[str, dict[str, object]] = {
     "RPO γ 0.1, ratio 0.2": {"robust_gamma": 0.1, "robust_ratio": 0.2},
     "iterations 6": {"iterations": 6},
     "iterations 24": {"iterations": 24},
-    "last step alone": {"averaged_iterations": 1},
-    "whitening 0": {"whitening": 0.0},
-    "whitening 1": {"whitening": 1.0},
+    "texts alone": {"known_texts": False},
     "directions 64": {"directions": 64},
-    "Λ diagonal": {"independent_directions": True},
     "hidden layer": {},
     "at most 20 pairs": {"max_pairs": 20},
 }

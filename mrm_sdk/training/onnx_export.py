@@ -82,10 +82,11 @@ def _nodes(embedding: str, module: BaseRewards, dtype: torch.dtype = torch.float
     if module.known is None:
         return [node("Gemm", [embedding, _WEIGHT, _BIAS], REWARDS, transB=1)]
     single = _kind(torch.float32)  # half precision could not tell small distances apart
-    return [
+    exact = dtype == torch.float32
+    nodes = [] if exact else [node("Cast", [embedding], "mrm_single", to=single)]
+    nodes += [
         node("Gemm", [embedding, _WEIGHT, _BIAS], "mrm_linear", transB=1),
-        node("Cast", [embedding], "mrm_single", to=single),
-        node("Sub", ["mrm_single", _CENTRE], "mrm_centred"),
+        node("Sub", [embedding if exact else "mrm_single", _CENTRE], "mrm_centred"),
         node("Gemm", ["mrm_centred", _KNOWN], "mrm_products", transB=1, alpha=-2.0),
         node("Mul", ["mrm_centred", "mrm_centred"], "mrm_squared"),
         node("ReduceSum", ["mrm_squared", _AXES], "mrm_squares", keepdims=1),
@@ -95,6 +96,11 @@ def _nodes(embedding: str, module: BaseRewards, dtype: torch.dtype = torch.float
         node("ReduceSum", ["mrm_same", _AXES], "mrm_found", keepdims=1),
         node("Max", ["mrm_found", _ONE], "mrm_count"),
         node("Div", ["mrm_same", "mrm_count"], "mrm_share"),
+    ]
+    if exact:
+        return [*nodes, node("Gemm", ["mrm_share", _RESIDUAL, "mrm_linear"], REWARDS)]
+    return [
+        *nodes,
         node("MatMul", ["mrm_share", _RESIDUAL], "mrm_exact_residual"),
         node("Cast", ["mrm_exact_residual"], "mrm_residual", to=_kind(dtype)),
         node("Add", ["mrm_linear", "mrm_residual"], REWARDS),

@@ -16,6 +16,8 @@ from mrm_sdk.training.episodes import Packed
 # Variance of a residual, in nats²: utilities of texts have about as much.
 RESIDUAL_VARIANCE: Final = 0.3
 _STEPS, _RESIDUAL_STEPS, _TOLERANCE, _LARGEST_STEP = 30, 200, 1e-6, 4.0
+# Numbers in the largest table of pairs and features.
+_CELLS = 2**22
 
 
 class Judgements(NamedTuple):
@@ -64,10 +66,8 @@ def fit_text_utility(features: Tensor, judged: Judgements, penalty: float, start
     for _ in range(_STEPS):
         slope, bend = _derivatives(x @ weight, chosen, rejected, judged.weight)
         degree = _per_item(bend, chosen, rejected, len(x), sign=1)
-        sides = torch.stack([chosen, rejected])
-        both = torch.cat([sides, sides.flip(0)], 1)
-        coupling = torch.sparse_coo_tensor(both, bend.repeat(2), (len(x), len(x)), check_invariants=True)
-        hessian = x.T @ (degree.unsqueeze(1) * x - torch.sparse.mm(coupling, x)) + penalty * identity
+        coupled = _coupled(bend, chosen, rejected, x)
+        hessian = x.T @ (degree.unsqueeze(1) * x - coupled) + penalty * identity
         gradient = x.T @ _per_item(slope, chosen, rejected, len(x), sign=-1) - penalty * weight
         step = torch.linalg.solve(hessian, gradient)
         moved = x @ step
@@ -114,3 +114,12 @@ def _per_item(values: Tensor, chosen: Tensor, rejected: Tensor, count: int, *, s
     """Sums over pairs, [items]: of the chosen item, and ``sign`` times of the rejected one."""
     out = torch.zeros(count, dtype=values.dtype, device=values.device)
     return out.index_add_(0, chosen, values).index_add_(0, rejected, values, alpha=sign)
+
+
+def _coupled(bend: Tensor, chosen: Tensor, rejected: Tensor, x: Tensor) -> Tensor:
+    """Of each item the features [items, R] of those it was compared with, weighted by ``bend`` and summed."""
+    out = torch.zeros_like(x)
+    for part in torch.split(torch.arange(len(bend), device=x.device), max(1, _CELLS // x.shape[1])):
+        weight, first, second = bend[part].unsqueeze(1), chosen[part], rejected[part]
+        out.index_add_(0, first, weight * x[second]).index_add_(0, second, weight * x[first])
+    return out

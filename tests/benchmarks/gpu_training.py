@@ -60,7 +60,7 @@ def _fit(dataset: Dataset, config: TrainingConfig, device: str) -> tuple[Trained
     first = max(index for index, (done, _) in enumerate(steps) if done == 1)
     (start, since), (end, until) = steps[first], steps[-1]
     outer = config.outer
-    at_once = outer.users_per_batch if isinstance(outer, MamlConfig) else outer.users_per_iteration
+    at_once = outer.users_per_batch if isinstance(outer, MamlConfig) else outer.most_users
     visited = (end - start) * min(len(users), at_once)
     return trained, seconds, visited / (until - since) if visited else None
 

@@ -90,7 +90,7 @@ def test_train_says_what_would_help_where_adapting_does_not(tmp_path: Path) -> N
     assert "Adapting did not help: this bundle gives all users the average user's reward." in out
     assert "more users: there are 30\n" in out
     assert "more comparisons of each user: there are 8 on average" in out
-    assert "try --handcrafted" in out
+    assert "try another --encoder" in out
     assert max(map(len, out.splitlines())) <= 110
 
 
