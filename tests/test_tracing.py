@@ -363,7 +363,7 @@ class TestNoUserIsSeen:
         caplog.set_level(logging.DEBUG)  # the last call is the handler's level too
         session(url, embedded_bundle)
         ours = {one.getMessage() for one in caplog.records if one.name == "mrm_sdk"}
-        assert ours == {"event wide does not fit the bundle and is left out"}
+        assert ours == {"event wide is left out: it does not fit the bundle"}
         assert {"sqlalchemy.engine.Engine", "alembic.runtime.migration"} <= {one.name for one in caplog.records}
         assert logging.DEBUG in {one.levelno for one in caplog.records}
         for one in caplog.records:

@@ -65,7 +65,7 @@ def first_factors(features: Tensor, users: int, count: int) -> Factors:
     weights = torch.zeros(users, text.shape[1] + 1, device=x.device)
     weights[:, 0] = 1
     residual = torch.zeros(len(x), text.shape[1], dtype=torch.float64, device=x.device)
-    return Factors(text, residual, torch.tensor(0.09, dtype=torch.float64, device=x.device), weights)
+    return Factors(text, residual, torch.full((), 0.09, dtype=torch.float64, device=x.device), weights)
 
 
 def learn_factors(

@@ -172,7 +172,7 @@ class EmpiricalBayes:
             return Factors(
                 self._features.new_zeros(self._features.shape[1], 0).double(),
                 self._features.new_zeros(len(utility), 0).double(),
-                torch.tensor(1.0, dtype=torch.float64, device=self._device),
+                torch.ones((), dtype=torch.float64, device=self._device),
                 self._features.new_ones(len(users.items), 1),
             )
         state = None if checkpoint is None else checkpoint.read(stage)

@@ -21,7 +21,7 @@ def run(name: str, *arguments: object, cwd: Path) -> str:
 
 @pytest.mark.shared
 def test_the_experiment_behind_the_defaults_runs(tmp_path: Path) -> None:
-    names = "adam, 3 seeds as one;Λ diagonal;hidden layer"
+    names = "adam, 3 seeds as one;texts alone;hidden layer"
     out = run("choose_settings.py", SHARED / "jester" / "train", "--quick", "--only", names, cwd=tmp_path)
     rows = re.findall(r"^(\S.*?) +\|(?: \d\.\d{4}){6} +\d+ \|(?: \d\.\d{4}){5} +\d+$", out, re.MULTILINE)
     assert rows == names.split(";")
