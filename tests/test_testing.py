@@ -117,7 +117,7 @@ class TestChatLayout(EncoderContract):
 class _Faulty(CountingEncoder):
     """Right, but for one fault."""
 
-    numbers = count()
+    numbers = count(1)  # the first must differ too
 
     def __init__(self, fault: str) -> None:
         super().__init__()
