@@ -19,6 +19,7 @@ from mrm_sdk.bundle.manifest import (
     FileName,
     Manifest,
 )
+from mrm_sdk.bundle.reference import Reference
 from mrm_sdk.core import one_user
 from mrm_sdk.core.batching import Pairs
 from mrm_sdk.core.inner_loop import Prior, gradient_descent, newton_serving
@@ -157,6 +158,16 @@ class Bundle:
         name = half if half in self._sessions else BASE_REWARDS
         converted = embeddings if half in self._sessions else embeddings.float()
         return self._sessions[name].run_tensor(EMBEDDING, converted, REWARDS).to(embeddings.dtype)
+
+    def reference(self) -> Reference:
+        """What an evaluation of the bundle compares with; read from the disk by each call.
+
+        Raises:
+            BundleDamagedError: the file is missing, unreadable, or not what was shipped.
+        """
+        from safetensors.torch import load
+
+        return Reference.read(load(self.read(PRIOR)))
 
     def adapt(self, pairs: Pairs) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Adapts users with the inner loop the bundle was trained for.

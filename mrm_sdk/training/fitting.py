@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from mrm_sdk.core.inner_loop import Prior
 from mrm_sdk.core.torch_defaults import own_torch_defaults
@@ -40,12 +41,14 @@ class Trained(NamedTuple):
         prior: of the inner loop, float64.
         held_out: how many users only took part in choosing; with cross-validation every user did both.
         metrics: the curve by which K and the prior's strength were chosen.
+        population: the best reward for all users alike, linear in the embedding, [D] float64; ``None`` for MAML.
     """
 
     module: BaseRewards
     prior: Prior
     held_out: int
     metrics: dict[str, Any]
+    population: Tensor | None = None
 
 
 @own_torch_defaults()
@@ -144,7 +147,8 @@ def _fit_newton(
         "held_out_accuracy_new_texts": None if on_new is None else _before_and_after(*on_new),
         "held_out_query_loss": choice.curve,
     }
-    return Trained(module, prior, sum(len(fold.judged.items) for fold in folds), metrics)
+    held_out = sum(len(fold.judged.items) for fold in folds)
+    return Trained(module, prior, held_out, metrics, learned.basis.projection[:, 0].cpu() if by_text else None)
 
 
 def _before_and_after(before: float, after: float) -> dict[str, Any] | None:

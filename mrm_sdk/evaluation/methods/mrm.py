@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mrm_sdk.core.inner_loop import SERVING_STEPS, SERVING_TOLERANCE, gradient_descent, newton_serving
+from mrm_sdk.core.posterior import laplace_covariance
 from mrm_sdk.data.datasets import Dataset
 from mrm_sdk.evaluation.method import FittedMethod
 from mrm_sdk.progress import Progress
@@ -36,12 +37,14 @@ def fit_paper(
 def _fit(
     dataset: Dataset, users: NDArray[np.int64], embeddings: Tensor, config: TrainingConfig, progress: Progress
 ) -> FittedMethod:
-    module, prior, _, _ = fit(dataset, users, embeddings.numpy(), config, progress)
+    module, prior, *_ = fit(dataset, users, embeddings.numpy(), config, progress)
     with torch.no_grad():
         features = module(embeddings).double()
     if config.method == "gradient":
         steps, rate = config.maml.inner_steps, config.maml.inner_learning_rate
         return FittedMethod(features, partial(gradient_descent, logits=prior.w0, steps=steps, learning_rate=rate))
     return FittedMethod(
-        features, partial(newton_serving, prior=prior, max_steps=SERVING_STEPS, tolerance=SERVING_TOLERANCE)
+        features,
+        partial(newton_serving, prior=prior, max_steps=SERVING_STEPS, tolerance=SERVING_TOLERANCE),
+        partial(laplace_covariance, prior=prior),
     )
