@@ -104,10 +104,8 @@ def write_bundle(
         OutputError: the disk refused; ``path`` is unchanged.
     """
     tensors = {key: tensor.detach().contiguous() for key, tensor in prior._asdict().items()}
-    contents: dict[FileName, bytes | Path] = {
-        **files,
-        PRIOR: save(tensors | (reference.tensors() if reference else {})),
-    }
+    tensors |= reference.tensors() if reference else {}
+    contents: dict[FileName, bytes | Path] = {**files, PRIOR: save(tensors)}
     manifest = Manifest(
         name=name,
         sdk_version=sdk_version,

@@ -258,13 +258,13 @@ def _run(
         parts: dict[str, list[Measured]] = {name: [] for name in methods}
         for split in _cornered(splits(seed), corner, seed):
             for name, method in methods.items():
+                if len(split.users):  # else none of them judges such texts
+                    report = _of(name, progress)
+                    began = time.perf_counter()
+                    fitted = method.fit(split.training, split.learners, embeddings, seed=seed, progress=report)
+                    seconds[name].append(time.perf_counter() - began)
+                    parts[name].append(measure(fitted, split.judged, split.users, shots))
                 progress("comparing", done := done + 1, fits)
-                if not len(split.users):  # none of them judges such texts
-                    continue
-                began = time.perf_counter()
-                fitted = method.fit(split.training, split.learners, embeddings, seed=seed, progress=_of(name, progress))
-                seconds[name].append(time.perf_counter() - began)
-                parts[name].append(measure(fitted, split.judged, split.users, shots))
         for name in methods:
             if parts[name]:
                 runs[name].append(merge(parts[name]))

@@ -238,18 +238,18 @@ def evaluate(
         population = FittedMethod(rewards.unsqueeze(1), lambda support: support.z.new_ones(len(support.z), 1))
     fitted = _fitted(bundle, torch.from_numpy(base_rewards))
     about = {"name": bundle.manifest.name, "fingerprint": bundle.fingerprint}
-    parts = _corners(dataset, reference, texts)
+    by_corner = _corners(dataset, reference, texts)
 
     def judged(part: Dataset) -> Report:
         return judge(fitted, part, shots=shots, about=about, population=population, progress=progress)
 
     if texts != "auto":
-        return replace(judged(parts[texts]), texts=texts)
+        return replace(judged(by_corner[texts]), texts=texts)
     whole = judged(dataset)
-    if len(parts) == 1:
-        ((corner, part),) = parts.items()
+    if len(by_corner) == 1:
+        ((corner, part),) = by_corner.items()
         return replace(whole, texts=corner if len(part) == len(dataset) else None)
-    return replace(whole, corners={corner: replace(judged(part), texts=corner) for corner, part in parts.items()})
+    return replace(whole, corners={corner: replace(judged(part), texts=corner) for corner, part in by_corner.items()})
 
 
 def _corners(dataset: Dataset, reference: Reference, texts: Texts) -> dict[Corner, Dataset]:

@@ -80,7 +80,7 @@ def test_a_fit_holds_nothing_that_judged_users_said(people: Dataset) -> None:
 
 def test_no_method_is_handed_a_comparison_of_those_it_is_judged_by(people: Dataset) -> None:
     spies = {"one": Adding(), "two": Ignoring()}
-    compare(people, spies, folds=4, seeds=(3, 8), shots=SHOTS)
+    compare(people, spies, folds=4, seeds=(3, 8), shots=SHOTS, texts="known")
     one, two = (spy.seen for spy in spies.values())
     assert [seed for *_, seed in one] == [3] * 4 + [8] * 4
     for (data, learners, seed), (data2, learners2, seed2) in zip(one, two, strict=True):
