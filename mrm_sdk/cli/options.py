@@ -67,9 +67,10 @@ def texts_of(text: str) -> Texts:
     Raises:
         ConfigurationError: it is something else.
     """
-    if text in ("auto", "known", "new"):
-        return text
-    raise ConfigurationError(f"--texts must be auto, known or new; not {text!r}.")
+    known: dict[str, Texts] = {"auto": "auto", "known": "known", "new": "new"}
+    if text not in known:
+        raise ConfigurationError(f"--texts must be auto, known or new; not {text!r}.")
+    return known[text]
 
 
 def named_columns(options: list[str] | None) -> dict[str, str]:

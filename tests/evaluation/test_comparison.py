@@ -42,7 +42,8 @@ def others(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 @pytest.fixture(scope="module")
 def standings(people: Dataset) -> Standings:
-    return compare(people, {"adding": Adding(), "ignoring": Ignoring()}, folds=4, seeds=(0, 1), shots=SHOTS)
+    methods = {"adding": Adding(), "ignoring": Ignoring()}
+    return compare(people, methods, folds=4, seeds=(0, 1), shots=SHOTS, texts="known")
 
 
 def said(data: Dataset, row: int) -> tuple[str, str, str | None, str | None]:
@@ -134,7 +135,8 @@ def test_newton_is_the_reference_where_it_takes_part(people: Dataset) -> None:
 
 
 def test_the_same_call_gives_the_same_figures(people: Dataset, standings: Standings) -> None:
-    again = compare(people, {"adding": Adding(), "ignoring": Ignoring()}, folds=4, seeds=(0, 1), shots=SHOTS)
+    methods = {"adding": Adding(), "ignoring": Ignoring()}
+    again = compare(people, methods, folds=4, seeds=(0, 1), shots=SHOTS, texts="known")
     for a, b in zip(again.methods, standings.methods, strict=True):
         assert replace(a, seconds=b.seconds) == b
 
@@ -208,7 +210,7 @@ def test_the_table_of_all_methods_fits_a_terminal(standings: Standings) -> None:
 def test_progress_is_told(people: Dataset) -> None:
     told: list[tuple[str, int, int]] = []
     compare(
-        people, {"a": Adding()}, folds=3, seeds=[0, 1], shots=[1], progress=lambda *stage: told.append(stage)
+        people, {"a": Adding()}, folds=3, seeds=[0, 1], shots=[1], texts="known", progress=lambda *stage: told.append(stage)
     )  # fmt: skip
     assert [stage for stage in told if stage[0] == "comparing"] == [("comparing", i, 6) for i in range(1, 7)]
     assert ("a: adding", 1, 1) in told

@@ -71,8 +71,8 @@ def _table(standings: Standings) -> str:
         label.ljust(left) + "".join(f"  {cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
         for label, cells in lines
     )
-    title = f"{TITLES[standings.texts]}. {comparison_summary(standings)}"
-    return "\n".join([title, "Accuracies and differences in percent.", "", *text])
+    legend = "Accuracies and differences in percent."
+    return "\n".join([f"{TITLES[standings.texts]}.", comparison_summary(standings), legend, "", *text])
 
 
 def comparison_figure(standings: Standings) -> str:
