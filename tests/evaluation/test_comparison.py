@@ -184,7 +184,7 @@ def test_table_json_and_page(people: Dataset, standings: Standings) -> None:
     assert lines["accuracy at 12 shots"].split()[-2:] == [
         f"{100 * m.points[2].accuracy:.1f}" for m in standings.methods
     ]
-    assert len({len(line) for line in text.splitlines()[3:]}) == 1  # aligned
+    assert len({len(line) for line in text.splitlines()[4:]}) == 1  # aligned
     found = json.loads(json.dumps(standings.as_json()))
     assert found["methods"][0]["points"][2]["accuracy"] == standings.methods[0].points[2].accuracy
     assert found["methods"][1]["against"]["low"] < 0
@@ -209,9 +209,8 @@ def test_the_table_of_all_methods_fits_a_terminal(standings: Standings) -> None:
 
 def test_progress_is_told(people: Dataset) -> None:
     told: list[tuple[str, int, int]] = []
-    compare(
-        people, {"a": Adding()}, folds=3, seeds=[0, 1], shots=[1], texts="known", progress=lambda *stage: told.append(stage)
-    )  # fmt: skip
+    call = {"folds": 3, "seeds": [0, 1], "shots": [1], "texts": "known"}
+    compare(people, {"a": Adding()}, **call, progress=lambda *stage: told.append(stage))  # type: ignore[arg-type]
     assert [stage for stage in told if stage[0] == "comparing"] == [("comparing", i, 6) for i in range(1, 7)]
     assert ("a: adding", 1, 1) in told
 
