@@ -12,7 +12,7 @@ from mrm_sdk.data.datasets import Dataset
 from mrm_sdk.errors import ConfigurationError, DatasetError
 from mrm_sdk.evaluation.measure import judgeable
 from mrm_sdk.evaluation.splits import Split, learners_of, only_rows
-from mrm_sdk.training.new_texts import text_folds
+from mrm_sdk.training.new_texts import text_folds, text_groups
 
 Corner = Literal["known", "new"]
 Texts = Literal["auto", "known", "new"]
@@ -63,7 +63,7 @@ def cornered(split: Split, corner: Corner, rng: np.random.Generator) -> Split:
     """
     if corner == "new" and _share(split, "new") < 0.5:
         training = split.training
-        (held_back,) = text_folds(training, np.arange(len(training)), 1, rng)
+        (held_back,) = text_folds(text_groups(training, np.arange(len(training))), 1, rng)
         seen = ~held_back[training.chosen] & ~held_back[training.rejected]
         training = only_rows(training, np.flatnonzero(seen))
         split = split._replace(training=training, learners=learners_of(training))
