@@ -88,14 +88,14 @@ def freeze(
     """
     sample = learned.base_rewards[spread_rows(len(learned.base_rewards))].cpu()
     reduced = reduce(learned.distribution.to(CPU), sample, base_functions)
-    spread = (sample.double() @ reduced.directions).std(0).clamp_min(1e-12)
-    directions = reduced.directions / spread
+    deviation = (sample.double() @ reduced.directions).std(0).clamp_min(1e-12)
+    directions = reduced.directions / deviation
     scale = torch.ones(len(directions), dtype=torch.float64)
     scale[1:] = share
     basis = learned.basis
     weight = (basis.projection * scale @ directions).T
     w0, precision, rho = reduced.prior(strength, spread)
-    prior = Prior(w0 * spread, precision / torch.outer(spread, spread), rho)
+    prior = Prior(w0 * deviation, precision / torch.outer(deviation, deviation), rho)
     module = BaseRewards(weight.float(), (-(weight @ basis.centre)).float()).eval()
     if known is not None and len(known[0]):
         items, embeddings = known

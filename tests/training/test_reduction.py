@@ -8,10 +8,11 @@ import torch
 
 from mrm_sdk.core.batching import Pairs
 from mrm_sdk.core.inner_loop import Prior, newton_serving
+from mrm_sdk.core.posterior import laplace_covariance
 from mrm_sdk.training.basis import Basis, principal_basis
 from mrm_sdk.training.distribution import WeightDistribution
 from mrm_sdk.training.outer_loops import Learned
-from mrm_sdk.training.reduction import freeze, reduce
+from mrm_sdk.training.reduction import Reduced, freeze, reduce
 
 ITEMS, DIMENSION, R = 50, 9, 6
 
