@@ -98,20 +98,20 @@ def measure(
     width = _most_comparisons(dataset)
     users = users[np.lexsort((width[users], _best_known_text(dataset)[users]))]
     # The user just before judged the same texts, as far as there is one. None comes before the first.
-    previous = _Episode.of(dataset, users[-1:], fitted).adapt(fitted, shots)[0]
+    previous = _Episode.of(dataset, users[-1:], fitted, shots).adapt(fitted)[0]
     # Allocated once: small arrays kept from each batch would fragment the heap between the large ones.
     figures = np.empty((5, len(shots), len(users)))
     questions = np.bincount(dataset.user[(dataset.phase == QUERY) & ~dataset.tie], minlength=len(dataset.user_ids))
     sums = np.zeros((len(shots), 3, BINS))
     done = 0
     for batch in _batches(users, width, cells // fitted.features.shape[1]):
-        episode = _Episode.of(dataset, batch, fitted)
-        own, flipped = episode.adapt(fitted, shots)
+        episode = _Episode.of(dataset, batch, fitted, shots)
+        own, flipped = episode.adapt(fitted)
         control = torch.cat([previous[:, -1:], own[:, :-1]], 1)
         previous = own
         query, margin = episode.query, margins(episode.query, own)
         values = [accuracy(query, margin), *(accuracy(query, margins(query, w)) for w in (control, flipped))]
-        margin = episode.probable(fitted, shots, own, margin)
+        margin = episode.probable(fitted, own, margin)
         values += [loss(query, margin), brier(query, margin)]
         figures[:, :, done : done + len(batch)] = torch.stack(values).numpy()
         sums += reliability(query, margin).numpy()
@@ -132,34 +132,42 @@ def merge(parts: Sequence[Measured]) -> Measured:
 
 
 class _Episode(NamedTuple):
-    """Both halves of a batch of users."""
+    """Both halves of a batch of users; the support once for each number of shots."""
 
-    support: Pairs
+    supports: list[Pairs]
     query: Pairs
 
     @classmethod
-    def of(cls, dataset: Dataset, users: NDArray[np.int64], fitted: FittedMethod) -> _Episode:
+    def of(cls, dataset: Dataset, users: NDArray[np.int64], fitted: FittedMethod, shots: Sequence[int]) -> _Episode:
         packed = pack(dataset, users)
-        halves = (packed.pairs(phase, fitted.features) for phase in (SUPPORT, QUERY))
         # Differences are taken in the features' precision, as the store does; what follows is double, as serving is.
-        return cls(*(Pairs(*(field.double() for field in half)) for half in halves))
+        support, query = (
+            Pairs(*(field.double() for field in packed.pairs(phase, fitted.features))) for phase in (SUPPORT, QUERY)
+        )
+        supports = [support.first(n) for n in shots]
+        if fitted.discounts_repetition:
+            supports = [
+                part._replace(strength=packed.independent(n).strength[:, SUPPORT].double())
+                for n, part in zip(shots, supports, strict=True)
+            ]
+        return cls(supports, query)
 
-    def adapt(self, fitted: FittedMethod, shots: Sequence[int]) -> tuple[Tensor, Tensor]:
+    def adapt(self, fitted: FittedMethod) -> tuple[Tensor, Tensor]:
         """Weights at each number of shots, [shots, users, F], adapted to the users' choices and to their reverse."""
         both = [
-            torch.stack([fitted.adapt(support.first(n)) for n in shots])
-            for support in (self.support, reverse(self.support))
+            torch.stack([fitted.adapt(support) for support in supports])
+            for supports in (self.supports, map(reverse, self.supports))
         ]
         if not all(bool(torch.isfinite(weights).all()) for weights in both):
             raise TrainingError("Adapting gave NaN or infinity: nothing can be judged. Check the embeddings' scale.")
         return both[0], both[1]
 
-    def probable(self, fitted: FittedMethod, shots: Sequence[int], weights: Tensor, margin: Tensor) -> Tensor:
+    def probable(self, fitted: FittedMethod, weights: Tensor, margin: Tensor) -> Tensor:
         """Margins [shots, users, pairs] of adapted weights [shots, users, F] as probabilities should use them."""
         if fitted.covariance is None:
             return margin
-        parts = zip(shots, weights, margin, strict=True)
-        return torch.stack([predicted(self.query, m, fitted.covariance(w, self.support.first(n))) for n, w, m in parts])
+        parts = zip(self.supports, weights, margin, strict=True)
+        return torch.stack([predicted(self.query, m, fitted.covariance(w, support)) for support, w, m in parts])
 
 
 def _best_known_text(dataset: Dataset) -> NDArray[np.int64]:

@@ -24,11 +24,14 @@ class FittedMethod(NamedTuple):
             any support (every strength 0) it gives the weights of an unknown user.
         covariance: how sure they are, for probabilities: those weights and the same comparisons -> [users, F, F];
             ``None`` for a method that does not know.
+        discounts_repetition: whether comparisons that repeat each other count less (:mod:`mrm_sdk.core.redundancy`);
+            their strengths say so before ``adapt`` sees them.
     """
 
     features: Tensor
     adapt: Callable[[Pairs], Tensor]
     covariance: Callable[[Tensor, Pairs], Tensor] | None = None
+    discounts_repetition: bool = False
 
 
 class Fit(Protocol):

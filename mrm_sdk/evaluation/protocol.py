@@ -291,4 +291,4 @@ def _fitted(bundle: Bundle, base_rewards: Tensor) -> FittedMethod:
         return torch.cat([laplace_covariance(part[0], Pairs(*part[1:]), bundle.prior) for part in parts])
 
     newton = bundle.manifest.adaptation.method == "newton"
-    return FittedMethod(base_rewards, adapt, covariance if newton else None)
+    return FittedMethod(base_rewards, adapt, covariance if newton else None, discounts_repetition=newton)

@@ -88,16 +88,17 @@ def run_trials(learned: Learned, users: Packed, sizes: Sequence[int]) -> Trials:
         parts: dict[float, list[Trial]] = {strength: [] for strength in STRENGTHS}
         for part in torch.split(torch.arange(len(users.items)), _USERS_PER_CHUNK):
             chunk = users.users(part)
-            support, query = (chunk.pairs(p, projections) for p in (SUPPORT, QUERY))
-            most = int((support.strength > 0).any(0).sum())
+            query = chunk.pairs(QUERY, projections)
+            most = int((chunk.strength[:, SUPPORT] > 0).any(0).sum())
             shots = sorted({max(1, min(n, most)) for n in SHOTS})  # without any support the one comparison is padding
+            supports = [chunk.independent(n).pairs(SUPPORT, projections) for n in shots]
             for strength in STRENGTHS:
                 scale = (reduced.directions / strength**0.5).float()
                 mean = (reduced.mean * strength**0.5).float()
                 judged = query.z @ scale
                 loss, ranked = judged.new_zeros(len(SPREADS), len(part)), judged.new_zeros(len(part))
-                for n in shots:
-                    posterior = adapt_white(support._replace(z=support.z @ scale).first(n), mean)
+                for support in supports:
+                    posterior = adapt_white(support._replace(z=support.z @ scale), mean)
                     weights = mean + posterior.offset
                     margin = (judged @ weights.unsqueeze(-1)).squeeze(-1)
                     ranked += mean_decided(right(margin), query) / len(shots)

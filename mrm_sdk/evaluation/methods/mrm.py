@@ -47,4 +47,5 @@ def _fit(
         features,
         partial(newton_serving, prior=prior, max_steps=SERVING_STEPS, tolerance=SERVING_TOLERANCE),
         partial(laplace_covariance, prior=prior),
+        discounts_repetition=True,
     )
