@@ -1,8 +1,8 @@
-"""Comparisons that repeat each other: what a user says of few items many times is not as much as it seems.
+"""Comparisons that repeat each other: what a user says of few items in many pairs is not as much as it seems.
 
-A user who likes an item a little more than its features say shows it in every comparison of that item, so the
-comparisons are not independent. Comparisons among n items, all connected, differ by n − 1 quantities at most (the rank
-of a graph's incidence matrix), and count no more than as many.
+A user who likes an item a little more than its features say shows it in every pair with that item, so the pairs are not
+independent. Pairs among n items, all connected, differ by n − 1 quantities at most (the rank of a graph's incidence
+matrix), and count no more than as many.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ def independent_share(
 ) -> NDArray[np.float64]:
     """What the strength of each comparison is multiplied by, so that repetition does not count.
 
-    Comparisons among n connected items, of total strength S, are multiplied by ``min(1, (n − 1) s / S)``, where s is
-    the largest of their strengths, but at least 1: one comparison alone always counts in full.
+    Comparisons among n connected items, of total strength S, are multiplied by ``min(1, (n − 1) s / S)``. The strengths
+    of the same two items' comparisons add up to that of a pair; s is the mean over pairs, each at least 1. So one pair
+    alone counts in full, however often it was compared.
 
     Args:
         first: a number for one item of each comparison, 0 or more, [m] int64; those of different users differ.
@@ -31,14 +32,18 @@ def independent_share(
     items, ends = np.unique(np.concatenate([first, second]), return_inverse=True)
     if len(items) == 2 * len(first):  # no item comes twice
         return share
-    one, other = np.split(ends, 2)
-    component = _components(one, other, len(items))
-    size, group = np.bincount(component, minlength=len(items)), component[one]
-    largest = np.ones(len(items))
-    np.maximum.at(largest, group, strength)
-    total = np.bincount(group, strength, len(items))
-    most = (size - 1) * largest
-    return np.minimum(1.0, most[group] / np.maximum(total[group], np.finfo(np.float64).tiny))
+    count = len(items)
+    low, high = np.sort(ends.reshape(2, -1), axis=0)
+    pairs, pair = np.unique(low * count + high, return_inverse=True)
+    component = _components(low, high, count)
+    group = component[pairs // count]
+    of_pair = np.bincount(pair, strength)
+    total, together = np.bincount(group, of_pair, count), np.bincount(group, np.maximum(of_pair, 1), count)
+    mean = together / np.maximum(np.bincount(group, minlength=count), 1)
+    most = (np.bincount(component, minlength=count) - 1) * mean
+    by_group = np.minimum(1.0, most / np.maximum(total, np.finfo(np.float64).tiny))
+    result: NDArray[np.float64] = by_group[group][pair]
+    return result
 
 
 def _components(one: NDArray[np.int64], other: NDArray[np.int64], count: int) -> NDArray[np.int64]:

@@ -13,6 +13,7 @@ from mrm_sdk.bundle.encoder_spec import digest
 from mrm_sdk.core.batching import Pairs
 from mrm_sdk.core.drift import discounts, rating_discounts
 from mrm_sdk.core.ratings import pairs_of_ratings
+from mrm_sdk.core.redundancy import independent_share
 from mrm_sdk.engine.features import Featurizer
 from mrm_sdk.errors import ContentionError, MrmError, TextRefusedError
 from mrm_sdk.schemas.items import Item
@@ -159,6 +160,11 @@ class Personalizer:
             moments = [*(feedback.created_at or ()), *(rating.created_at for rating in feedback.ratings)]
             discount, rating_discount = np.split(discounts(moments, self._half_life), [len(strength)])
             strength *= discount
+        if self._bundle.manifest.adaptation.method == "newton":
+            numbers: dict[bytes, int] = {}
+            sides = [[numbers.setdefault(key, len(numbers)) for key in pair] for pair in feedback.items]
+            chosen, rejected = np.array(sides, np.int64).reshape(-1, 2).T
+            strength *= independent_share(chosen, rejected, strength)
         user = Pairs(
             torch.from_numpy(self._matrix(feedback.z)),
             torch.from_numpy(strength),

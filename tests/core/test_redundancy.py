@@ -26,9 +26,17 @@ def test_comparisons_of_different_items_count_in_full() -> None:
 
 def test_connected_items_count_once_each_less_one() -> None:
     assert shares([(0, 1), (1, 2), (2, 0)]) == pytest.approx([2 / 3] * 3)
-    assert shares([(0, 1), (1, 0), (8, 9)]) == pytest.approx([0.5, 0.5, 1])
+    assert shares([(0, 1), (1, 2), (2, 0), (8, 9)]) == pytest.approx([2 / 3] * 3 + [1])
     everything = [(i, j) for i in range(6) for j in range(i)]
     assert sum(shares(everything)) == pytest.approx(5)
+
+
+def test_a_pair_counts_as_often_as_it_is_compared() -> None:
+    assert shares([(0, 1), (0, 1), (1, 0)]) == [1, 1, 1]
+    triangle = [(0, 1), (1, 2), (2, 0)]
+    # Pairs of strength 3, 1 and 1: on average 5/3, of which there are 2 and not 3.
+    assert shares([*triangle, (0, 1), (1, 0)]) == pytest.approx([2 / 3] * 5)
+    assert shares(triangle, [3.0, 1.0, 1.0]) == pytest.approx([2 / 3] * 3)
 
 
 def test_a_ranking_is_what_it_was() -> None:
@@ -39,8 +47,8 @@ def test_a_ranking_is_what_it_was() -> None:
 
 
 def test_what_counts_little_for_its_age_takes_nothing_from_what_is_new() -> None:
-    assert shares([(0, 1), (0, 1), (0, 1)], [1.0, 0.0, 0.0]) == [1, 1, 1]
-    assert shares([(0, 1), (0, 1)], [1.0, 0.25]) == pytest.approx([0.8, 0.8])
+    assert shares([(0, 1), (1, 2), (2, 0)], [1.0, 1.0, 0.0]) == [1, 1, 1]
+    assert shares([(0, 1), (1, 2), (2, 0)], [1.0, 1.0, 0.5]) == pytest.approx([0.8] * 3)
 
 
 def test_order_direction_and_names_do_not_matter() -> None:
@@ -61,11 +69,11 @@ def test_against_the_rank_of_the_incidence_matrix() -> None:
     for _ in range(20):
         first, second = rng.integers(12, size=(2, 15))
         second = np.where(first == second, (second + 1) % 12, second)
-        incidence = np.zeros((15, 12))
-        incidence[np.arange(15), first] += 1
-        incidence[np.arange(15), second] -= 1
-        total = independent_share(first, second, np.ones(15)).sum()
-        assert total <= np.linalg.matrix_rank(incidence) + 1e-9
-        one = independent_share(first, second, np.ones(15)) < 1
-        if one.all():
-            assert total == pytest.approx(np.linalg.matrix_rank(incidence))
+        first, second = np.unique(np.sort([first, second], axis=0), axis=1)  # each pair once
+        incidence = np.zeros((len(first), 12))
+        incidence[np.arange(len(first)), first] += 1
+        incidence[np.arange(len(first)), second] -= 1
+        share = independent_share(first, second, np.ones(len(first)))
+        assert share.sum() <= np.linalg.matrix_rank(incidence) + 1e-9
+        if (share < 1).all():
+            assert share.sum() == pytest.approx(np.linalg.matrix_rank(incidence))
