@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mrm_sdk.encoders.base import embed
 from mrm_sdk.encoders.remote.encoder import Limits, RemoteEncoder
 from mrm_sdk.errors import ConfigurationError, EncoderError, TextRefusedError
+from mrm_sdk.schemas.items import Item
 from tests.encoders.remote.servers import EmbeddingServer, Reply, vector
 
 FAST = Limits(backoff=0, longest_wait=0, retries=2, timeout=20)
@@ -71,6 +73,16 @@ def test_a_refused_text_costs_few_requests(server: EmbeddingServer) -> None:
         encoder.encode(PAIRS)
     # Four batches of at most 32; of the one that is refused, two halves at each of five levels; the probe twice.
     assert len(server.requests) == 4 + 2 * 5 + 2
+
+
+def test_without_a_cache_no_text_is_sent_twice(server: EmbeddingServer) -> None:
+    server.refuse = lambda text: REFUSALS["openai"] if text == "text 7" else None
+    refused: dict[int, str] = {}
+    with remote(server) as encoder:
+        encoded = embed(encoder, [Item(prompt, text, None) for prompt, text in PAIRS], refused)
+    assert set(refused) == {7}
+    np.testing.assert_allclose(np.delete(encoded, 7, 0), [vector(text) for _, text in PAIRS if text != "text 7"])
+    assert len(server.requests) == 4 + 2 * 5 + 2  # as above
 
 
 @pytest.mark.parametrize("nothing", [None, [None] * 8, [float("nan")] * 8, [1e39] * 8])
