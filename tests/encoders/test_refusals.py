@@ -47,8 +47,8 @@ FAILURES: dict[str, Callable[[dict[int, str]], Exception]] = {
     "all named": TextRefusedError.of,
     "one named at a time": lambda bad: TextRefusedError.of({min(bad): bad[min(bad)]}),
     "none named": lambda _: TextRefusedError("too long"),
-    "named by no index": lambda bad: TextRefusedError("too long", dict.fromkeys([*map(str, bad), 0.5], "")),  # type: ignore[arg-type]
-    "named by numpy": lambda bad: TextRefusedError("too long", {np.int64(i): bad[i] for i in bad}),  # type: ignore[misc]
+    "named by no index": lambda bad: TextRefusedError("too long", dict.fromkeys([*map(str, bad), 0.5], "")),
+    "named by numpy": lambda bad: TextRefusedError("too long", {np.int64(i): bad[i] for i in bad}),
     "without a word": lambda bad: TextRefusedError(" ", dict.fromkeys(bad, "")),
     "without any word": lambda _: TextRefusedError(""),
     "named out of range": lambda _: TextRefusedError("too long", {-1: "", 99: ""}),
