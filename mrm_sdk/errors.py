@@ -123,8 +123,8 @@ class TextRefusedError(EncoderError):
         message: what is wrong.
         reasons: why, by the index in the call of each refused text. Without it, which ones they are is found by trying.
         vectors: of other texts of the call, [D] each, so that they need not be encoded again. They are found by
-            :func:`mrm_sdk.encoders.text_key.text_key`, which tells encoder and text: whoever hands on what another
-            encoder raised, for other texts or in another order, cannot give a text a wrong vector.
+            :func:`mrm_sdk.encoders.text_key.text_key`, which tells encoder and text: an encoder that hands on
+            what another one raised, for other texts or in another order, gives no text a wrong vector.
     """
 
     def __init__(

@@ -217,7 +217,7 @@ def test_the_commands_go_on_and_name_it(tmp_path: Path) -> None:
         assert "accepted    119" in out
         assert "refused     1" in out
         assert f"{name}: 127.0.0.1" in out
-        assert "answered 400 (context_length_exceeded)" in out
+        assert "does not take this text (400, context_length_exceeded)" in out
 
         code, out, err = run("train", "long.jsonl", "--out", "B2", "--encoder", "remote:openai:m")
         assert code == 0
