@@ -42,9 +42,15 @@ if TYPE_CHECKING:
 
 
 class MrmError(Exception):
-    """Base of every error that this package raises on purpose."""
+    """Base of every error that this package raises on purpose.
+
+    Attributes:
+        refused: of an error that ends a rebuild: event, user and reason of each event that waits for a text which the
+            encoder does not take, as in :attr:`mrm_sdk.schemas.results.Rebuilt.refused`.
+    """
 
     exit_code: ClassVar[int] = 1
+    refused: tuple[tuple[str, str, str], ...] = ()
 
 
 class InvalidInputError(MrmError, ValueError):

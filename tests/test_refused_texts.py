@@ -12,15 +12,18 @@ import pytest
 from numpy.typing import NDArray
 
 from mrm_sdk.bundle import Bundle
+from mrm_sdk.cli.commands import rebuild as rebuild_command
 from mrm_sdk.cli.reading import say_refused
 from mrm_sdk.client import Client
 from mrm_sdk.data import read_dataset, vectors, write_embedded
 from mrm_sdk.data.datasets import Dataset
 from mrm_sdk.data.vectors import embed_dataset
+from mrm_sdk.engine.adaptation import Personalizer
 from mrm_sdk.engine.recording import record_without_features, summarise
-from mrm_sdk.errors import EncoderError, OutputError, TextRefusedError
+from mrm_sdk.errors import EncoderError, MrmError, OutputError, TextRefusedError
 from mrm_sdk.progress import no_progress
 from mrm_sdk.schemas.feedback import Comparison, Feedback, Ranking, Rating
+from mrm_sdk.schemas.results import UserReward
 from mrm_sdk.settings import Settings
 from mrm_sdk.storage import Database, Store, upgrade
 from tests.conftest import mrm
@@ -118,6 +121,46 @@ def test_a_rebuild_does_everybody_else_and_tries_again_later(url: str, embedded_
         encoder.limit = 10_000  # the server was started again, with room for longer texts
         again = client.rebuild()
         assert (again.items, again.comparisons, again.refused) == (1, 3, ())
+
+
+def test_a_rebuild_encodes_a_refused_text_once(url: str, embedded_bundle: Bundle) -> None:
+    stored(url)
+    sent: list[str] = []
+
+    class Listening(Choosy):
+        def encode(self, texts: Sequence[tuple[str | None, str]]) -> NDArray[np.float32]:
+            sent.extend(text for _, text in texts)
+            return super().encode(texts)
+
+    with Client(url, bundle=embedded_bundle, encoder=Listening()) as client:
+        assert len(client.rebuild().refused) == 4
+    assert sent.count(LONG) == 1  # two users have it, and neither has it encoded again
+
+
+def test_a_rebuild_that_fails_tells_both(
+    url: str, embedded_bundle: Bundle, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stored(url)
+    adapt = Personalizer.personalize
+
+    def fail(self: Personalizer, user_id: str, *refused: dict[bytes, str]) -> UserReward:
+        if user_id == "ada":
+            raise MrmError("no such luck")
+        return adapt(self, user_id, *refused)
+
+    monkeypatch.setattr(Personalizer, "personalize", fail)
+    with Client(url, bundle=embedded_bundle, encoder=Choosy()) as client:
+        with pytest.raises(MrmError, match="no such luck") as caught:
+            client.rebuild()
+        assert sorted(event for event, *_ in caught.value.refused) == ["4", "5", "6", "6#2"]
+        assert "ada" not in str(caught.value)
+        monkeypatch.setattr(rebuild_command, "_rebuild", lambda *_: client.rebuild())
+        with pytest.raises(MrmError, match="no such luck"):
+            rebuild_command.rebuild(url, embedded_bundle.path)
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert "refused   4\n" in told.err
+    assert "  event 4 of user ada: longer than 999\n" in told.err
 
 
 def people(tmp_path: Path) -> Dataset:

@@ -41,7 +41,7 @@ def test_compare_on_unseen_users(tmp_path: Path) -> None:
     data, same = (write_embedded_dataset(tmp_path / name, users=8) for name in "ab")
     call = ("--seeds", "0", "--shots", "0,5", "--methods", "population")
     run = mrm("compare", data, "--unseen", same, *call)
-    assert (run.code, "8 users, as 'u0', are in both data sets" in run.err) == (1, True)
+    assert (run.code, "Users are in both data sets (8, by their ids)" in run.err) == (1, True)
     table = same / "comparisons.csv"
     table.write_text(table.read_text().replace("\nu", "\nnew-u"))
     run = mrm("compare", data, "--unseen", same, *call)
