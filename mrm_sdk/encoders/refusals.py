@@ -81,7 +81,7 @@ def held_vectors(
     for i, (prompt, response) in enumerate(texts):
         try:
             vector = np.asarray(error.vectors[text_key(fingerprint, prompt, response)], np.float32)
-        except (KeyError, UnicodeEncodeError):
+        except (KeyError, TypeError, ValueError):  # not held, or no vector; a lone surrogate has no key
             continue
         if vector.shape == (width,) and np.isfinite(vector).all():
             found[i] = vector
@@ -133,7 +133,7 @@ def _reason_of_one(encode: Encode, texts: Sequence[Text], error: Exception) -> d
 def _named(reasons: Mapping[Any, Any], count: int) -> dict[int, str]:
     """What a host's encoder says of texts, without what is no index of one."""
     return {
-        int(i): str(reason).strip() or _NO_REASON
+        int(i): str(reason or "").strip() or _NO_REASON
         for i, reason in reasons.items()
         if isinstance(i, Integral) and 0 <= int(i) < count
     }
