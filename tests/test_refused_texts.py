@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -192,6 +193,27 @@ def test_an_encoder_that_refuses_all_texts(tmp_path: Path) -> None:
     encoder.limit = 0
     with pytest.raises(EncoderError, match="does not take the texts of this data set: longer than 999"):
         embed_dataset(encoder, people(tmp_path), no_progress)
+
+
+def test_a_comparison_of_two_refused_texts_is_told_of_once(tmp_path: Path) -> None:
+    rows = [{"user_id": "ada", "chosen": f"a {i}", "rejected": f"b {i}"} for i in range(4)]
+    rows[1] = {"user_id": "ada", "chosen": LONG, "rejected": f"{LONG}y"}
+    rows[2]["rejected"] = f"{LONG}y"
+    told: list[list[int]] = []
+    kept, _ = embed_dataset(
+        Choosy(),
+        read_dataset(write_lines(tmp_path / "rows.jsonl", rows)),
+        no_progress,
+        lambda _, left_out, __: told.append(left_out.tolist()),
+    )
+    assert (told, len(kept)) == ([[1], [2]], 2)
+
+
+def test_an_empty_data_set_is_no_texts_fault(tmp_path: Path) -> None:
+    data = people(tmp_path)
+    nothing = data.subset(np.array([], np.int64))
+    kept, embeddings = embed_dataset(Choosy(), replace(nothing, items=data.items), no_progress)
+    assert (len(kept), embeddings.shape) == (0, (0, Choosy().dimension))
 
 
 def test_a_written_data_set_lacks_them(tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def test_compare_on_unseen_users(tmp_path: Path) -> None:
         (("--encoder", "gpt"), "no encoder 'gpt'"),
         (("--json", "."), "cannot become a file"),
         pytest.param(
-            ("--report", "/proc/c.html", *FEW, "--methods", "population"), 
+            ("--report", "/proc/c.html", *FEW, "--methods", "population"),
                 "/proc/c.html cannot become a file (No such file or directory); choose another place.",
             marks=pytest.mark.skipif(sys.platform != "linux", reason="/proc refuses new files even to root"),
         ),
