@@ -364,7 +364,7 @@ class TestNoUserIsSeen:
         session(url, embedded_bundle)
         told = "".join(one.to_json() for one in watched.spans)
         errors = {(one.attributes or {}).get("error.type") for one in watched.spans}
-        assert {"mrm_sdk.errors.ConflictError", "mrm_sdk.errors.EncoderError"} <= errors
+        assert {"mrm_sdk.errors.ConflictError", "mrm_sdk.errors.TextRefusedError"} <= errors
         assert len(watched.spans) >= 15
         assert CANARY not in told
 
@@ -373,7 +373,7 @@ class TestNoUserIsSeen:
         caplog.set_level(logging.DEBUG)  # the last call is the handler's level too
         session(url, embedded_bundle)
         ours = {one.getMessage() for one in caplog.records if one.name == "mrm_sdk"}
-        assert ours == {"event wide does not fit the bundle and is left out"}
+        assert ours == {"event wide is left out: it does not fit the bundle"}
         assert {"sqlalchemy.engine.Engine", "alembic.runtime.migration"} <= {one.name for one in caplog.records}
         assert logging.DEBUG in {one.levelno for one in caplog.records}
         for one in caplog.records:
