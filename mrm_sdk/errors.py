@@ -35,16 +35,22 @@ wrong, 1 where the work failed.
 from __future__ import annotations
 
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 
 class MrmError(Exception):
-    """Base of every error that this package raises on purpose."""
+    """Base of every error that this package raises on purpose.
+
+    Attributes:
+        refused: of an error that ends a rebuild: event, user and reason of each event that waits for a text which the
+            encoder does not take, as in :attr:`mrm_sdk.schemas.results.Rebuilt.refused`.
+    """
 
     exit_code: ClassVar[int] = 1
+    refused: tuple[tuple[str, str, str], ...] = ()
 
 
 class InvalidInputError(MrmError, ValueError):
@@ -122,18 +128,23 @@ class TextRefusedError(EncoderError):
     Args:
         message: what is wrong.
         reasons: why, by the index in the call of each refused text. Without it, which ones they are is found by trying.
+        vectors: of other texts of the call, [D] each, so that they need not be encoded again. They are found by
+            :func:`mrm_sdk.encoders.text_key.text_key`, which tells encoder and text: an encoder that hands on
+            what another one raised, for other texts or in another order, gives no text a wrong vector.
     """
 
-    def __init__(self, message: str, reasons: Mapping[int, str] | None = None) -> None:
+    def __init__(
+        self, message: str, reasons: Mapping[int, str] | None = None, vectors: Mapping[bytes, Any] | None = None
+    ) -> None:
         super().__init__(message)
-        self.reasons = dict(reasons or {})
+        self.reasons, self.vectors = dict(reasons or {}), dict(vectors or {})
 
     @classmethod
-    def of(cls, reasons: Mapping[int, str]) -> TextRefusedError:
+    def of(cls, reasons: Mapping[int, str], vectors: Mapping[bytes, Any] | None = None) -> TextRefusedError:
         """Builds the error of a call in which at least one text is refused."""
         first = min(reasons)
         more = f" (and {len(reasons) - 1} more of this call)" if len(reasons) > 1 else ""
-        return cls(f"Text {first} of this call is refused: {reasons[first]}{more}", reasons)
+        return cls(f"Text {first} of this call is refused: {reasons[first]}{more}", reasons, vectors)
 
 
 class ProviderError(MrmError):

@@ -29,7 +29,9 @@ def duration(text: str) -> timedelta:
         if number is not None:
             return timedelta(seconds=float(number[1]) * _SECONDS[number[2]])
         return TypeAdapter(timedelta).validate_python(text)
-    except (ValueError, OverflowError):
+    except OverflowError:
+        raise ValueError(f"the longest time is {timedelta.max.days}d; give a shorter one than {text[:40]!r}") from None
+    except ValueError:
         raise ValueError(f"a time is written 90d, 12h, 2w, as seconds, or P90D; not {text!r}") from None
 
 

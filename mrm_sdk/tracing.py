@@ -52,7 +52,7 @@ def traced(
                 span.set_attributes(self._span_attributes())
             result = method(self, *args, **kwargs)
             if span.is_recording():
-                span.set_attributes(_named(_counts(result)))
+                span.set_attributes(_named(_counts(name, result)))
             return result
 
     return call
@@ -123,13 +123,13 @@ def _tracer() -> Tracer | None:
     return trace.get_tracer("mrm_sdk", __version__)
 
 
-def _counts(result: Any) -> dict[str, int]:
+def _counts(method: str, result: Any) -> dict[str, int]:
     if isinstance(result, dict):  # everything of a user, or many users' reward models, one of them called anything
         counts = result.get("counts")
         return {"rows": sum(counts.values())} if isinstance(counts, dict) else {"users": len(result)}
     counted = {name: getattr(result, name) for name in _COUNTED if hasattr(result, name)}
     if not counted and isinstance(result, list):
-        if result and isinstance(result[0], str):
+        if method == "users":  # a page of ids, which may be empty
             return {"users": len(result)}
         # Scores of many requests, each of several responses, or ranked responses.
         return {"responses": sum(len(part) if hasattr(part, "__len__") else 1 for part in result)}

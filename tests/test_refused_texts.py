@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +13,18 @@ import pytest
 from numpy.typing import NDArray
 
 from mrm_sdk.bundle import Bundle
+from mrm_sdk.cli.commands import rebuild as rebuild_command
 from mrm_sdk.cli.reading import say_refused
 from mrm_sdk.client import Client
 from mrm_sdk.data import read_dataset, vectors, write_embedded
 from mrm_sdk.data.datasets import Dataset
 from mrm_sdk.data.vectors import embed_dataset
+from mrm_sdk.engine.adaptation import Personalizer
 from mrm_sdk.engine.recording import record_without_features, summarise
-from mrm_sdk.errors import EncoderError, OutputError, TextRefusedError
+from mrm_sdk.errors import EncoderError, MrmError, OutputError, TextRefusedError
 from mrm_sdk.progress import no_progress
 from mrm_sdk.schemas.feedback import Comparison, Feedback, Ranking, Rating
+from mrm_sdk.schemas.results import UserReward
 from mrm_sdk.settings import Settings
 from mrm_sdk.storage import Database, Store, upgrade
 from tests.conftest import mrm
@@ -120,6 +124,46 @@ def test_a_rebuild_does_everybody_else_and_tries_again_later(url: str, embedded_
         assert (again.items, again.comparisons, again.refused) == (1, 3, ())
 
 
+def test_a_rebuild_encodes_a_refused_text_once(url: str, embedded_bundle: Bundle) -> None:
+    stored(url)
+    sent: list[str] = []
+
+    class Listening(Choosy):
+        def encode(self, texts: Sequence[tuple[str | None, str]]) -> NDArray[np.float32]:
+            sent.extend(text for _, text in texts)
+            return super().encode(texts)
+
+    with Client(url, bundle=embedded_bundle, encoder=Listening()) as client:
+        assert len(client.rebuild().refused) == 4
+    assert sent.count(LONG) == 1  # two users have it, and neither has it encoded again
+
+
+def test_a_rebuild_that_fails_tells_both(
+    url: str, embedded_bundle: Bundle, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stored(url)
+    adapt = Personalizer.personalize
+
+    def fail(self: Personalizer, user_id: str, *refused: dict[bytes, str]) -> UserReward:
+        if user_id == "ada":
+            raise MrmError("no such luck")
+        return adapt(self, user_id, *refused)
+
+    monkeypatch.setattr(Personalizer, "personalize", fail)
+    with Client(url, bundle=embedded_bundle, encoder=Choosy()) as client:
+        with pytest.raises(MrmError, match="no such luck") as caught:
+            client.rebuild()
+        assert sorted(event for event, *_ in caught.value.refused) == ["4", "5", "6", "6#2"]
+        assert "ada" not in str(caught.value)
+        monkeypatch.setattr(rebuild_command, "_rebuild", lambda *_: client.rebuild())
+        with pytest.raises(MrmError, match="no such luck"):
+            rebuild_command.rebuild(url, embedded_bundle.path)
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert "refused   4\n" in told.err
+    assert "  event 4 of user ada: longer than 999\n" in told.err
+
+
 def people(tmp_path: Path) -> Dataset:
     rows = [
         {"user_id": f"u{i % 6}", "prompt": f"p{i}", "chosen": f"good {i}", "rejected": f"bad {i}"} for i in range(60)
@@ -149,6 +193,27 @@ def test_an_encoder_that_refuses_all_texts(tmp_path: Path) -> None:
     encoder.limit = 0
     with pytest.raises(EncoderError, match="does not take the texts of this data set: longer than 999"):
         embed_dataset(encoder, people(tmp_path), no_progress)
+
+
+def test_a_comparison_of_two_refused_texts_is_told_of_once(tmp_path: Path) -> None:
+    rows = [{"user_id": "ada", "chosen": f"a {i}", "rejected": f"b {i}"} for i in range(4)]
+    rows[1] = {"user_id": "ada", "chosen": LONG, "rejected": f"{LONG}y"}
+    rows[2]["rejected"] = f"{LONG}y"
+    told: list[list[int]] = []
+    kept, _ = embed_dataset(
+        Choosy(),
+        read_dataset(write_lines(tmp_path / "rows.jsonl", rows)),
+        no_progress,
+        lambda _, left_out, __: told.append(left_out.tolist()),
+    )
+    assert (told, len(kept)) == ([[1], [2]], 2)
+
+
+def test_an_empty_data_set_is_no_texts_fault(tmp_path: Path) -> None:
+    data = people(tmp_path)
+    nothing = data.subset(np.array([], np.int64))
+    kept, embeddings = embed_dataset(Choosy(), replace(nothing, items=data.items), no_progress)
+    assert (len(kept), embeddings.shape) == (0, (0, Choosy().dimension))
 
 
 def test_a_written_data_set_lacks_them(tmp_path: Path) -> None:
@@ -217,7 +282,7 @@ def test_the_commands_go_on_and_name_it(tmp_path: Path) -> None:
         assert "accepted    119" in out
         assert "refused     1" in out
         assert f"{name}: 127.0.0.1" in out
-        assert "answered 400 (context_length_exceeded)" in out
+        assert "does not take this text (400, context_length_exceeded)" in out
 
         code, out, err = run("train", "long.jsonl", "--out", "B2", "--encoder", "remote:openai:m")
         assert code == 0

@@ -151,6 +151,16 @@ class TestSpans:
         assert watched.tree()[:2] == [("mrm_sdk.rank", None), ("mrm_sdk.score", "mrm_sdk.rank")]
         assert (watched.named("mrm_sdk.rank").attributes or {})["mrm_sdk.responses"] == 2
 
+    @pytest.mark.parametrize(("method", "counted"), [("users", "users"), ("score_many", "responses")])
+    def test_what_is_counted_when_nothing_came_back(
+        self, watched: Watched, client: Client, method: str, counted: str
+    ) -> None:
+        assert getattr(client, method)(*([[]] if method == "score_many" else [])) == []
+        attributes = dict(watched.named(f"mrm_sdk.{method}").attributes or {})
+        assert {name: value for name, value in attributes.items() if name.startswith("mrm_sdk.") and value == 0} == {
+            f"mrm_sdk.{counted}": 0
+        }
+
     def test_the_awaited_client_nests_under_its_caller(self, watched: Watched, embedded_bundle: Bundle) -> None:
         async def request(client: AsyncClient, name: str) -> None:
             with watched.tracer.start_as_current_span(name):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import sys
 
-from mrm_sdk.cli.output import INTERRUPTED, say
+from mrm_sdk.cli.output import INTERRUPTED, drop_stdout, say
 from mrm_sdk.errors import MrmError
+
+# What a write ends with where there is no room: to stdout, for files are written by code that knows their names.
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 
 
 def main() -> None:
@@ -17,7 +21,11 @@ def main() -> None:
     try:
         from mrm_sdk.cli.commands import app  # imported here: Ctrl-C may come while it loads
 
-        app()
+        try:
+            app()
+        finally:
+            if sys.stdout is not None:  # as where the shell closed it: >&-
+                sys.stdout.flush()
     except MrmError as error:
         say(f"error: {error}")
         sys.exit(error.exit_code)
@@ -26,10 +34,14 @@ def main() -> None:
         sys.exit(1)
     except (Exception, KeyboardInterrupt) as error:
         # During imports Ctrl-C may become another error: Python itself makes one of it while a class is built.
-        if not _is_interruption(error):
+        if _is_interruption(error):
+            say(INTERRUPTED)
+            sys.exit(130)
+        if not isinstance(error, OSError) or error.errno not in _FULL:
             raise
-        say(INTERRUPTED)
-        sys.exit(130)
+        drop_stdout()
+        say(f"error: Cannot write: {error.strerror}.")
+        sys.exit(1)
 
 
 def _is_interruption(error: BaseException | None) -> bool:

@@ -48,6 +48,12 @@ JsonOption = Annotated[
     typer.Option("--json", help="Also write the result here, as JSON; -: only that, on stdout.", show_default=False),
 ]
 
+# Of a command whose only result is JSON.
+OnlyJsonOption = Annotated[
+    Path | None,
+    typer.Option("--json", help="Write it here, instead of to stdout.", show_default=False),
+]
+
 
 def numbers(text: str, option: str) -> list[int]:
     """Whole numbers separated by commas.
@@ -101,6 +107,16 @@ def called_right() -> Iterator[None]:
         yield
     except InvalidInputError as error:
         raise ConfigurationError(str(error)) from None
+
+
+def require_id(name: str, value: str) -> None:
+    """Makes sure that an id names someone, as in data sets.
+
+    Raises:
+        ConfigurationError: it is blank.
+    """
+    if not value.strip():
+        raise ConfigurationError(f"{name} is blank; give an id that names one.")
 
 
 def age(text: str, option: str) -> timedelta:

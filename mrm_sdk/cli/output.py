@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +18,12 @@ STDOUT: Final = Path("-")
 def echo(text: str) -> None:
     """Prints a result."""
     print(text, file=sys.stdout, flush=True)  # noqa: T201  the one place where results leave
+
+
+def drop_stdout() -> None:
+    """Lets go of what stdout did not take, or Python would try to write it at its end, and complain."""
+    with suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def say(text: object) -> None:
@@ -79,12 +87,31 @@ def show_json(value: Any, json_file: Path | None) -> None:
 
 
 def require_file(path: Path | None) -> None:
-    """Checks, before work that takes long, that its result can be written to ``path``.
+    """Makes sure, before work that takes long or deletes, that its result can be written to ``path``.
+
+    A file that is there stays as it is, and none is left behind.
 
     Raises:
-        OutputError: a folder is there, or its own folder is a file.
+        OutputError: nothing can be written there.
     """
     if path is None or path == STDOUT:
         return
-    if path.is_dir() or (path.parent.exists() and not path.parent.is_dir()):
-        raise OutputError(f"{path} cannot become a file; choose another place.")
+    made: Path | None = None
+    try:
+        is_there, missing = path.exists(), [folder for folder in path.parents if not folder.exists()]
+        if is_there and not path.is_file() and not path.is_dir():  # a pipe or a device: opening it may wait, or end it
+            return
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("ab") as file:
+                if not is_there:
+                    made = Path(os.path.realpath(path))
+                    file.write(b"\n")  # on a full disk only this fails
+        finally:
+            if made is not None:
+                made.unlink(missing_ok=True)
+            for folder in missing:
+                with suppress(OSError):
+                    folder.rmdir()
+    except OSError as error:
+        raise OutputError(f"{path} cannot become a file ({error.strerror}); choose another place.") from None

@@ -56,7 +56,7 @@ def embed_dataset(
         dataset: its items.
         progress: called with stage, done, total.
         on_refused: called with ``dataset``, the comparisons [n] that are left out because the encoder does not take one
-            of their texts, and its reason, for each such text.
+            of their texts, and its reason, for each such text; each comparison once.
 
     Raises:
         EncoderError: the encoder failed, or takes no text.
@@ -77,11 +77,12 @@ def _without(dataset: Dataset, refused: dict[int, str], on_refused: OnRefused) -
     """The comparisons of texts that are not refused, and which items are left; reports the others."""
     left_out = np.zeros(len(dataset), np.bool_)
     for item, reason in sorted(refused.items()):
-        rows = np.flatnonzero((dataset.chosen == item) | (dataset.rejected == item))
+        # A comparison of two refused texts is told of once.
+        rows = np.flatnonzero(((dataset.chosen == item) | (dataset.rejected == item)) & ~left_out)
         left_out[rows] = True
         if len(rows):
             on_refused(dataset, rows, reason)
-    if left_out.all():
+    if len(dataset) and left_out.all():
         raise EncoderError(f"The encoder does not take the texts of this data set: {next(iter(refused.values()))}")
     rows = np.flatnonzero(~left_out)
     # As a subset keeps items: those of its comparisons, in order.

@@ -61,7 +61,9 @@ def embed(encoder: Encoder, items: Sequence[Item], refused: dict[int, str] | Non
             texts.append(index)
     if texts:
         not_taken: dict[int, str] | None = None if refused is None else {}
-        out[texts] = encode_accepted(encoder.encode, [_text(items[i]) for i in texts], encoder.dimension, not_taken)
+        out[texts] = encode_accepted(
+            encoder.encode, [_text(items[i]) for i in texts], encoder.dimension, not_taken, encoder.fingerprint
+        )
         if refused is not None:
             refused.update((texts[i], reason) for i, reason in (not_taken or {}).items())
     return out

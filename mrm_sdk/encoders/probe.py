@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from mrm_sdk.bundle.encoder_spec import PROBE_TEXT, Probe
 from mrm_sdk.encoders.base import Encoder
+from mrm_sdk.errors import EncoderError, TextRefusedError
 
 
 class ProbedEncoder:
@@ -29,9 +30,15 @@ class ProbedEncoder:
 
         Raises:
             BundleMismatchError: the encoder gives another vector for the probe text.
+            EncoderError: it does not take the probe text.
         """
         if self._checked_process != os.getpid():
-            (vector,) = np.asarray(self._encoder.encode([PROBE_TEXT]), np.float32)
+            try:
+                (vector,) = np.asarray(self._encoder.encode([PROBE_TEXT]), np.float32)
+            except TextRefusedError as error:  # whose reasons are about the probe: no text here is refused by it
+                raise EncoderError(
+                    f"{type(self._encoder).__name__} does not take the text that shows which model it runs: {error}"
+                ) from None
             self._probe.check(vector, f"{type(self._encoder).__name__}")
             self._checked_process = os.getpid()
         return self._encoder.encode(texts)

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import NoReturn, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral
+from typing import Any, NoReturn, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mrm_sdk.bundle.encoder_spec import PROBE_TEXT
+from mrm_sdk.encoders.text_key import text_key
 from mrm_sdk.errors import EncoderError, MrmError, TextRefusedError
 
 # A prompt, or none, and a response.
 Text: TypeAlias = tuple[str | None, str]
 Encode: TypeAlias = Callable[[Sequence[Text]], NDArray[np.float32]]
 
+# How often a text must fail by itself, while a fixed one passes, before it is held to be at fault.
+_ATTEMPTS = 3
 _NOT_FINITE = "The encoder returned NaN or infinity."
+_NO_REASON = "the encoder gives no reason"
 
 
 def encode_accepted(
-    encode: Encode, texts: Sequence[Text], width: int, refused: dict[int, str] | None
+    encode: Encode,
+    texts: Sequence[Text],
+    width: int,
+    refused: dict[int, str] | None,
+    fingerprint: str | None = None,
 ) -> NDArray[np.float32]:
     """What ``encode`` makes of texts, [n, width].
 
@@ -28,6 +37,7 @@ def encode_accepted(
         texts: n of them.
         width: of a row.
         refused: gets, by index, why a text is not taken; its row is zeros. Without it, that is an error.
+        fingerprint: of the encoder, whose errors may hold vectors of ``width`` numbers; ``None``: they are not used.
 
     Raises:
         EncoderError: the encoder failed, or returned something else than finite [n, width].
@@ -43,7 +53,11 @@ def encode_accepted(
                 _raise_ours(error)
             reasons = _reasons(encode, part, error)
             refused.update((rows[i], reason) for i, reason in reasons.items())
-            rows = [row for i, row in enumerate(rows) if i not in reasons]
+            known = {} if fingerprint is None else held_vectors(error, part, fingerprint, width)
+            known = {i: vector for i, vector in known.items() if i not in reasons}
+            for i, vector in known.items():
+                out[rows[i]] = vector
+            rows = [row for i, row in enumerate(rows) if i not in reasons and i not in known]
             continue
         if encoded.shape != (len(rows), width):
             raise EncoderError(f"The encoder returned {list(encoded.shape)}, not {[len(rows), width]}.")
@@ -57,6 +71,23 @@ def encode_accepted(
     return out
 
 
+def held_vectors(
+    error: Exception, texts: Sequence[Text], fingerprint: str, width: int
+) -> dict[int, NDArray[np.float32]]:
+    """The finite vectors [width] that an encoder's error holds of some of these texts, by their index."""
+    found: dict[int, NDArray[np.float32]] = {}
+    if not isinstance(error, TextRefusedError) or not error.vectors:
+        return found
+    for i, (prompt, response) in enumerate(texts):
+        try:
+            vector = np.asarray(error.vectors[text_key(fingerprint, prompt, response)], np.float32)
+        except (KeyError, TypeError, ValueError):  # not held, or no vector; a lone surrogate has no key
+            continue
+        if vector.shape == (width,) and np.isfinite(vector).all():
+            found[i] = vector
+    return found
+
+
 def _reasons(encode: Encode, texts: Sequence[Text], error: Exception) -> dict[int, str]:
     """Why an encoder that failed does not take some of these texts, by their index; at least one.
 
@@ -64,17 +95,15 @@ def _reasons(encode: Encode, texts: Sequence[Text], error: Exception) -> dict[in
         EncoderError: the failure, where it is not the texts' fault.
     """
     if isinstance(error, TextRefusedError):
-        known = {i: reason for i, reason in error.reasons.items() if 0 <= i < len(texts)}
+        known = _named(error.reasons, len(texts))
         if known or len(texts) == 1:
-            return known or {0: str(error)}
+            return known or {0: str(error).strip() or _NO_REASON}
     # Only these texts can be at fault if a fixed one passes; what the system reports (OSError: a network, a disk)
     # is no text's fault, and may be over in a moment.
     elif isinstance(error, MrmError | OSError) or _failure(encode, [PROBE_TEXT]) is not None:
         _raise_ours(error)
     elif len(texts) == 1:
-        if _failure(encode, texts) is None:  # it passes now
-            _raise_ours(error)
-        return {0: f"the encoder fails with {type(error).__name__}"}
+        return _reason_of_one(encode, texts, error)
     found: dict[int, str] = {}
     half = len(texts) // 2
     for start, part in ((0, texts[:half]), (half, texts[half:])):
@@ -84,6 +113,30 @@ def _reasons(encode: Encode, texts: Sequence[Text], error: Exception) -> dict[in
     if not found:  # both halves pass: it is not one of the texts
         _raise_ours(error)
     return found
+
+
+def _reason_of_one(encode: Encode, texts: Sequence[Text], error: Exception) -> dict[int, str]:
+    """Why an encoder that takes a fixed text does not take this one, which it failed with once.
+
+    Raises:
+        EncoderError: the failure, where it passes: an outage that the encoder has no word for.
+    """
+    for _ in range(_ATTEMPTS - 1):
+        again = _failure(encode, texts)
+        if isinstance(again, TextRefusedError):
+            return _reasons(encode, texts, again)
+        if again is None or isinstance(again, MrmError | OSError):
+            _raise_ours(again or error)
+    return {0: f"the encoder fails with {type(error).__name__}"}
+
+
+def _named(reasons: Mapping[Any, Any], count: int) -> dict[int, str]:
+    """What a host's encoder says of texts, without what is no index of one."""
+    return {
+        int(i): str(reason or "").strip() or _NO_REASON
+        for i, reason in reasons.items()
+        if isinstance(i, Integral) and 0 <= int(i) < count
+    }
 
 
 def _is_fit(encode: Encode) -> bool:

@@ -23,6 +23,10 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _DAY = date(2024, 7, 26)
 
 
+class _RaisedByTemplateError(Exception):
+    """What a template says through ``raise_exception``."""
+
+
 class Tokens(NamedTuple):
     """One text as a model takes it.
 
@@ -174,6 +178,7 @@ class Chat:
         try:
             parsed = json.loads(template)
             self._special = {str(name): str(token) for name, token in parsed["tokens"].items()}
+            self._source = str(parsed["template"])
             self._template = _compiled(parsed["template"])
         except Exception as error:  # noqa: BLE001  templates are programs, whose compiler raises what it likes
             raise BundleMismatchError(f"{CHAT_TEMPLATE} cannot be read: {str(error)[:200]}") from None
@@ -192,11 +197,19 @@ class Chat:
             try:
                 chats[i] = self._rendered(prompt, response)
             except Exception as error:  # noqa: BLE001  as above
-                refused[i] = f"The chat template refuses a conversation: {str(error)[:200]}"
+                refused[i] = f"The chat template refuses a conversation: {self._told(error)}"
         rows = _token_ids(self.tokenizer, chats, self._cut, refused)
         if refused:
             raise TextRefusedError.of(refused)
         return [Tokens(ids, [0] * len(ids)) for ids in rows.values()]
+
+    def _told(self, error: Exception) -> str:
+        """What the template itself says; of any other message, which may quote the conversation, the error's kind."""
+        words = str(error)
+        # A message that is put together while it runs, as of a role, stands in no template.
+        if not isinstance(error, _RaisedByTemplateError):
+            return type(error).__name__
+        return words[:200] if words.strip() and words in self._source else "its words may quote it and are not shown"
 
     def _cut(self, ids: Sequence[int]) -> Sequence[int]:
         return ids if len(ids) <= self._max_tokens else [ids[0], *ids[1 - self._max_tokens :]]
@@ -240,7 +253,8 @@ def _token_ids(
             # One by one: the pool of threads behind encode_batch does not survive a fork.
             rows[i] = cut(tokenizer.encode(text, add_special_tokens=False).ids)
         except Exception as error:  # noqa: BLE001  as for the template
-            refused[i] = f"A text cannot be made into tokens: {str(error)[:200]}"
+            # Its message may quote the text.
+            refused[i] = f"A text cannot be made into tokens: the tokenizer fails with {type(error).__name__}"
     return rows
 
 
@@ -283,12 +297,11 @@ def messages_of(prompt: str | None) -> list[dict[str, str]]:
 
 def _compiled(source: str) -> Template:
     """Compiles a chat template as its authors expect, in a sandbox, because it comes with an untrusted model."""
-    from jinja2.exceptions import TemplateError
     from jinja2.ext import Extension, loopcontrols
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     def refuse(message: str) -> None:
-        raise TemplateError(message)
+        raise _RaisedByTemplateError(message)
 
     class Generation(Extension):
         """``{% generation %}``, by which templates mark what the assistant said, changes nothing."""

@@ -11,7 +11,9 @@ from mrm_sdk.bundle.encoder_spec import Handcrafted, handcrafted_fingerprint
 from mrm_sdk.encoders.base import Encoder, close
 from mrm_sdk.encoders.handcrafted import NAMES, VERSION, Statistics, count_features
 from mrm_sdk.encoders.onnx import OnnxEncoder
-from mrm_sdk.errors import BundleMismatchError
+from mrm_sdk.encoders.refusals import held_vectors
+from mrm_sdk.encoders.text_key import text_key
+from mrm_sdk.errors import BundleMismatchError, TextRefusedError
 
 
 class WithHandcrafted:
@@ -39,7 +41,18 @@ class WithHandcrafted:
 
     def encode(self, texts: Sequence[tuple[str | None, str]]) -> NDArray[np.float32]:
         """Encodes (prompt or ``None``, response) pairs: n of them -> [n, D + F]; raises what its encoder raises."""
-        return np.concatenate([self._encoder.encode(texts), self._statistics.apply(count_features(texts))], axis=1)
+        try:
+            vectors = self._encoder.encode(texts)
+        except TextRefusedError as error:
+            known = held_vectors(error, texts, self._encoder.fingerprint, self._encoder.dimension)
+            taken = [texts[i] for i in known]
+            wider = self._beside(np.array(list(known.values())), taken) if known else ()
+            error.vectors = {text_key(self.fingerprint, *text): row for text, row in zip(taken, wider, strict=True)}
+            raise
+        return self._beside(vectors, texts)
+
+    def _beside(self, vectors: NDArray[np.float32], texts: Sequence[tuple[str | None, str]]) -> NDArray[np.float32]:
+        return np.concatenate([vectors, self._statistics.apply(count_features(texts))], axis=1)
 
     def close(self) -> None:
         """Closes the encoder, if it can be closed."""

@@ -45,11 +45,15 @@ class Personalizer:
             self.fingerprint = digest([self.fingerprint, {"half_life": self._half_life}])
         self._prior = StoredWeights(*self._adapt(NO_FEEDBACK), comparisons=0, feedback_version=0, revision=0)
 
-    def personalize(self, user_id: str) -> UserReward:
+    def personalize(self, user_id: str, refused: dict[bytes, str] | None = None) -> UserReward:
         """Returns a user's weights; adapts first if feedback is newer than the stored weights.
 
         Weights are stored only if the feedback did not change meanwhile. If other processes record faster than this
         one adapts, the last result is returned without being stored, and the next call tries again.
+
+        Args:
+            user_id: of the user.
+            refused: as for :meth:`Featurizer.complete`, where several users may share a text.
 
         Raises:
             BundleMismatchError: feedback stored without its text has no features under this bundle.
@@ -57,7 +61,7 @@ class Personalizer:
             ContentionError: other processes keep forgetting and recording this user.
             DatabaseError: the database refused.
         """
-        return self._reward(user_id, self._weights(user_id))
+        return self._reward(user_id, self._weights(user_id, refused))
 
     def personalize_many(self, user_ids: Collection[str]) -> dict[str, UserReward]:
         """What :meth:`personalize` returns for each of several users, whose stored weights are read by one statement.
@@ -111,14 +115,14 @@ class Personalizer:
             user_id: self._current(*stored.get(user_id, (0, None))) or self._weights(user_id) for user_id in user_ids
         }
 
-    def _weights(self, user_id: str) -> StoredWeights:
-        weights = None
+    def _weights(self, user_id: str, refused: dict[bytes, str] | None = None) -> StoredWeights:
+        weights, refused = None, {} if refused is None else refused
         for _ in range(_ATTEMPTS):
             version, stored = self._store.weights(user_id, self.fingerprint)
             if current := self._current(version, stored):
                 return current
             feedback = self._store.feedback(user_id, self.featurizer.features_hash, dated=self._half_life is not None)
-            completed = self.featurizer.complete(feedback)
+            completed = self.featurizer.complete(feedback, refused)
             if completed is None:
                 continue
             with span("adapt", comparisons=len(completed.z), ratings=len(completed.ratings)):

@@ -124,11 +124,16 @@ class Featurizer:
         self.store.add_features(self.features_hash, {}, usable)
         return len(usable)
 
-    def complete(self, feedback: UserFeedback) -> UserFeedback | None:
+    def complete(self, feedback: UserFeedback, refused: dict[bytes, str]) -> UserFeedback | None:
         """The same feedback with all its features; missing ones are computed and stored.
 
         An event that this bundle cannot take (an embedding of another size, recorded without a bundle; a text that the
         encoder refuses) is left out with a warning: it must not cost the user all other feedback.
+
+        Args:
+            feedback: of one user.
+            refused: by item key, why the encoder does not take a text; such texts are not tried again, and more are
+                added.
 
         Returns:
             ``None`` if the user was forgotten meanwhile.
@@ -149,8 +154,8 @@ class Featurizer:
             return None
         if any(item.text is None and item.embedding is None for item in items.values()):
             raise textless_error("this user's")
-        refused: dict[bytes, str] = {}
-        rewards |= self.base_rewards([item for item in items.values() if self._accepts(item)], refused)
+        tried = [item for key, item in items.items() if key not in refused and self._accepts(item)]
+        rewards |= self.base_rewards(tried, refused)
         usable = {key: vector for key, vector in rewards.items() if self.is_usable(vector)}
         z, ratings, new_z = list(feedback.z), list(feedback.ratings), {}
         for row, (chosen, rejected) in enumerate(feedback.items):

@@ -15,6 +15,8 @@ def rebuild(personalizer: Personalizer, progress: Progress) -> Rebuilt:
     What is stored already is not computed again, so an interrupted rebuild resumes where it stopped. A text that the
     encoder refuses costs its users only the events that hold it.
 
+    An error at the end tells in ``refused`` which events these are.
+
     Raises:
         BundleMismatchError: at the end, if neither text nor embedding of some feedback was kept.
         MrmError: at the end, the error of the first user who could not be adapted.
@@ -26,18 +28,15 @@ def rebuild(personalizer: Personalizer, progress: Progress) -> Rebuilt:
     items, comparisons, users = backfill.counts(featurizer.features_hash)
     encoded, lacks_text = _encode_items(featurizer, items, progress, refused)
     compared = _compute_differences(featurizer, comparisons, progress)
-    adapted, failure = _adapt_users(personalizer, users, progress)
-    if lacks_text:
-        raise textless_error("this tenant's")
-    if failure is not None:
-        raise failure
+    adapted, failure = _adapt_users(personalizer, users, progress, refused)
     events = {event: reason for key, reason in refused.items() for event in backfill.events_of(key)}
-    return Rebuilt(
-        items=encoded,
-        comparisons=compared,
-        users=adapted,
-        refused=tuple(RefusedEvent(*event, reason) for event, reason in events.items()),
-    )
+    told = tuple(RefusedEvent(*event, reason) for event, reason in events.items())
+    if lacks_text:
+        failure = textless_error("this tenant's")
+    if failure is not None:
+        failure.refused = told
+        raise failure
+    return Rebuilt(items=encoded, comparisons=compared, users=adapted, refused=told)
 
 
 def can_serve(personalizer: Personalizer, user_id: str) -> bool:
@@ -99,7 +98,9 @@ def _compute_differences(featurizer: Featurizer, total: int, progress: Progress)
     return done
 
 
-def _adapt_users(personalizer: Personalizer, total: int, progress: Progress) -> tuple[int, MrmError | None]:
+def _adapt_users(
+    personalizer: Personalizer, total: int, progress: Progress, refused: dict[bytes, str]
+) -> tuple[int, MrmError | None]:
     """Returns how many users are up to date, and the first error; one user's error does not stop the next user."""
     store, limit = personalizer.featurizer.store, personalizer.featurizer.settings.chunk_size
     done, last_user = 0, ""
@@ -108,7 +109,7 @@ def _adapt_users(personalizer: Personalizer, total: int, progress: Progress) -> 
         last_user = users[-1]
         for user_id in users:
             try:
-                personalizer.personalize(user_id)
+                personalizer.personalize(user_id, refused)
                 done += 1
             except MrmError as error:
                 if isinstance(error, DatabaseError) and not isinstance(error, ContentionError):

@@ -7,8 +7,12 @@ from datetime import UTC, datetime, timedelta
 from mrm_sdk.errors import InvalidInputError
 
 
-def moment_of(older_than: timedelta | datetime) -> datetime:
+def moment_of(older_than: timedelta | datetime, name: str = "older_than") -> datetime:
     """The moment, in UTC, before which feedback goes: ``older_than`` itself, or that age back from now.
+
+    Args:
+        older_than: an age, or a moment with a time zone.
+        name: what the caller knows it as, for messages.
 
     Raises:
         InvalidInputError: it is of another type, without a time zone, in the future, or outside of the calendar.
@@ -17,10 +21,10 @@ def moment_of(older_than: timedelta | datetime) -> datetime:
     try:
         moment = now - older_than if isinstance(older_than, timedelta) else older_than
         if not isinstance(moment, datetime) or moment.utcoffset() is None:
-            raise InvalidInputError("older_than must be a timedelta, or a datetime with a time zone.")
+            raise InvalidInputError(f"{name} must be a timedelta, or a datetime with a time zone.")
         moment = moment.astimezone(UTC)
     except OverflowError:
-        raise InvalidInputError("older_than lies outside of the calendar.") from None
+        raise InvalidInputError(f"{name} lies before the calendar's first year; give a later time.") from None
     if moment > now:
-        raise InvalidInputError("older_than lies in the future: all feedback would go, and new feedback be refused.")
+        raise InvalidInputError(f"{name} lies in the future: all feedback would go, and new feedback be refused.")
     return moment

@@ -64,11 +64,11 @@ def unseen_split(dataset: Dataset, unseen: Dataset) -> Split:
     Raises:
         DatasetError: a user is in both, no user can be judged, or the embeddings differ in size.
     """
-    both = sorted(set(dataset.user_ids) & set(unseen.user_ids))
+    both = set(dataset.user_ids) & set(unseen.user_ids)
     if both:
         raise DatasetError(
-            f"{len(both)} users, as {both[0][:60]!r}, are in both data sets: a user who is judged must not be "
-            "learned from. Remove them from one, or give them other ids if they are other people."
+            f"Users are in both data sets ({len(both)}, by their ids): a user who is judged must not be learned from. "
+            "Remove them from one, or give them other ids if they are other people."
         )
     if dataset.dimension != unseen.dimension:
         sizes = f"{dataset.dimension} and {unseen.dimension}"

@@ -84,7 +84,7 @@ def scorable(request: AnyScoreRequest) -> tuple[str, list[Item]]:
 
 @contextmanager
 def numbered(what: str, number: int) -> Iterator[None]:
-    """Says in an error of the block which one of many it is about.
+    """Says in an error of the block which one of many it is about; type and attributes stay.
 
     Args:
         what: they are.
@@ -93,4 +93,8 @@ def numbered(what: str, number: int) -> Iterator[None]:
     try:
         yield
     except (InvalidInputError, EncoderError) as error:
-        raise type(error)(f"{what} {number}: {error}") from None
+        # Not through the constructor, which may be a host's own and take other arguments, and would lose what it holds.
+        told = type(error).__new__(type(error))
+        told.__dict__.update(error.__dict__)
+        told.args = (f"{what} {number}: {error}",)
+        raise told from None

@@ -6,8 +6,10 @@ import json
 import os
 import random
 import re
+import shlex
 import shutil
 import sqlite3
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,9 +21,12 @@ from typer.testing import CliRunner
 from mrm_sdk import Client
 from mrm_sdk.bundle import Bundle
 from mrm_sdk.cli.commands import app
-from mrm_sdk.cli.options import JsonOption
+from mrm_sdk.cli.main import main
+from mrm_sdk.cli.options import JsonOption, OnlyJsonOption
 from mrm_sdk.cli.output import INTERRUPTED, require_file, show
+from mrm_sdk.cli.stored import recorder
 from mrm_sdk.errors import OutputError
+from mrm_sdk.schemas.feedback import Comparison
 from mrm_sdk.version import __version__
 from tests.conftest import MRM, ROOT, Run, mrm, write_embedded_dataset
 
@@ -138,9 +143,10 @@ def test_help_fits_a_terminal_and_shows_no_type_of_flags(name: str) -> None:
     assert max(map(len, run.output.splitlines())) <= 80
     assert "<bool>" not in run.output
     for parameter in commands()[name].params:
-        if "--json" in parameter.opts:  # means the same in every command
+        if "--json" in parameter.opts:  # means the same in every command, but where JSON is all there is
             assert not parameter.is_flag
-            assert parameter.help == JsonOption.__metadata__[0].help  # type: ignore[attr-defined]
+            option = OnlyJsonOption if name == "export" else JsonOption
+            assert parameter.help == option.__metadata__[0].help  # type: ignore[attr-defined]
 
 
 @pytest.mark.slow
@@ -325,8 +331,8 @@ def test_read_only_paths(embedded: Path, embedded_bundle: Bundle) -> None:
     assert_error(mrm("train", embedded, "--out", "/proc/mrm/b"), 2, "Cannot write to /proc/mrm")
     assert_error(mrm("demo", "--out", "/proc/mrm"), 2, "Cannot write to /proc/mrm")
     run = mrm("evaluate", embedded_bundle.path, embedded, "--shots", "0", "--json", "/proc/mrm.json")
-    assert (run.code, "Cannot write" in run.err, "/proc/mrm.json" in run.err) == (2, True, True)
-    assert "worst tenth" in run.out  # what took long to find out is not lost
+    assert_error(run, 2, "/proc/mrm.json cannot become a file (")
+    assert run.out == ""  # it is told before what takes long
     run = mrm("db", "upgrade", "--database", "sqlite:////proc/mrm.db")
     assert_error(run, 1, "unavailable")
 
@@ -343,3 +349,39 @@ def test_demo_leaves_strange_folders_alone(tmp_path: Path) -> None:
     (tmp_path / "letters.txt").write_text("dear diary")
     assert_error(mrm("demo", "--out", tmp_path), 2, "'letters.txt', which is not the demo's")
     assert [path.name for path in tmp_path.iterdir()] == ["letters.txt"]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux's /dev/full")
+@pytest.mark.parametrize(
+    "call", [("users", "--database", "URL"), ("--version",), ("--help",)], ids=lambda call: call[0]
+)
+def test_a_full_disk_behind_stdout(
+    call: tuple[str, ...], sqlite_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with recorder(sqlite_url, "default", None) as record:
+        record([Comparison(user_id="ada", chosen="a", rejected="b")])
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        monkeypatch.setattr(sys, "argv", ["mrm", *(sqlite_url if word == "URL" else word for word in call)])
+        with pytest.raises(SystemExit) as end:
+            main()
+    assert (end.value.code, capsys.readouterr().err) == (
+        1,
+        "error: Cannot write: No space left on device.\n",
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux's /dev/full")
+@pytest.mark.parametrize("call", ["--version", "--help", "doctor"])
+def test_stdout_of_a_process_that_is_full_or_closed(call: str) -> None:
+    def run(redirection: str) -> tuple[int, str]:
+        command = f"{shlex.join([*MRM, call])} {redirection}"
+        done = subprocess.run(["bash", "-c", command], capture_output=True, encoding="utf-8", check=False)
+        assert not done.stdout
+        return done.returncode, done.stderr
+
+    assert run(">/dev/full") == (1, "error: Cannot write: No space left on device.\n")
+    assert run("| head -0")[1] == ""
+    assert run("| head -0; exit ${PIPESTATUS[0]}") in ((0, ""), (1, ""))
+    assert run(">&-")[1] == ""

@@ -31,6 +31,12 @@ def test_the_ranking_of_the_same_answers_changes(demo: Finished) -> None:
     assert columns[1] != columns[4]
 
 
+def test_its_lines_fit_a_terminal(demo: Finished) -> None:
+    assert max(map(len, demo.run.out.splitlines())) <= 80
+    (before, after) = re.findall(r"^   Best (?:at first|after 10): (.+) …$", demo.run.out, re.MULTILINE)
+    assert before != after
+
+
 def test_no_bars_when_piped_and_the_time_is_told(demo: Finished) -> None:
     assert demo.run.err == ""
     assert "\x1b" not in demo.run.out

@@ -77,7 +77,8 @@ def test_all_is_well(text_bundle: Bundle, tmp_path: Path) -> None:
 
     run = mrm(*command, cwd=tmp_path / "home", **everywhere, MRM_PROVIDERS="cpu", MRM_DATABASE=url)
     assert (run.code, run.err) == (0, "")
-    assert [line.split("  ")[0] for line in run.out.splitlines() if "->" not in line] == ["ok "[:2]] * len(findings)
+    begun = [line.split("  ")[0] for line in run.out.splitlines() if not line.startswith("     ")]
+    assert begun == ["ok"] * len(findings)
     assert (files(tmp_path), files(text_bundle.path)) == (before, shipped)
 
 
@@ -87,6 +88,21 @@ def test_embeddings_of_the_hosts_own(embedded_bundle: Bundle, monkeypatch: pytes
     assert "K = 3, D = 6" in findings["bundle"].detail
     assert "encoder" not in findings
     assert "4 answers" in findings["score"].detail
+
+
+def test_its_lines_fit_a_terminal(
+    embedded_bundle: Bundle, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(doctor, "survey", lambda _: ON_CPU)
+    doctor.doctor(bundle=embedded_bundle.path)
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= 80
+    assert "4 answers, for a user who adapts to 3 comparisons of them, in" in " ".join(out.split())
+    long = f"/{'x' * 90}/a-b"
+    monkeypatch.setattr(doctor, "examine", lambda *_: [Finding("database", True, f"{long} is whole", f"cat {long} x")])
+    doctor.doctor()
+    begin = " " * 15
+    assert capsys.readouterr().out == f"ok   database  {long}\n{begin}is whole\n{begin}-> cat {long} x\n"
 
 
 @pytest.mark.parametrize("name", ["base_rewards.onnx", "manifest.json"])
@@ -105,7 +121,8 @@ def test_no_bundle_and_no_database(tmp_path: Path) -> None:
     assert run.code == 1
     lines = run.out.splitlines()
     assert any(line.startswith("BAD  bundle ") and "There is no bundle at" in line for line in lines)
-    assert any(line.startswith("BAD  database ") and "does not exist" in line for line in lines)
+    assert any(line.startswith("BAD  database ") for line in lines)
+    assert "does not exist; check the path" in " ".join(run.out.split())
     assert any(line.lstrip().startswith("-> mrm db upgrade --database 'sqlite:///") for line in lines)
     assert not list(tmp_path.iterdir())
 

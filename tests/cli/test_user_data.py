@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from mrm_sdk.bundle import Bundle
+from mrm_sdk.cli.output import require_file
 from mrm_sdk.client import Client
 from mrm_sdk.schemas.feedback import Comparison, Thumb
 from mrm_sdk.schemas.items import Response
@@ -147,6 +148,11 @@ class TestExport:
     def test_a_file_that_cannot_be_written(self, command: Command, url: str, tmp_path: Path) -> None:
         assert_error(command("export", "ada", "--database", url, "--json", tmp_path), 2, "cannot become a file")
 
+    def test_its_help_says_that_the_file_is_all(self, command: Command) -> None:
+        told = " ".join(command("export", "--help").out.replace("│", " ").split())
+        assert "Write it here, instead of to stdout" in told
+        assert "Also" not in told
+
 
 class TestForget:
     def test_it_deletes_and_counts(self, command: Command, url: str, data: UserData) -> None:
@@ -222,10 +228,18 @@ class TestPrune:
             ("-P1D", "lies in the future"),
             ("90", "needs a unit, as in 90d"),
             ("1.5", "as in 1.5d"),
+            ("0d", "--older-than 0 would delete everything that any user has said. Give a greater age"),
+            ("P0D", "--older-than 0 would delete everything"),
+            ("999999d", "--older-than lies before the calendar's first year; give a later time"),
+            ("99999999999d", "--older-than: the longest time is 999999999d; give a shorter one than '99999999999d'"),
+            ("9" * 400 + "h", "--older-than: the longest time is"),
         ],
     )
-    def test_ages_that_are_wrong(self, command: Command, url: str, age: str, reason: str) -> None:
-        assert_error(command("prune", f"--older-than={age}", "--yes", "--database", url), 2, reason)
+    def test_ages_that_are_wrong(self, command: Command, url: str, data: UserData, age: str, reason: str) -> None:
+        run = command("prune", f"--older-than={age}", "--yes", "--database", url)
+        assert_error(run, 2, reason)
+        assert "older_than" not in run.err
+        assert data.summary("ada").comparisons == 2
 
 
 @pytest.mark.parametrize("call", [*ALL, (*PRUNE, "--yes")], ids=lambda call: call[0])
@@ -268,6 +282,36 @@ def test_ids_that_are_none(command: Command, url: str, name: str, user: str) -> 
 def test_limits_that_are_none(command: Command, url: str, limit: object) -> None:
     assert command("users", "--database", url, "--limit", limit).code == 2
     assert_error(command("users", "--database", url, "--after", "u" * 256), 2, "after must be a text")
+
+
+@pytest.mark.parametrize("user", ["", " ", "\t\n"])
+def test_a_blank_id_has_no_summary(command: Command, url: str, user: str) -> None:
+    assert_error(command("summary", user, "--database", url), 2, "user_id is blank; give an id that names one")
+
+
+@pytest.mark.parametrize("call", [("forget", "ada", "--yes"), (*PRUNE, "--yes")], ids=lambda call: call[0])
+def test_nothing_is_deleted_where_the_result_cannot_be_written(
+    command: Command, url: str, data: UserData, tmp_path: Path, call: tuple[str, ...]
+) -> None:
+    (tmp_path / "a-file").write_text("x")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for place in ("a-file/told.json", f"new/{'n' * 300}", "loop", "/proc/told.json"):
+        run = command(*call, "--database", url, "--json", tmp_path / place)
+        assert_error(run, 2, "cannot become a file (")
+    assert data.summary("ada").comparisons == 2
+    assert {path.name for path in tmp_path.iterdir()} >= {"a-file", "loop"}
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_place_is_tried_without_a_trace(tmp_path: Path) -> None:
+    old = tmp_path / "old.json"
+    old.write_text("{}")
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    os.mkfifo(tmp_path / "pipe")
+    for place in (old, tmp_path / "new.json", tmp_path / "a" / "b" / "c.json", tmp_path / "link", tmp_path / "pipe"):
+        require_file(place)
+    assert old.read_text() == "{}"
+    assert {path.name for path in tmp_path.iterdir()} == {"old.json", "link", "pipe"}
 
 
 def test_a_blank_id_is_one_that_is_not_known(command: Command, url: str) -> None:

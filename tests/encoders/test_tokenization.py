@@ -16,7 +16,7 @@ from transformers import AutoTokenizer
 from mrm_sdk.bundle.encoder_spec import CHAT_TEMPLATE, TOKENIZER, EncoderFile, EncoderSpec, digest
 from mrm_sdk.encoders.export.tokenizer_files import load_tokenizer, tokenizer_files
 from mrm_sdk.encoders.tokenization import Chat, Segments, messages_of
-from mrm_sdk.errors import BundleMismatchError, EncoderError
+from mrm_sdk.errors import BundleMismatchError, EncoderError, TextRefusedError
 from tests.encoders.export.tiny_models import letters, words
 from tests.encoders.tiny_llama import TEMPLATE, write_tiny_llama
 
@@ -119,8 +119,19 @@ def test_templates_that_refuse(folder: Path) -> None:
         gemma([("system: Be brief.\nuser: Hi", "Hello.")])
     with pytest.raises(EncoderError, match="refuses a conversation: Conversation roles must alternate"):
         gemma([("user: Hi\nassistant: What?", "Hello.")])
+    told: dict[str, str] = {
+        "{{ raise_exception('Not: ' + messages[0]['content']) }}": "its words may quote it and are not shown",
+        "{{ raise_exception(messages[0]['content']) }}": "its words may quote it and are not shown",
+        "{{ raise_exception('') }}": "its words may quote it and are not shown",
+        "{{ {}[messages[0]['content']].x }}": "UndefinedError",
+        "{{ messages[0]['content'] | int + messages[0]['content'] }}": "TypeError",
+    }
+    for template, reason in told.items():
+        with pytest.raises(TextRefusedError) as caught:
+            chat(made(folder, template))([("My secret", "Hello.")])
+        assert caught.value.reasons == {0: f"The chat template refuses a conversation: {reason}"}
     for attack in ("{{ ''.__class__.__mro__ }}", "{{ messages.append(1) }}", "{{ cycler.__init__.__globals__.os }}"):
-        with pytest.raises(EncoderError, match=r"refuses a conversation: .*(unsafe|immutable)"):
+        with pytest.raises(EncoderError, match="refuses a conversation: SecurityError"):
             chat(made(folder, attack))([CHATS[0]])
 
 
@@ -197,8 +208,9 @@ def test_a_tokenizer_without_special_tokens() -> None:
     with pytest.raises(BundleMismatchError, match="does not take plain text"):
         Segments(tokenizer.to_str().encode(), 4)
     tokenizer.model = models.WordLevel({"a": 0})
-    with pytest.raises(EncoderError, match="cannot be made into tokens"):
+    with pytest.raises(TextRefusedError) as caught:
         Segments(tokenizer.to_str().encode(), 4)([(None, "a b")])
+    assert caught.value.reasons == {0: "A text cannot be made into tokens: the tokenizer fails with Exception"}
 
 
 def test_a_tokenizer_that_leaves_no_room() -> None:

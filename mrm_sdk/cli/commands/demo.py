@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 TRAINED_USERS, NEW_USERS = 1000, 300
 TRAINED_PROMPTS = 96
 SHOTS = (0, 2, 5, 10)
+_WIDTH = 80
 _DATABASE, _USERS, _NEW_USERS = "demo.db", "users", "new-users"
 
 
@@ -132,9 +133,9 @@ def _show_one_user(
         ranked = client.rank(user, question.answers, prompt=question.prompt)
         ranks.append([1 + [r.index for r in ranked].index(i) for i in range(len(question.answers))])
 
-    console.print(f"[bold]2.[/] A new user, {user}, with an unusual taste: {describe(taste)}.")
-    console.print(f"   Asked: “{question.prompt}”")
-    console.print("   Rank of the same four answers after 0, 2, 5 and 10 comparisons on other prompts:\n")
+    console.print(f"[bold]2.[/] A new user, {user}, of unusual taste: {describe(taste)}.")
+    console.print(f"   Asked:\n   “{_start(question.prompt, _WIDTH - 5)}”")
+    console.print("   Rank of the same answers after 0, 2, 5 and 10 comparisons on other prompts:\n")
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for column in ("   ", "style of the answer", "their true taste", *map(str, SHOTS)):
         table.add_column(column, justify="right" if column[0].isdigit() else "left", no_wrap=True)
@@ -143,22 +144,21 @@ def _show_one_user(
         table.add_row("", describe(question.styles[index]), f"{true_rank}.", *(f"{rank[index]}." for rank in ranks))
     console.print(table)
     for label, rank in (("Best at first", ranks[0]), (f"Best after {SHOTS[-1]}", ranks[-1])):
-        console.print(f"\n   {label}: {_start(question.answers[int(np.argmin(rank))])}")
+        line = f"   {label}: "
+        console.print(f"\n{line}{_start(question.answers[int(np.argmin(rank))], _WIDTH - len(line))}")
     console.print()
 
 
-def _start(text: str, width: int = 120) -> str:
+def _start(text: str, width: int) -> str:
     line = " ".join(text.split())
-    return line if len(line) <= width else line[: line.rindex(" ", 0, width)] + " …"
+    return line if len(line) <= width else line[: line.rindex(" ", 0, width - 1)] + " …"
 
 
 def _show_all_users(console: Console, result: Report) -> None:
     from rich.table import Table
 
-    console.print(
-        f"[bold]3.[/] {NEW_USERS} people and 16 prompts that were never trained on. How often does the answer"
-    )
-    console.print("   that a person truly prefers score higher than the other?\n")
+    console.print(f"[bold]3.[/] {NEW_USERS} people and 16 prompts that were never trained on. How often does the")
+    console.print("   answer that a person truly prefers score higher than the other?\n")
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
     for column in ("comparisons given", "own weights", "worst tenth of users", "another user's weights"):
         table.add_column(column, justify="right")

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from mrm_sdk.encoders import Encoder
 
 _PACKAGES = ("mrm-sdk", "sqlalchemy", "alembic", "pydantic", "numpy", "safetensors", "tokenizers", "httpx")
+_WIDTH = 80
 _RUNTIMES = ("onnxruntime", "onnxruntime-gpu")
 _CPU_ONLY = "pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'mrm-sdk[cpu]'"
 _WITH_CUDA = "pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'mrm-sdk[gpu]'"
@@ -81,9 +83,15 @@ def doctor(
     width = max(len(finding.name) for finding in findings)
     lines = []
     for finding in findings:
-        lines.append(f"{'ok ' if finding.ok else 'BAD'}  {finding.name:{width}}  {finding.detail}")
+        indent = f"     {'':{width}}  "
+        start = f"{'ok ' if finding.ok else 'BAD'}  {finding.name:{width}}  "
+        # A word, as a path, stays whole however long it is, and so does a command: they are copied.
+        lines += wrap(
+            finding.detail, _WIDTH, initial_indent=start, subsequent_indent=indent, break_long_words=False,
+            break_on_hyphens=False,
+        )  # fmt: skip
         if finding.fix:
-            lines.append(f"     {'':{width}}  -> {finding.fix}")
+            lines.append(f"{indent}-> {finding.fix}")
     show("\n".join(lines), [finding.as_json() for finding in findings], json_file)
     if not all(finding.ok for finding in findings):
         raise typer.Exit(1)

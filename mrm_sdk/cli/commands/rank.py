@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from mrm_sdk.cli.options import DatabaseOption, JsonOption, TenantOption, UserArgument, called_right
+from mrm_sdk.cli.options import DatabaseOption, JsonOption, TenantOption, UserArgument, called_right, require_id
 from mrm_sdk.cli.output import require_file, say, shortened, show
 from mrm_sdk.cli.stored import require_tables
 from mrm_sdk.errors import ConfigurationError
@@ -30,6 +30,7 @@ def rank(
 ) -> None:
     """Sorts answers for a user, best first; only differences of scores mean anything."""
     require_file(json_file)
+    require_id("user_id", user)
     require_tables(database)
     from mrm_sdk.client import Client
     from mrm_sdk.schemas.requests import ScoreRequest

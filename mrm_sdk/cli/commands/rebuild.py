@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mrm_sdk.cli.options import DatabaseOption, JsonOption
-from mrm_sdk.cli.output import printable, require_file, show
+from mrm_sdk.cli.output import printable, require_file, say, show
 from mrm_sdk.cli.progress import progress
 from mrm_sdk.cli.stored import require_tables
-from mrm_sdk.errors import NotFoundError
+from mrm_sdk.errors import MrmError, NotFoundError
 
 if TYPE_CHECKING:
     from mrm_sdk.schemas.results import Rebuilt
@@ -27,16 +28,24 @@ def rebuild(
 ) -> None:
     """Gives stored feedback the features of another bundle and adapts all users; resumes if it was interrupted."""
     require_file(json_file)
-    rebuilt = _rebuild(database, bundle, tenant)
+    try:
+        rebuilt = _rebuild(database, bundle, tenant)
+    except MrmError as error:
+        for line in _lines_of(error.refused):
+            say(line)
+        raise
     lines = [f"encoded   {rebuilt.items}", f"compared  {rebuilt.comparisons}", f"adapted   {rebuilt.users}"]
-    if rebuilt.refused:
-        lines.append(f"refused   {len(rebuilt.refused)}")
-        lines += [
-            printable(f"  event {event} of user {user}: {reason}") for event, user, reason in rebuilt.refused[:_SHOWN]
-        ]
+    lines += _lines_of(rebuilt.refused)
     show("\n".join(lines), rebuilt.model_dump(mode="json"), json_file)
     if rebuilt.refused:
         raise typer.Exit(1)
+
+
+def _lines_of(refused: Sequence[tuple[str, str, str]]) -> list[str]:
+    if not refused:
+        return []
+    shown = [printable(f"  event {event} of user {user}: {reason}") for event, user, reason in refused[:_SHOWN]]
+    return [f"refused   {len(refused)}", *shown]
 
 
 def _rebuild(url: str, bundle: Path, tenant: str) -> Rebuilt:

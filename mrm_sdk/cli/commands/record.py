@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mrm_sdk.cli.options import DatabaseOption, JsonOption, TenantOption, UserArgument, called_right
+from mrm_sdk.cli.options import DatabaseOption, JsonOption, TenantOption, UserArgument, called_right, require_id
 from mrm_sdk.cli.output import printable, require_file, show
 from mrm_sdk.cli.stored import recorder
 from mrm_sdk.errors import ConfigurationError, MrmError
@@ -58,8 +58,8 @@ def _feedback(given: dict[str, Any], common: dict[str, Any]) -> Feedback:
     from mrm_sdk.schemas.feedback import Comparison, Rating, Thumb
 
     for name in ("user_id", "event_id"):
-        if not common.get(name, "x").strip():  # as in data sets
-            raise ConfigurationError(f"{name} is blank; give an id that names one.")
+        if name in common:
+            require_id(name, common[name])
     if given.get("thumb", "up") not in ("up", "down"):
         raise ConfigurationError(f"--thumb is 'up' or 'down', not {given['thumb']!r}.")
     if given.keys() - {"tie"} == {"chosen", "rejected"}:

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mrm_sdk.cli.options import DatabaseOption, JsonOption, TenantOption, UserArgument, age, called_right
+from mrm_sdk.cli.options import (
+    DatabaseOption,
+    JsonOption,
+    OnlyJsonOption,
+    TenantOption,
+    UserArgument,
+    age,
+    called_right,
+    require_id,
+)
 from mrm_sdk.cli.output import STDOUT, confirmed, echo, printable, require_file, say, show, show_json
 from mrm_sdk.cli.stored import require_tables
 from mrm_sdk.errors import ConfigurationError, NotFoundError
@@ -51,6 +60,7 @@ def summary(
 ) -> None:
     """Tells what is known of a user, without any text: counts, times, and how far the weights have come."""
     require_file(json_file)
+    require_id("user_id", user)
     with _opened(database, tenant) as data:
         known = data.summary(user)
     if not _has_events(known) and known.forgotten_at is None:
@@ -72,7 +82,7 @@ def summary(
 
 
 def export(
-    user: UserArgument, database: DatabaseOption, tenant: TenantOption = "default", json_file: JsonOption = None
+    user: UserArgument, database: DatabaseOption, tenant: TenantOption = "default", json_file: OnlyJsonOption = None
 ) -> None:
     """Prints all data of a user as JSON; with --json FILE it goes there, and how many rows it is to the terminal."""
     require_file(json_file)
@@ -115,16 +125,20 @@ def prune(
 ) -> None:
     """Deletes all users' events of a greater age for good; older events that arrive later are refused."""
     require_file(json_file)
-    if (
-        older_than.strip().replace(".", "", 1).isdecimal()
-    ):  # in settings these are seconds; here days may be meant, and nothing comes back
+    # In settings these are seconds; here days may be meant, and nothing comes back.
+    if older_than.strip().replace(".", "", 1).isdecimal():
         raise ConfigurationError(f"--older-than needs a unit, as in {older_than.strip()}d for days.")
     length = age(older_than, "--older-than")
+    if not length:
+        raise ConfigurationError(
+            "--older-than 0 would delete everything that any user has said. Give a greater age, as 1h; mrm forget "
+            "deletes what one user has said."
+        )
     _require_answer(yes)
     from mrm_sdk.engine.retention import moment_of
 
     with called_right():
-        moment = moment_of(length)
+        moment = moment_of(length, "--older-than")
     with _opened(database, tenant) as data:
         if not yes:
             _ask(f"Delete what all users of the tenant {tenant!r} said before {_moment(moment)} for good?")

@@ -5,7 +5,6 @@ No text is stored. A file may serve several encoders and several processes at on
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import sqlite3
@@ -27,19 +26,6 @@ _KEYS_PER_QUERY: Final = 500  # SQLite builds before 3.32 take 999 parameters
 _BUSY_TIMEOUT: Final = 30.0  # seconds to wait for another process's transaction
 
 Result = TypeVar("Result")
-
-
-def cache_key(namespace: str, prompt: str | None, response: str) -> bytes:
-    """SHA-256 that stands for a text under an encoder's fingerprint: 32 bytes; no prompt is not an empty prompt.
-
-    Raises:
-        UnicodeEncodeError: a text holds a lone surrogate.
-    """
-    hashed = hashlib.sha256(namespace.encode())
-    for part in (None if prompt is None else prompt.encode(), response.encode()):
-        # Lengths go in, so that no two pairs of texts give the same bytes.
-        hashed.update(b"-" if part is None else b"%d:" % len(part) + part)
-    return hashed.digest()
 
 
 class VectorCache:

@@ -102,7 +102,7 @@ class Connection:
             if self.known_probe is not None and time.monotonic() < self._probe_due:
                 return self.known_probe
             started = time.time()
-            (vector,) = self._request([self._endpoint.probe], None)
+            (vector,) = self._probe_vectors()
             if self.known_probe is None and self._endpoint.dimension not in (None, len(vector)):
                 raise EncoderError(
                     f"{self._endpoint.host} returned vectors of {len(vector)} numbers where {self._endpoint.dimension} "
@@ -166,23 +166,23 @@ class Connection:
                 return list(self._request(inputs, dimension))
             except RequestRefusedError as error:
                 if len(inputs) == 1:
-                    self._require_other_texts(error)
+                    self._probe_vectors()  # if the server does not take this either, the text is not at fault
                     return [str(error)]
                 if error.by_count:  # so that later batches start with this size
                     self.batch_size = min(self.batch_size, (len(inputs) + 1) // 2)
         half = (len(inputs) + 1) // 2
         return [*self._answers(inputs[:half], dimension), *self._answers(inputs[half:], dimension)]
 
-    def _require_other_texts(self, refusal: RequestRefusedError) -> None:
-        """Makes sure that the server still takes the probe, before a text alone is held to be at fault.
+    def _probe_vectors(self) -> NDArray[np.float32]:
+        """The probe's vector [1, D], asked for now.
 
         Raises:
-            EncoderError: ``refusal``, for all texts.
+            MrmError: what it means that the server refuses even this, or another error of the request.
         """
         try:
-            self._request([self._endpoint.probe], None)
-        except RequestRefusedError:
-            raise EncoderError(str(refusal)) from None
+            return self._request([self._endpoint.probe], None)
+        except RequestRefusedError as refusal:
+            raise refusal.for_all from None
 
     def _request(self, inputs: list[Input], dimension: int | None) -> NDArray[np.float32]:
         """The vectors [n, D] of one request.

@@ -17,10 +17,11 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import SecretStr
 
 from mrm_sdk.bundle.encoder_spec import PROBE_TEXT, digest
-from mrm_sdk.encoders.remote.cache import VectorCache, cache_key
+from mrm_sdk.encoders.remote.cache import VectorCache
 from mrm_sdk.encoders.remote.endpoint import Endpoint
 from mrm_sdk.encoders.remote.limits import Limits
 from mrm_sdk.encoders.remote.protocols import PROTOCOLS, Input
+from mrm_sdk.encoders.text_key import text_key
 from mrm_sdk.encoders.tokenization import messages_of
 from mrm_sdk.errors import ConfigurationError, EncoderError, TextRefusedError
 
@@ -155,8 +156,8 @@ class RemoteEncoder:
         """Encodes (prompt or ``None``, response) pairs: n of them -> [n, D].
 
         Raises:
-            TextRefusedError: the server does not take a text, or it is not valid Unicode; with a cache, the others'
-                vectors are kept.
+            TextRefusedError: the server does not take a text, or it is not valid Unicode; the error holds the
+                others' vectors.
             EncoderError: the server does not answer, or with something else than vectors; or the cache is damaged.
             ConfigurationError: address, key or the cache's path is wrong.
             BundleMismatchError: the server runs another model than it did.
@@ -166,7 +167,7 @@ class RemoteEncoder:
         reasons: dict[int, str] = {}
         for index, (prompt, response) in enumerate(texts):
             try:
-                rows.setdefault(cache_key(self.fingerprint, prompt, response), []).append(index)
+                rows.setdefault(text_key(self.fingerprint, prompt, response), []).append(index)
             except UnicodeEncodeError:
                 reasons[index] = "it holds a lone surrogate, which is not valid Unicode"
         vectors = connection.cache.get(rows, self.dimension) if connection.cache else {}
@@ -174,9 +175,9 @@ class RemoteEncoder:
         inputs = [self._input(*texts[rows[name][0]]) for name in missing]
         fetched, refused = self._fetch(connection, missing, inputs)
         reasons |= {index: reason for name, reason in refused.items() for index in rows[name]}
-        if reasons:
-            raise TextRefusedError.of(reasons)
         vectors |= fetched
+        if reasons:
+            raise TextRefusedError.of(reasons, vectors)
         out = np.empty((len(texts), self.dimension), np.float32)
         for name, indices in rows.items():
             out[indices] = vectors[name]

@@ -117,4 +117,7 @@ def parse_answer(
 
 
 def _not_finite(host: str) -> RequestRefusedError:
-    return RequestRefusedError(f"{host} returned NaN or infinity; nothing of this answer was used.")
+    return RequestRefusedError(
+        f"{host} returns NaN or infinity for this text. Shorten or leave out the text.",
+        EncoderError(f"{host} returned NaN or infinity; nothing of this answer was used."),
+    )

@@ -29,8 +29,8 @@ CLOSED: Final = "This encoder was closed; make a new one."
 # 424: text-embeddings-inference, when its own backend failed.
 RETRIED: Final = frozenset({408, 424, 429, 500, 502, 503, 504})
 _CODE = re.compile(r"[A-Za-z_]{1,40}")
-# For what is in the request: a text too long, a filter, too many texts.
-REFUSED: Final = frozenset({400, 413, 422})
+# For what is in the request: a text too long, too many texts; or a filter, also one in front of the server (403, 451).
+REFUSED: Final = frozenset({400, 403, 413, 422, 451})
 # In one of these from various servers when a request has too many texts.
 _TOO_MANY = re.compile(rb"batch[ _]size|submitted batch|tokens per request|array too long", re.IGNORECASE)
 # In a 500: llama.cpp's and older Ollama's word for a text that is too long, and Ollama's for a vector that is NaN; but
@@ -105,7 +105,7 @@ class RetryingClient:
             ConfigurationError: the address or the key is wrong.
             EncoderError: the server cannot be reached, or refuses, or keeps failing.
         """
-        failure, status, requested_wait = "", 0, None
+        failure, status, code, requested_wait = "", 0, "", None
         for attempt in range(self._limits.retries + 1):
             if attempt and self._closing.wait(backoff(attempt, requested_wait, self._limits)):
                 break
@@ -131,14 +131,18 @@ class RetryingClient:
                 failure = f"answered {status}{f' ({code})' if code else ''}"
                 is_unfit = status == 500 and bool(_UNFIT.search(response.content))
                 if status not in RETRIED or is_unfit or code == "insufficient_quota":
-                    raise self._refusal(response, failure, is_unfit=is_unfit)
+                    raise self._refusal(response, failure, code, is_unfit=is_unfit)
                 requested_wait = retry_after(response.headers, datetime.now(UTC))
         else:
-            # With a text that crashes the model's code a server answers 500 each time, while other texts pass.
-            raise (RequestRefusedError if status == 500 else EncoderError)(
-                f"{self._host} {failure}, in each of {self._limits.retries + 1} attempts. Check that the server runs "
-                "and is not overloaded; Limits(concurrency=…, timeout=…, retries=…) set how hard it is tried."
+            attempts = self._limits.retries + 1
+            for_all = EncoderError(
+                f"{self._host} {failure}, in each of {attempts} attempts. Check that the server runs and is not "
+                "overloaded; Limits(concurrency=…, timeout=…, retries=…) set how hard it is tried."
             )
+            if status == 500:
+                # With a text that crashes the model's code a server answers so each time, while other texts pass.
+                raise RequestRefusedError(self._reason(status, code, f", {attempts} times"), for_all)
+            raise for_all
         raise EncoderError(CLOSED)
 
     def close(self) -> None:
@@ -146,12 +150,36 @@ class RetryingClient:
         self._closing.set()
         self._client.close()
 
-    def _refusal(self, response: httpx.Response, failure: str, *, is_unfit: bool) -> EncoderError | ConfigurationError:
-        status, host = response.status_code, self._host
+    def _refusal(
+        self, response: httpx.Response, failure: str, code: str, *, is_unfit: bool
+    ) -> EncoderError | ConfigurationError:
+        """The error of an answer that trying again would not change."""
+        status = response.status_code
         many = status in REFUSED and bool(_TOO_MANY.search(response.content))
         if status == 413 or many or is_unfit:
             advice = "Shorten the texts, or raise the server's limit on a request."
-            return RequestRefusedError(f"{host} {failure}: the request is too large. {advice}", by_count=many)
+            for_all: EncoderError | ConfigurationError = EncoderError(
+                f"{self._host} {failure}: the request is too large. {advice}"
+            )
+        else:
+            for_all = self._error(status, failure)
+        if status in REFUSED or is_unfit:
+            return RequestRefusedError(self._reason(status, code), for_all, by_count=many)
+        return for_all
+
+    def _reason(self, status: int, code: str, times: str = "") -> str:
+        """Why a text is refused, if others pass, and what to do."""
+        if status in (403, 451) or "filter" in code or "policy" in code:
+            advice = "A filter stops it: change or leave out the text."
+        elif status == 500:
+            advice = "Shorten or leave out the text; the server's own log says more."
+        else:
+            advice = "Shorten it, or raise the server's limit."
+        return f"{self._host} does not take this text ({status}{f', {code}' if code else ''}{times}). {advice}"
+
+    def _error(self, status: int, failure: str) -> EncoderError | ConfigurationError:
+        """What a status means, if it is not about the texts."""
+        host = self._host
         if status in (401, 403, 407):
             return ConfigurationError(f"{host} {failure}: it refuses the key. Check api_key, and what the key may do.")
         if status in (404, 405):
@@ -160,7 +188,7 @@ class RetryingClient:
             )
         if 300 <= status < 400:
             return ConfigurationError(f"{host} {failure}, a redirect, which is not followed: give the final address.")
-        return (RequestRefusedError if status in REFUSED else EncoderError)(
+        return EncoderError(
             f"{host} {failure}, which trying again would not change. Check the model's name and that no text is longer "
             "than it takes; the server's own log says more."
         )

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mrm_sdk.encoders.remote.cache import VectorCache, cache_key
+from mrm_sdk.encoders.remote.cache import VectorCache
+from mrm_sdk.encoders.text_key import text_key
 from mrm_sdk.errors import ConfigurationError, EncoderError
 
 ONE, TWO = np.arange(3, dtype=np.float32), np.arange(3, 6).astype(np.float32)
@@ -36,9 +37,9 @@ def cache(path: Path) -> Iterator[VectorCache]:
 
 def test_keys_tell_everything_apart_that_encodes_differently() -> None:
     texts = [("a", "b"), (None, "ab"), ("", "ab"), ("ab", ""), ("a", "1:b"), ("a1", "b"), (None, "-2:ab")]
-    keys = {cache_key(namespace, *text) for namespace in ("one", "two") for text in texts}
+    keys = {text_key(namespace, *text) for namespace in ("one", "two") for text in texts}
     assert len(keys) == 2 * len(texts)
-    assert cache_key("one", "a", "b") == cache_key("one", "a", "b")
+    assert text_key("one", "a", "b") == text_key("one", "a", "b")
 
 
 def test_what_was_put_is_found_by_another_that_opens_the_file(path: Path, cache: VectorCache) -> None:
@@ -61,7 +62,7 @@ def test_thousands_at_once(cache: VectorCache) -> None:
 
 
 def test_no_text_on_disk_and_only_the_owner_may_read_it(path: Path, cache: VectorCache) -> None:
-    cache.put({cache_key("encoder", "a secret question", "a secret answer"): ONE})
+    cache.put({text_key("encoder", "a secret question", "a secret answer"): ONE})
     written = b"".join(file.read_bytes() for file in path.parent.iterdir())
     assert ONE.tobytes() in written
     assert b"secret" not in written

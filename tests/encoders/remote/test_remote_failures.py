@@ -87,14 +87,19 @@ def test_no_server_at_all(server: EmbeddingServer) -> None:
 @pytest.mark.parametrize(
     ("status", "error", "message"),
     [
-        (400, TextRefusedError, "trying again would not change"),
+        (400, TextRefusedError, r"does not take this text \(400\)\. Shorten it, or raise the server's limit\.$"),
         (401, ConfigurationError, "refuses the key"),
-        (403, ConfigurationError, "refuses the key"),
+        (
+            403,
+            TextRefusedError,
+            r"does not take this text \(403\)\. A filter stops it: change or leave out the text\.$",
+        ),
+        (451, TextRefusedError, r"does not take this text \(451\)\. A filter stops it"),
         (404, ConfigurationError, "for /v1/embeddings: check address"),
         (405, ConfigurationError, "for /v1/embeddings: check address"),
         (409, EncoderError, "answered 409"),
-        (413, TextRefusedError, "the request is too large"),
-        (422, TextRefusedError, "answered 422"),
+        (413, TextRefusedError, r"\(413\)\. Shorten it"),
+        (422, TextRefusedError, r"\(422\)\. Shorten it"),
         (501, EncoderError, "answered 501"),
     ],
 )
@@ -137,7 +142,7 @@ def test_one_failed_batch_fails_the_call_and_what_came_before_is_cached(server: 
     limits = Limits(batch_size=4, retries=0, concurrency=1, backoff=0)
     with remote(server, limits=limits, cache=path) as encoder:
         server.during = lambda request: server.script.append(Reply(400)) if "text 20" in request.inputs else None
-        with pytest.raises(EncoderError, match="answered 400"):
+        with pytest.raises(EncoderError, match="Text 20 of this call is refused"):
             encoder.encode(pairs)
         server.during = lambda _request: None
         server.requests.clear()

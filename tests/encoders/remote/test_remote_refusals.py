@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mrm_sdk.encoders.base import embed
 from mrm_sdk.encoders.remote.encoder import Limits, RemoteEncoder
-from mrm_sdk.errors import ConfigurationError, EncoderError, TextRefusedError
+from mrm_sdk.errors import ConfigurationError, EncoderError, MrmError, TextRefusedError
+from mrm_sdk.schemas.items import Item
 from tests.encoders.remote.servers import EmbeddingServer, Reply, vector
 
 FAST = Limits(backoff=0, longest_wait=0, retries=2, timeout=20)
@@ -45,6 +48,8 @@ REFUSALS = {
         500, b'{"error": {"code": 500, "message": "input is too large to process", "type": "server_error"}}'
     ),
     "ollama": Reply(500, b'{"error": "failed to encode response: json: unsupported value: NaN"}'),
+    "a firewall": Reply(403, b"<html>Forbidden</html>"),
+    "a censor": Reply(451),
     "a crash": Reply(500, b"Internal Server Error"),
 }
 
@@ -58,7 +63,9 @@ def test_the_others_are_encoded_and_cached(server: EmbeddingServer, refusal: Rep
         with pytest.raises(TextRefusedError) as caught:
             encoder.encode(PAIRS)
         assert set(caught.value.reasons) == set(BAD)
-        assert all(f"answered {refusal.status}" in reason for reason in caught.value.reasons.values())
+        for reason in caught.value.reasons.values():
+            assert re.match(rf"127\.0\.0\.1:\d+ does not take this text \({refusal.status}\b", reason)
+            assert "Check" not in reason  # nothing is wrong with the server
         server.requests.clear()
         good = [pair for i, pair in enumerate(PAIRS) if i not in BAD]
         np.testing.assert_allclose(encoder.encode(good), [vector(text) for _, text in good], rtol=1e-6)
@@ -71,6 +78,16 @@ def test_a_refused_text_costs_few_requests(server: EmbeddingServer) -> None:
         encoder.encode(PAIRS)
     # Four batches of at most 32; of the one that is refused, two halves at each of five levels; the probe twice.
     assert len(server.requests) == 4 + 2 * 5 + 2
+
+
+def test_without_a_cache_no_text_is_sent_twice(server: EmbeddingServer) -> None:
+    server.refuse = lambda text: REFUSALS["openai"] if text == "text 7" else None
+    refused: dict[int, str] = {}
+    with remote(server) as encoder:
+        encoded = embed(encoder, [Item(prompt, text, None) for prompt, text in PAIRS], refused)
+    assert set(refused) == {7}
+    np.testing.assert_allclose(np.delete(encoded, 7, 0), [vector(text) for _, text in PAIRS if text != "text 7"])
+    assert len(server.requests) == 4 + 2 * 5 + 2  # as above
 
 
 @pytest.mark.parametrize("nothing", [None, [None] * 8, [float("nan")] * 8, [1e39] * 8])
@@ -86,7 +103,7 @@ def test_a_vector_that_is_none(server: EmbeddingServer, nothing: Any) -> None:
     with remote(server) as encoder, pytest.raises(TextRefusedError) as caught:
         encoder.encode(PAIRS)
     assert set(caught.value.reasons) == {7}
-    assert "returned NaN or infinity" in caught.value.reasons[7]
+    assert "returns NaN or infinity for this text. Shorten or leave out the text" in caught.value.reasons[7]
 
 
 def test_a_server_that_refuses_everything_is_at_fault_itself(server: EmbeddingServer) -> None:
@@ -98,6 +115,46 @@ def test_a_server_that_refuses_everything_is_at_fault_itself(server: EmbeddingSe
             encoder.encode(PAIRS[:32])
         assert not isinstance(caught.value, TextRefusedError)
         assert len(server.requests) == 6 + 1  # down to one text, and the probe
+
+
+@pytest.mark.parametrize(
+    ("reply", "error", "message"),
+    [
+        (Reply(403), ConfigurationError, "answered 403: it refuses the key. Check api_key"),
+        (Reply(451), EncoderError, "answered 451, which trying again would not change"),
+        (Reply(413), EncoderError, "answered 413: the request is too large"),
+        (Reply(500), EncoderError, "answered 500, in each of 3 attempts. Check that the server runs"),
+    ],
+    ids=lambda value: str(getattr(value, "status", "")),
+)
+@pytest.mark.parametrize("known", [False, True])
+def test_whatever_the_server_says_to_the_probe_too_is_about_all_texts(
+    server: EmbeddingServer, reply: Reply, error: type[MrmError], message: str, known: bool
+) -> None:
+    with remote(server, dimension=8) as encoder:
+        if known:
+            encoder.encode([(None, "before")])
+        server.refuse = lambda _text: reply
+        with pytest.raises(error, match=re.escape(message)) as caught:
+            encoder.encode(PAIRS[:2])
+        assert not isinstance(caught.value, TextRefusedError)
+        assert "this text" not in str(caught.value)
+
+
+def test_a_reason_says_what_to_do(server: EmbeddingServer) -> None:
+    advised = {
+        "openai": r"take this text \(400, context_length_exceeded\)\. Shorten it, or raise the server's limit\.",
+        "azure's filter": r"\(400, content_filter\)\. A filter stops it: change or leave out the text\.",
+        "tei": r"\(413, Validation\)\. Shorten it",
+        "llama.cpp": r"\(500, server_error\)\. Shorten or leave out the text",
+        "a crash": r"\(500, 3 times\)\. Shorten or leave out the text; the server's own log says more\.",
+    }
+    with remote(server) as encoder:
+        for name, reason in advised.items():
+            server.refuse = lambda text, name=name: REFUSALS[name] if text == "bad" else None
+            with pytest.raises(TextRefusedError) as caught:
+                encoder.encode([(None, "good"), (None, "bad")])
+            assert re.search(reason, caught.value.reasons[1])
 
 
 def test_a_server_that_dies_meanwhile_is_no_refusal(server: EmbeddingServer) -> None:
