@@ -31,6 +31,11 @@ class Prior(NamedTuple):
     precision: Tensor
     rho: Tensor
 
+    def with_threshold(self) -> Prior:
+        """The same with one more weight: the user's threshold for ratings, N(0, 1), in nats of a margin."""
+        one = self.w0.new_ones(1)
+        return Prior(torch.cat([self.w0, one - 1]), torch.block_diag(self.precision, one.unsqueeze(0)), self.rho)
+
 
 def derivatives(weights: Tensor, pairs: Pairs, prior: Prior) -> tuple[Tensor, Tensor]:
     """Gradient [users, K] and Hessian [users, K, K] of J."""

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from mrm_sdk.bundle.bundle import Bundle
 from mrm_sdk.core.batching import Pairs
+from mrm_sdk.core.ratings import with_threshold
 from mrm_sdk.core.torch_defaults import own_torch_defaults
 from mrm_sdk.data.datasets import Dataset
 from mrm_sdk.data.vectors import OnRefused, embed_dataset, log_refusal
@@ -248,7 +249,8 @@ def evaluate(
 
     Args:
         bundle: the bundle to judge.
-        dataset: users who took no part in training.
+        dataset: users who took no part in training; ``from_ratings(…, alone=True)`` makes one of ratings in which they
+            count as in a client.
         encoder: of the bundle.
         shots: how many support comparisons to adapt to; a user with fewer adapts to all of them.
         progress: called with stage, done, total.
@@ -273,14 +275,17 @@ def evaluate(
     for start, rows in chunks(embeddings):
         parts.append(bundle.base_rewards(rows.numpy()))
         progress("base rewards of items", start + len(rows), len(embeddings))
-    base_rewards = np.concatenate(parts)
+    base_rewards, width = torch.from_numpy(np.concatenate(parts)), bundle.manifest.base_functions
+    if max(dataset.chosen.max(), dataset.rejected.max()) == len(base_rewards):
+        base_rewards = with_threshold(base_rewards)
     # A Newton step holds a matrix [K, K] per user, which is more than short histories take.
     users_per_chunk = max(1, _CELLS // base_rewards.shape[1] ** 2)
 
     def adapt(pairs: Pairs) -> Tensor:
         parts = zip(*(torch.split(field, users_per_chunk) for field in pairs), strict=True)
-        return torch.cat([bundle.adapt(Pairs(*part))[0] for part in parts])
+        weights = torch.cat([bundle.adapt(Pairs(*part))[0] for part in parts])
+        return torch.nn.functional.pad(weights, (0, base_rewards.shape[1] - width))
 
-    fitted = FittedMethod(torch.from_numpy(base_rewards), adapt)
+    fitted = FittedMethod(base_rewards, adapt)
     about = {"name": bundle.manifest.name, "fingerprint": bundle.fingerprint}
     return judge(fitted, dataset, shots=shots, about=about, progress=progress)
