@@ -33,8 +33,9 @@ class Prior(NamedTuple):
 
     def with_threshold(self) -> Prior:
         """The same with one more weight: the user's threshold for ratings, N(0, 1), in nats of a margin."""
-        one = self.w0.new_ones(1)
-        return Prior(torch.cat([self.w0, one - 1]), torch.block_diag(self.precision, one.unsqueeze(0)), self.rho)
+        precision = torch.nn.functional.pad(self.precision, (0, 1, 0, 1))
+        precision[-1, -1] = 1
+        return Prior(torch.nn.functional.pad(self.w0, (0, 1)), precision, self.rho)
 
 
 def derivatives(weights: Tensor, pairs: Pairs, prior: Prior) -> tuple[Tensor, Tensor]:

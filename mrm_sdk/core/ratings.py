@@ -94,15 +94,13 @@ def rated_pairs(
     return RatedPairs(better, worse, weight)
 
 
-def rated_alone(
-    values: NDArray[np.float64], prompt: NDArray[np.int64], strength: NDArray[np.float64]
-) -> RatedPairs:
+def rated_alone(values: NDArray[np.float64], prompt: NDArray[np.int64], strength: NDArray[np.float64]) -> RatedPairs:
     """Compares a user's ratings with the threshold above which the user likes a response.
 
-    Thumbs are above or below it by their sign. So is a user's feedback read if every value is 1 or −1, or 0 for neither,
-    which says nothing; 0 and 1 alone are a scale. On any other scale the threshold is the mean of all values of the
-    user, and a rating counts ``√(|value − mean| / s)`` of what a thumb does, with ``s`` as in :func:`rated_pairs`: of a
-    single rating, or of equal ones, nothing can be said. Of n ratings of one prompt each counts 1/n, times its strength.
+    Values are thumbs if all of them are 1 or −1, or 0 beside a −1: above or below by their sign, while 0 says nothing.
+    Any other values, 0 and 1 too, are a scale: above or below the mean of all the user's values, and a rating counts
+    ``√(|value − mean| / s)`` of what a thumb does, with ``s`` as in :func:`rated_pairs`. Of a single rating, or of equal
+    ones, nothing can be said. Of n ratings of one prompt each counts 1/n, times its strength.
     ``export/experiments/choose_ratings.py`` measures the rule.
 
     Args:
@@ -128,7 +126,9 @@ def rated_alone(
 
 def with_threshold(base_rewards: Tensor) -> Tensor:
     """Adds the threshold to responses [n, K], in the row and the column after the last: [n + 1, K + 1]."""
-    return torch.block_diag(base_rewards, base_rewards.new_ones(1, 1))
+    sides = torch.nn.functional.pad(base_rewards, (0, 1, 0, 1))
+    sides[-1, -1] = 1
+    return sides
 
 
 def pairs_of_ratings(

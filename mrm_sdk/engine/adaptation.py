@@ -43,9 +43,7 @@ class Personalizer:
         if self._half_life != bundled:
             self.fingerprint = digest([self.fingerprint, {"half_life": self._half_life}])
         mean, covariance, counted = self._adapt(NO_FEEDBACK)
-        self._prior = StoredWeights(
-            mean, covariance, comparisons=0, feedback_version=0, revision=0, counted=counted
-        )
+        self._prior = StoredWeights(mean, covariance, comparisons=0, feedback_version=0, revision=0, counted=counted)
 
     def personalize(self, user_id: str) -> UserReward:
         """Returns a user's weights; adapts first if feedback is newer than the stored weights.
@@ -168,7 +166,7 @@ class Personalizer:
             torch.from_numpy(strength),
             torch.from_numpy(np.array(feedback.tie, np.float64)),
         )
-        counted = Counted(comparisons=np.count_nonzero(strength), rating_pairs=0, ratings_alone=0)
+        counted = Counted(comparisons=int(np.count_nonzero(strength)), rating_pairs=0, ratings_alone=0)
         if feedback.ratings:
             rated = self._pairs_of_ratings(feedback.ratings, rating_discount)
             counted = self._counted(counted.comparisons, rated)

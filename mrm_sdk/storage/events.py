@@ -144,6 +144,13 @@ class StoredWeights:
     counted: Counted | None
 
 
+def counted(comparisons: int | None, rating_pairs: int | None, ratings_alone: int | None) -> Counted | None:
+    """What moved weights, from its columns; ``None`` of weights that an earlier version stored."""
+    if comparisons is None or rating_pairs is None or ratings_alone is None:
+        return None
+    return Counted(comparisons=comparisons, rating_pairs=rating_pairs, ratings_alone=ratings_alone)
+
+
 class StoredRating(NamedTuple):
     """A rating as stored; ``base_rewards`` is ``None`` until it is computed."""
 

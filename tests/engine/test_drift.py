@@ -182,7 +182,7 @@ class TestOtherFeedback:
     def test_a_pair_of_ratings_counts_by_the_geometric_mean(self, embedded_bundle: Bundle) -> None:
         aged = adapted(embedded_bundle, [rate(A, 5), rate(B, 1, 2 * DAY)], DAY)
         # √(1 · ¼) = ½, and (1 + ½)² / (1 + ¼) stands for the two: 2 / 1.8 in place of 2 / 2.
-        as_strong = [rate(A, 5), rate(B, 1, strength=(0.5 / 0.9) ** 2)]
+        as_strong = [rate(A, 5, strength=1 / 0.9), rate(B, 1, strength=0.25 / 0.9)]
         close(aged, adapted(embedded_bundle, as_strong))
         assert aged.comparisons == 2
 

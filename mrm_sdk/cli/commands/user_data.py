@@ -68,6 +68,9 @@ def summary(
             f"{'' if number else 'weights':13}{fingerprint[:12]}…  {_counted(weights.judgements, 'judgement')}, "
             f"revision {weights.revision}, {'current' if weights.current else 'outdated'}"
         )
+        if (moved := weights.counted) is not None:
+            kinds = (moved.comparisons, "comparison"), (moved.rating_pairs, "pair of ratings"), (moved.ratings_alone, "rating alone")
+            lines.append(f"{'':13}moved by {', '.join(_counted(*kind) for kind in kinds)}")
     show("\n".join(lines), known.model_dump(mode="json"), json_file)
 
 

@@ -13,8 +13,7 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from mrm_sdk.schemas.results import Counted
-from mrm_sdk.storage.events import StoredRating, StoredWeights, UserFeedback
+from mrm_sdk.storage.events import StoredRating, StoredWeights, UserFeedback, counted
 from mrm_sdk.storage.statements.bulk import DIALECTS, is_listed, list_parameter
 from mrm_sdk.storage.tables import (
     ComparisonFeaturesRow,
@@ -85,13 +84,6 @@ def stored_weights(row: Any) -> tuple[int, StoredWeights | None]:
     if covariance is not None:
         covariance = np.frombuffer(covariance, np.float64).reshape(len(weights), len(weights))
     return version, StoredWeights(weights, covariance, comparisons, adapted_to, revision, counted(*kinds))
-
-
-def counted(comparisons: int | None, rating_pairs: int | None, ratings_alone: int | None) -> Counted | None:
-    """What moved weights, from its columns; ``None`` of weights that an earlier version stored."""
-    if comparisons is None or rating_pairs is None or ratings_alone is None:
-        return None
-    return Counted(comparisons=comparisons, rating_pairs=rating_pairs, ratings_alone=ratings_alone)
 
 
 def weights_of(

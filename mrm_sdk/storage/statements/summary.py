@@ -7,7 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from mrm_sdk.schemas.results import UserSummary, WeightsSummary
-from mrm_sdk.storage.statements.select import counted
+from mrm_sdk.storage.events import counted
 from mrm_sdk.storage.tables import ComparisonRow, RatingRow, TombstoneRow, UserRow, UserWeightsRow
 
 _T, _U, _W = TombstoneRow, UserRow, UserWeightsRow
