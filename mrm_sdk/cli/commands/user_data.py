@@ -69,8 +69,12 @@ def summary(
             f"revision {weights.revision}, {'current' if weights.current else 'outdated'}"
         )
         if (moved := weights.counted) is not None:
-            kinds = (moved.comparisons, "comparison"), (moved.rating_pairs, "pair of ratings"), (moved.ratings_alone, "rating alone")
-            lines.append(f"{'':13}moved by {', '.join(_counted(*kind) for kind in kinds)}")
+            kinds = [
+                _counted(moved.comparisons, "comparison"),
+                _counted(moved.rating_pairs, "pair", " of ratings"),
+                _counted(moved.ratings_alone, "single rating"),
+            ]
+            lines.append(f"{'':13}moved by {', '.join(kinds)}")
     show("\n".join(lines), known.model_dump(mode="json"), json_file)
 
 
@@ -179,8 +183,8 @@ def _rows(rows: Mapping[str, int]) -> list[str]:
     return [f"{table:26}{count}" for table, count in rows.items()]
 
 
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+def _counted(number: int, what: str, more: str = "") -> str:
+    return f"{number} {what}{more}" if number == 1 else f"{number} {what}s{more}"
 
 
 def _moment(moment: datetime | None, never: str = "–") -> str:
