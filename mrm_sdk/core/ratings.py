@@ -99,7 +99,7 @@ def rated_alone(values: NDArray[np.float64], prompt: NDArray[np.int64], strength
 
     Values are thumbs if all of them are 1 or −1, or 0 beside a −1: above or below by their sign, while 0 says nothing.
     Any other values, 0 and 1 too, are a scale: above or below the mean of all the user's values, and a rating counts
-    ``√(|value − mean| / s)`` of what a thumb does, with ``s`` as in :func:`rated_pairs`. A single rating, or equal ones,
+    ``√(|value − mean| / s)`` of what a thumb does, with ``s`` as in :func:`rated_pairs`. A single rating or equal ones
     say nothing. Of n ratings of one prompt each counts 1/n, times its strength.
     ``export/experiments/choose_ratings.py`` measures the rule.
 

@@ -194,6 +194,13 @@ class TestOtherFeedback:
         alone = [r.model_copy(update={"strength": spread**-0.5}) for r in new]
         close(adapted(embedded_bundle, [*new, *old], DAY), adapted(embedded_bundle, alone, DAY))
 
+    def test_a_single_rating_counts_by_its_age(self, embedded_bundle: Bundle) -> None:
+        aged = [rate(A, 1), rate(B, -1, 2 * DAY, prompt="why?")]
+        close(
+            adapted(embedded_bundle, aged, DAY),
+            adapted(embedded_bundle, [aged[0], rate(B, -1, strength=0.25, prompt="why?")]),
+        )
+
     def test_a_ranking_is_of_one_age(self, embedded_bundle: Bundle) -> None:
         order = Ranking(user_id="ada", responses=[A, B, C], created_at=NOW - DAY)
         newest = prefer(D, C)

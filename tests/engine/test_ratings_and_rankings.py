@@ -18,6 +18,7 @@ from mrm_sdk.aclient import AsyncClient
 from mrm_sdk.bundle import Bundle
 from mrm_sdk.client import Client
 from mrm_sdk.core.ratings import MOST_DISTANCES
+from mrm_sdk.data.datasets import Dataset
 from mrm_sdk.engine.recording import record_without_features, summarise
 from mrm_sdk.errors import ConflictError, EmbeddingError, InvalidInputError, UserForgottenError
 from mrm_sdk.schemas.feedback import Comparison, Feedback, Ranking, Rating, Thumb
@@ -25,6 +26,8 @@ from mrm_sdk.schemas.items import Response
 from mrm_sdk.schemas.results import Counted, UserReward
 from mrm_sdk.settings import Settings
 from mrm_sdk.storage import Database, Store, upgrade
+from mrm_sdk.training.config import MamlConfig, TrainingConfig
+from mrm_sdk.training.pipeline import train_bundle
 from tests.small_encoders import CountingEncoder
 
 RNG = np.random.default_rng(9)
@@ -225,6 +228,38 @@ class TestRules:
         assert user.comparisons == 2000 > MOST_DISTANCES
         scores = client.score("ada", [Response(embedding=e) for e in embeddings[:100]])
         assert np.corrcoef(scores, embeddings[:100] @ taste)[0, 1] > 0.3
+
+
+def test_the_gradient_inner_loop_keeps_to_pairs(embedded_dataset: Dataset, tmp_path: Path) -> None:
+    config = TrainingConfig(method="gradient", outer=MamlConfig(steps=2, inner_steps=5), base_functions=3)
+    train_bundle(embedded_dataset, tmp_path / "b", config=config)
+    bundle = Bundle(tmp_path / "b")
+    prior, single = adapted(bundle, []), adapted(bundle, [thumb(A, True), thumb(B, False, prompt="why?")])
+    np.testing.assert_array_equal(single.weights, prior.weights)
+    assert (single.comparisons, single.counted) == (2, Counted(comparisons=0, rating_pairs=0, ratings_alone=0))
+    pair = adapted(bundle, [rate(A, 5, strength=3), rate(B, 2, strength=12)])
+    assert pair.counted == Counted(comparisons=0, rating_pairs=1, ratings_alone=0)
+    # Two values alone lie two standard deviations apart.
+    compared = adapted(bundle, [prefer(A, B, strength=6 * 2**0.5)])
+    np.testing.assert_allclose(pair.weights, compared.weights, rtol=0, atol=1e-6)  # of z in float32
+    assert np.abs(pair.weights - prior.weights).max() > 1e-4
+
+
+@pytest.mark.slow
+def test_one_thumb_per_prompt_teaches(text_bundle: Bundle) -> None:
+    answers = {True: "Do it today.", False: "Perhaps it may depend."}
+    with Client("sqlite://", bundle=text_bundle) as client:
+        before = client.personalize("v")
+        client.record_many(
+            Thumb(user_id="v", prompt=f"question {i}?", response=answers[bool(i % 2)], up=bool(i % 2))
+            for i in range(40)
+        )
+        after = client.personalize("v")
+        assert np.abs(after.weights - before.weights).max() > 0.1
+        assert (after.comparisons, after.counted) == (40, Counted(comparisons=0, rating_pairs=0, ratings_alone=40))
+        ranked = client.rank("v", list(answers.values()), prompt="And what now?")
+        assert ranked[0].response == answers[True]
+        assert ranked[0].score - ranked[1].score > 1
 
 
 VALUES = st.lists(
