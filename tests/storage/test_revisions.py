@@ -191,10 +191,10 @@ def test_weights_of_versions_without_thresholds_are_adapted_again(
         counted = sa.inspect(connection).get_columns("mrm_user_weights")
     is_old = not any(column["name"] == "ratings_alone" for column in counted)
     with Client(stored.engine, bundle=embedded_bundle, encoder=CountingEncoder()) as client:
+        for summary in (each for user in users for each in client.summary(user).weights.values()):
+            assert (summary.counted is None) == is_old
+            assert not (is_old and summary.current)
         for user in users:
-            for summary in client.summary(user).weights.values():
-                assert (summary.counted is None) == is_old
-                assert not (is_old and summary.current)
             adapted = client.personalize(user)
             with stored.transaction(write=True) as connection:
                 unknown = "UPDATE mrm_user_weights SET compared = NULL, rating_pairs = NULL, ratings_alone = NULL"
