@@ -171,12 +171,14 @@ class _Episode(NamedTuple):
 
 
 def _best_known_text(dataset: Dataset) -> NDArray[np.int64]:
-    """Of the texts that each user judged, the one that most comparisons are of: users who share it are of one crowd."""
-    counts = np.bincount(np.concatenate([dataset.chosen, dataset.rejected]), minlength=len(dataset.items))
+    """Of the texts that judge each user, the one that most comparisons are of: users who share it are of one crowd."""
+    query = dataset.phase == QUERY
+    user, chosen, rejected = dataset.user[query], dataset.chosen[query], dataset.rejected[query]
+    counts = np.bincount(np.concatenate([chosen, rejected]), minlength=1)
     rank = np.empty(len(counts), np.int64)
     rank[np.argsort(counts, kind="stable")] = np.arange(len(counts))
     best = np.full(len(dataset.user_ids), -1)
-    np.maximum.at(best, dataset.user, np.maximum(rank[dataset.chosen], rank[dataset.rejected]))
+    np.maximum.at(best, user, np.maximum(rank[chosen], rank[rejected]))
     return best
 
 

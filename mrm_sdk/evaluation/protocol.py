@@ -9,7 +9,7 @@ apart as well. ``docs/evaluation.md`` defines every figure.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, get_args
 
@@ -21,8 +21,9 @@ from torch import Tensor
 from mrm_sdk.bundle.bundle import Bundle
 from mrm_sdk.bundle.reference import Reference
 from mrm_sdk.core.batching import Pairs
-from mrm_sdk.core.posterior import laplace_covariance
+from mrm_sdk.core.ratings import with_threshold
 from mrm_sdk.core.torch_defaults import own_torch_defaults
+from mrm_sdk.data.contents import QUERY
 from mrm_sdk.data.datasets import Dataset
 from mrm_sdk.data.vectors import OnRefused, embed_dataset, log_refusal
 from mrm_sdk.encoders import Encoder
@@ -201,7 +202,8 @@ def evaluate(
 
     Args:
         bundle: the bundle to judge.
-        dataset: users who took no part in training.
+        dataset: users who took no part in training; ``from_ratings(…, alone=True)`` makes one of ratings in which they
+            count as in a client.
         encoder: of the bundle.
         shots: how many support comparisons to adapt to; a user with fewer adapts to all of them.
         texts: judge by comparisons of two texts that the bundle's training has seen (``known``), of two that it has not
@@ -230,13 +232,17 @@ def evaluate(
     for start, rows in chunks(embeddings):
         parts.append(bundle.base_rewards(rows.numpy()))
         progress("base rewards of items", start + len(rows), len(embeddings))
-    base_rewards = np.concatenate(parts)
+    base_rewards = torch.from_numpy(np.concatenate(parts))
+    is_rated = max(dataset.chosen.max(), dataset.rejected.max()) == len(base_rewards)
+    if is_rated:
+        base_rewards = with_threshold(base_rewards)
     reference = bundle.reference()
     population = None
     if reference.population is not None:
         rewards = torch.from_numpy(np.asarray(embeddings, np.float64)) @ reference.population
+        rewards = torch.nn.functional.pad(rewards, (0, int(is_rated)))  # no support is read
         population = FittedMethod(rewards.unsqueeze(1), lambda support: support.z.new_ones(len(support.z), 1))
-    fitted = _fitted(bundle, torch.from_numpy(base_rewards))
+    fitted = _fitted(bundle, base_rewards)
     about = {"name": bundle.manifest.name, "fingerprint": bundle.fingerprint}
     by_corner = _corners(dataset, reference, texts)
 
@@ -254,7 +260,8 @@ def evaluate(
 
 def _corners(dataset: Dataset, reference: Reference, texts: Texts) -> dict[Corner, Dataset]:
     """The data set by the texts that judge: the kind that ``texts`` asks for, or those that there are."""
-    used = np.unique([dataset.chosen, dataset.rejected])
+    query = dataset.phase == QUERY
+    used = np.unique([dataset.chosen[query], dataset.rejected[query]])
     seen = reference.knows(dataset.items[i] for i in used.tolist())
     if seen is None:
         if texts == "auto":
@@ -262,7 +269,7 @@ def _corners(dataset: Dataset, reference: Reference, texts: Texts) -> dict[Corne
         raise BundleMismatchError(
             "This bundle does not say which texts its training has seen: train it again, or leave --texts out."
         )
-    known = np.zeros(len(dataset.items), np.bool_)
+    known = np.zeros(len(dataset.items) + 1, np.bool_)  # the last is the threshold of ratings
     known[used] = seen
     corners = get_args(Corner) if texts == "auto" else (texts,)
     parts: dict[Corner, Dataset] = {}
@@ -282,13 +289,19 @@ def _fitted(bundle: Bundle, base_rewards: Tensor) -> FittedMethod:
     # A Newton step holds a matrix [K, K] per user, which is more than short histories take.
     users_per_chunk = max(1, _CELLS // base_rewards.shape[1] ** 2)
 
-    def adapt(pairs: Pairs) -> Tensor:
-        parts = zip(*(torch.split(field, users_per_chunk) for field in pairs), strict=True)
-        return torch.cat([bundle.adapt(Pairs(*part))[0] for part in parts])
+    width = bundle.manifest.base_functions
+    more = base_rewards.shape[1] - width  # the threshold, which a bundle adapts and drops
 
-    def covariance(weights: Tensor, pairs: Pairs) -> Tensor:
-        parts = zip(*(torch.split(field, users_per_chunk) for field in (weights, *pairs)), strict=True)
-        return torch.cat([laplace_covariance(part[0], Pairs(*part[1:]), bundle.prior) for part in parts])
+    def parts(pairs: Pairs) -> Iterator[Pairs]:
+        return (Pairs(*part) for part in zip(*(torch.split(f, users_per_chunk) for f in pairs), strict=True))
+
+    def adapt(pairs: Pairs) -> Tensor:
+        weights = torch.cat([bundle.adapt(part)[0] for part in parts(pairs)])
+        return torch.nn.functional.pad(weights, (0, more))
+
+    def covariance(_: Tensor, pairs: Pairs) -> Tensor:
+        found = torch.cat([cov for part in parts(pairs) if (cov := bundle.adapt(part)[1]) is not None])
+        return torch.nn.functional.pad(found, (0, more, 0, more))
 
     newton = bundle.manifest.adaptation.method == "newton"
     return FittedMethod(base_rewards, adapt, covariance if newton else None, discounts_repetition=newton)

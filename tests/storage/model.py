@@ -238,21 +238,26 @@ def adapt(rows: dict[str, Row], judge: Judge) -> tuple[NDArray[np.float64], NDAr
     phi = judge.rewards.astype(np.float64)
     pairs = [(*row.sides, row.strength, row.tie) for row in rows.values() if row.value is None]
     pairs += _rated_pairs(newest_ratings(rows))
-    z = np.array([phi[better] - phi[worse] for better, worse, *_ in pairs]).reshape(-1, phi.shape[1])
+    z = np.array([[*(phi[better] - phi[worse]), 0] for better, worse, *_ in pairs]).reshape(-1, phi.shape[1] + 1)
+    alone = _rated_alone(newest_ratings(rows))
+    z = np.append(z, np.array([[*(sign * phi[side]), -sign] for side, sign, _ in alone]).reshape(-1, z.shape[1]), 0)
+    pairs += [(side, side, strength, False) for side, _, strength in alone]
+    w0, precision = np.append(judge.w0, 0), np.eye(z.shape[1])  # the last weight is the threshold, N(0, 1)
+    precision[:-1, :-1] = judge.precision
     strength = np.array([pair[2] for pair in pairs], np.float64)
     tie = np.array([pair[3] for pair in pairs], np.float64)
 
     def loss(w: NDArray[np.float64]) -> float:
-        margin, offset = z @ w, w - judge.w0
+        margin, offset = z @ w, w - w0
         data = strength @ (np.logaddexp(0, -margin) + tie * margin / 2)
-        return float(judge.rho * data + offset @ judge.precision @ offset / 2)
+        return float(judge.rho * data + offset @ precision @ offset / 2)
 
     def derivatives(w: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         lost = 1 / (1 + np.exp(z @ w))
-        gradient = judge.rho * (strength * (tie / 2 - lost)) @ z + judge.precision @ (w - judge.w0)
-        return gradient, judge.rho * (z.T * (strength * lost * (1 - lost))) @ z + judge.precision
+        gradient = judge.rho * (strength * (tie / 2 - lost)) @ z + precision @ (w - w0)
+        return gradient, judge.rho * (z.T * (strength * lost * (1 - lost))) @ z + precision
 
-    w = judge.w0.copy()
+    w = w0.copy()
     for _ in range(100):
         gradient, hessian = derivatives(w)
         step = np.linalg.solve(hessian, gradient)
@@ -261,7 +266,7 @@ def adapt(rows: dict[str, Row], judge: Judge) -> tuple[NDArray[np.float64], NDAr
         w = w - step
         if np.abs(step).max() < 1e-11:
             break
-    return w, np.linalg.inv(derivatives(w)[1])
+    return w[:-1], np.linalg.inv(derivatives(w)[1])[:-1, :-1]
 
 
 def _rated_pairs(ratings: Sequence[Row]) -> list[tuple[int, int, float, bool]]:
@@ -276,3 +281,16 @@ def _rated_pairs(ratings: Sequence[Row]) -> list[tuple[int, int, float, bool]]:
                 weight *= (one.strength * other.strength) ** 0.5
                 pairs.append((one.sides[0], other.sides[0], float(weight), False))
     return pairs
+
+
+def _rated_alone(ratings: Sequence[Row]) -> list[tuple[int, int, float]]:
+    """Ratings above (1) or below (−1) the user's threshold, one at a time: thumbs by sign, others by the mean."""
+    values = [row.value for row in ratings]
+    is_thumbs = set(values) <= {-1, 0, 1} and (0 not in values or -1 in values)
+    alone = []
+    for row in ratings:
+        away = row.value if is_thumbs else (row.value - np.mean(values)) / (np.std(values) or 1)
+        size = sum(row.prompt == other.prompt for other in ratings)
+        if abs(away) > 1e-9:
+            alone.append((row.sides[0], int(np.sign(away)), float(abs(away) ** 0.5 * row.strength / size)))
+    return alone

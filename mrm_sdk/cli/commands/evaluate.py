@@ -60,7 +60,7 @@ def evaluate(
     loaded = Bundle(bundle)
     with progress() as report:
         report("reading", 0, 1)
-        data = read_for_learning(dataset, data_format, feedback, column=column)
+        data = read_for_learning(dataset, data_format, feedback, column=column, alone=True)
         report("reading", 1, 1)
         encoder = open_encoder(None, loaded)
         result = run(

@@ -171,6 +171,7 @@ def _weights(row: sa.RowMapping) -> dict[str, Any]:
         "weights": _numbers(row["weights"], np.float64),
         "covariance": _square(_numbers(row["covariance"], np.float64)),
         "comparisons": row["comparisons"],
+        "counted": {name: row[name] for name in ("compared", "rating_pairs", "ratings_alone")},
         "revision": row["revision"],
     }
 
