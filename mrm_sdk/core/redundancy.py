@@ -10,6 +10,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+# A judgement that has faded to this says nothing of which items are connected.
+_FADED = 1e-6
+
 
 def independent_share(
     first: NDArray[np.int64], second: NDArray[np.int64], strength: NDArray[np.float64]
@@ -29,8 +32,10 @@ def independent_share(
         [m] float64, in (0, 1].
     """
     share = np.ones(len(first))
-    items, ends = np.unique(np.concatenate([first, second]), return_inverse=True)
-    if len(items) == 2 * len(first):  # no item comes twice
+    (counted,) = np.nonzero(strength > _FADED)
+    strength = strength[counted]
+    items, ends = np.unique(np.concatenate([first[counted], second[counted]]), return_inverse=True)
+    if len(items) == len(ends):  # no item comes twice
         return share
     count = len(items)
     low, high = np.sort(ends.reshape(2, -1), axis=0)
@@ -42,8 +47,8 @@ def independent_share(
     mean = together / np.maximum(np.bincount(group, minlength=count), 1)
     most = (np.bincount(component, minlength=count) - 1) * mean
     by_group = np.minimum(1.0, most / np.maximum(total, np.finfo(np.float64).tiny))
-    result: NDArray[np.float64] = by_group[group][pair]
-    return result
+    share[counted] = by_group[group][pair]
+    return share
 
 
 def _components(one: NDArray[np.int64], other: NDArray[np.int64], count: int) -> NDArray[np.int64]:

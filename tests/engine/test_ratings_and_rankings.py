@@ -143,7 +143,7 @@ class TestRules:
             optimiser.zero_grad()
             offset = w[:-1] - prior.w0
             loss = strength @ torch.nn.functional.softplus(-(z @ w[:-1] + sign * w[-1]))
-            value: torch.Tensor = prior.rho * loss + offset @ prior.precision @ offset / 2 + w[-1] ** 2 / 2
+            value: torch.Tensor = prior.rho * loss + offset @ prior.precision @ offset / 2 + prior.rho * w[-1] ** 2 / 2
             value.backward()
             return value
 
