@@ -136,6 +136,8 @@ class TestRules:
             (-phi[3], 1, (-away[2]) ** 0.5),
         ]
         z, sign, strength = (torch.from_numpy(np.array(column, np.float64)) for column in zip(*rows, strict=True))
+        # Five pairs connect four responses and the threshold: they count as four.
+        strength *= min(1.0, 4 * float(strength.clamp_min(1).mean() / strength.sum()))
         w = torch.cat([prior.w0, torch.zeros(1, dtype=torch.float64)]).requires_grad_()
         optimiser = torch.optim.LBFGS([w], max_iter=500, tolerance_grad=1e-12, tolerance_change=1e-15)
 
