@@ -24,7 +24,7 @@ from mrm_sdk.core.ratings import compare_ratings, pairs_of
 from mrm_sdk.data import QUERY, SUPPORT, Dataset, read_dataset
 from mrm_sdk.data.vectors import embed_dataset
 from mrm_sdk.encoders import Encoder
-from mrm_sdk.evaluation.metrics import accuracy, loss
+from mrm_sdk.evaluation.metrics import accuracy, loss, margins
 from mrm_sdk.progress import no_progress
 from mrm_sdk.settings import Settings
 from mrm_sdk.training.config import TrainingConfig
@@ -86,9 +86,10 @@ def outcome(judged: Judged, rule: tuple[float, float], count: int, apart: bool) 
         pairs = pairs_of(compare_ratings(values[:number], prompt, np.ones(number)), features[:number])
         users.append(pairs._replace(strength=torch.where(pairs.z[:, -1] != 0, factor, 1.0) * pairs.strength))
     prior = judged.prior.with_threshold()
-    prior.precision[-1, -1] = precision
+    prior.precision[-1, -1] = precision * prior.rho
     weights = newton_serving(pad(users), prior, max_steps=SERVING_STEPS, tolerance=SERVING_TOLERANCE)[:, :-1]
-    return torch.stack([accuracy(judged.query, weights), loss(judged.query, weights)]).numpy()
+    margin = margins(judged.query, weights)
+    return torch.stack([accuracy(judged.query, margin), loss(judged.query, margin)]).numpy()
 
 
 def show(groups: list[Judged]) -> None:
