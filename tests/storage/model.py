@@ -85,6 +85,7 @@ class Kept(NamedTuple):
     weights: NDArray[np.float64]
     covariance: NDArray[np.float64]
     comparisons: int
+    counted: dict[str, int]
     revision: int
     current: bool = True
 
@@ -127,13 +128,13 @@ class Tenant:
     def personalize(self, user: str, judge: Judge) -> Kept:
         """Weights of a user, adapted and stored where feedback is newer than those that are kept."""
         mine = {name: row for name, row in self.events.items() if row.user == user}
-        weights, covariance = adapt(mine, judge)
+        weights, covariance, counted = adapt(mine, judge)
         count = sum(row.value is None for row in mine.values()) + len(newest_ratings(mine))
         if not mine:
-            return Kept(weights, covariance, 0, 0)
+            return Kept(weights, covariance, 0, counted, 0)
         kept = self.kept.get((user, judge.fingerprint))
         if kept is None or not kept.current:
-            kept = Kept(weights, covariance, count, 1 if kept is None else kept.revision + 1)
+            kept = Kept(weights, covariance, count, counted, 1 if kept is None else kept.revision + 1)
             self.kept[user, judge.fingerprint] = kept
             self._encode(mine, judge.features)
         return kept
@@ -198,7 +199,7 @@ class Tenant:
                 judged = {"chosen": sides[0], "rejected": sides[1], "tie": row.tie, "strength": row.strength}
                 rows.append(common | judged | {"z": z})
         told["weights"] = {
-            fingerprint: {name: getattr(kept, name) for name in ("weights", "covariance", "comparisons", "revision")}
+            fingerprint: {name: value for name, value in kept._asdict().items() if name != "current"}
             for (name, fingerprint), kept in self.kept.items()
             if name == user
         }
@@ -233,13 +234,16 @@ def newest_ratings(rows: dict[str, Row]) -> list[Row]:
     return [rows[name] for _, name in newest.values()]
 
 
-def adapt(rows: dict[str, Row], judge: Judge) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Weights [K] and their covariance, from nothing but feedback: damped Newton until nothing moves any more."""
+def adapt(rows: dict[str, Row], judge: Judge) -> tuple[NDArray[np.float64], NDArray[np.float64], dict[str, int]]:
+    """Weights [K], their covariance, and what moved them, from nothing but feedback: damped Newton to the end."""
     phi = judge.rewards.astype(np.float64)
     pairs = [(*row.sides, row.strength, row.tie) for row in rows.values() if row.value is None]
+    counted = {"comparisons": len(pairs)}
     pairs += _rated_pairs(newest_ratings(rows))
+    counted["rating_pairs"] = len(pairs) - counted["comparisons"]
     z = np.array([[*(phi[better] - phi[worse]), 0] for better, worse, *_ in pairs]).reshape(-1, phi.shape[1] + 1)
     alone = _rated_alone(newest_ratings(rows))
+    counted["ratings_alone"] = len(alone)
     z = np.append(z, np.array([[*(sign * phi[side]), -sign] for side, sign, _ in alone]).reshape(-1, z.shape[1]), 0)
     pairs += [(side, side, strength, False) for side, _, strength in alone]
     w0, precision = np.append(judge.w0, 0), np.eye(z.shape[1])  # the last weight is the threshold, N(0, 1)
@@ -266,7 +270,7 @@ def adapt(rows: dict[str, Row], judge: Judge) -> tuple[NDArray[np.float64], NDAr
         w = w - step
         if np.abs(step).max() < 1e-11:
             break
-    return w[:-1], np.linalg.inv(derivatives(w)[1])[:-1, :-1]
+    return w[:-1], np.linalg.inv(derivatives(w)[1])[:-1, :-1], counted
 
 
 def _rated_pairs(ratings: Sequence[Row]) -> list[tuple[int, int, float, bool]]:
