@@ -116,7 +116,7 @@ def choose(folds: Sequence[Trials]) -> Choice:
     """The fewest base rewards within one standard error of the best accuracy (Breiman et al. 1984), and least loss.
 
     Accuracy is what users notice, but too coarse to tell strengths apart: among those as accurate as the best, to one
-    standard error, the loss decides. If adapting would cost the average user accuracy, users stay unadapted.
+    standard error, the loss decides. If adapting gains less than half its standard error, users stay unadapted.
 
     Args:
         folds: trials of disjoint groups of held-out users, of the same sizes and strengths.
@@ -135,7 +135,8 @@ def choose(folds: Sequence[Trials]) -> Choice:
     for (k, s), mean in loss.items():
         curve.setdefault(str(k), {})[f"{s:g}"] = mean
     mean_gain = float(gain[size, strength].mean())
-    strength = strength if mean_gain >= 0 else UNADAPTED
+    error = float(gain[size, strength].std(correction=0)) / len(gain[size, strength]) ** 0.5
+    strength = strength if mean_gain >= error / 2 else UNADAPTED
     before, after = (float(trials[size, s].accuracy.nanmean()) for s in (UNADAPTED, strength))
     return Choice(size, strength, mean_gain, before, after, curve)
 
