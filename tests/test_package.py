@@ -19,9 +19,9 @@ from tests.conftest import ROOT
 pytestmark = pytest.mark.slow
 
 PUBLIC = {
-    "AsyncClient", "Bundle", "Client", "Comparison", "Counted", "Forgotten", "Limits", "Message", "Pruned", "Ranked", "Ranking",
-    "Rating", "Rebuilt", "Recorded", "Refusal", "RefusedEvent", "RemoteEncoder", "Response", "ScoreRequest", "Settings",
-    "Thumb", "UserReward", "UserSummary", "WeightsSummary", "__version__",
+    "AsyncClient", "Bundle", "Client", "Comparison", "Counted", "Forgotten", "Limits", "Message", "Pruned", "Ranked",
+    "Ranking", "Rating", "Rebuilt", "Recorded", "Refusal", "RefusedEvent", "RemoteEncoder", "Response", "ScoreRequest",
+    "Settings", "Thumb", "UserReward", "UserSummary", "WeightsSummary", "__version__",
 }  # fmt: skip
 HEAVY = {
     "torch",
