@@ -105,7 +105,7 @@ def rated_alone(values: NDArray[np.float64], prompt: NDArray[np.int64], strength
     Any other values, 0 and 1 too, are a scale: above or below the mean of all the user's values, and a rating counts
     ``√(|value − mean| / s)`` of what a thumb does, with ``s`` as in :func:`rated_pairs`. A single rating or equal ones
     say nothing. Of n ratings of one prompt each counts 1/n, times its strength.
-    ``export/experiments/choose_ratings.py`` measures the rule.
+    ``export/experiments/choose_thresholds.py`` measures the rule.
 
     Args:
         values: of each rating, [n] float64, finite.

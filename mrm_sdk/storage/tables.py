@@ -142,7 +142,7 @@ class ComparisonFeaturesRow(Base):
 
 
 class RatingRow(Base):
-    """A rating; ``prompt_key`` is a hash of the prompt: only ratings of the same prompt are compared."""
+    """A rating; ``prompt_key`` is a hash of the prompt: only ratings of the same prompt meet."""
 
     __tablename__ = "mrm_ratings"
     __table_args__ = (
