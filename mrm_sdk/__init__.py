@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from mrm_sdk.schemas.items import Message, Response
     from mrm_sdk.schemas.requests import ScoreRequest
     from mrm_sdk.schemas.results import (
+        Counted,
         Forgotten,
         Pruned,
         Ranked,
@@ -68,6 +69,7 @@ __all__ = [
     "ConfigurationError",
     "ConflictError",
     "ContentionError",
+    "Counted",
     "DatabaseError",
     "DatabaseUnavailableError",
     "DatasetError",
@@ -115,6 +117,7 @@ __getattr__, __dir__ = lazy_exports(
         "Bundle": "mrm_sdk.bundle",
         "Client": "mrm_sdk.client",
         "Comparison": "mrm_sdk.schemas.feedback",
+        "Counted": "mrm_sdk.schemas.results",
         "Forgotten": "mrm_sdk.schemas.results",
         "Limits": "mrm_sdk.encoders.remote",
         "Message": "mrm_sdk.schemas.items",

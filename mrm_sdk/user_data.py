@@ -113,7 +113,7 @@ class UserData:
             - ``ratings``, thumbs among them: ``event_id``, ``created_at``, ``prompt``, ``response``, ``value``,
               ``strength``;
             - ``weights`` by fingerprint: ``weights`` [K], ``covariance`` [K, K] or ``None``, ``comparisons``,
-              ``revision``;
+              ``counted``, ``revision``;
             - ``outbox``: ``event_id``, ``kind``, ``created_at``; ``tombstones``: ``event_id``, ``forgotten_at``;
             - ``counts``: rows by table.
 

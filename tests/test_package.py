@@ -19,9 +19,9 @@ from tests.conftest import ROOT
 pytestmark = pytest.mark.slow
 
 PUBLIC = {
-    "AsyncClient", "Bundle", "Client", "Comparison", "Forgotten", "Limits", "Message", "Pruned", "Ranked", "Ranking",
-    "Rating", "Rebuilt", "Recorded", "Refusal", "RefusedEvent", "RemoteEncoder", "Response", "ScoreRequest", "Settings",
-    "Thumb", "UserReward", "UserSummary", "WeightsSummary", "__version__",
+    "AsyncClient", "Bundle", "Client", "Comparison", "Counted", "Forgotten", "Limits", "Message", "Pruned", "Ranked",
+    "Ranking", "Rating", "Rebuilt", "Recorded", "Refusal", "RefusedEvent", "RemoteEncoder", "Response", "ScoreRequest",
+    "Settings", "Thumb", "UserReward", "UserSummary", "WeightsSummary", "__version__",
 }  # fmt: skip
 HEAVY = {
     "torch",
@@ -149,6 +149,6 @@ def test_the_wheel_works_alone(tmp_path: Path, embedded_bundle: mrm_sdk.Bundle) 
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    assert "no tables -> 0003" in run(bin_folder / "mrm", "db", "upgrade", "--database", "sqlite:///wheel.db")
+    assert "no tables -> 0004" in run(bin_folder / "mrm", "db", "upgrade", "--database", "sqlite:///wheel.db")
     assert "as they should be" in run(bin_folder / "mrm", "db", "check", "--database", "sqlite:///wheel.db")
     assert "recorded and scored" in run(bin_folder / "python", "-c", SCRIPT, embedded_bundle.path)

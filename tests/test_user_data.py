@@ -18,7 +18,7 @@ from mrm_sdk.engine.recording import record_without_features
 from mrm_sdk.errors import ClientClosedError, ConfigurationError, InvalidInputError, SchemaOutdatedError
 from mrm_sdk.schemas.feedback import Comparison, Ranking, Rating, Thumb
 from mrm_sdk.schemas.items import Response
-from mrm_sdk.schemas.results import UserSummary, WeightsSummary
+from mrm_sdk.schemas.results import Counted, UserSummary, WeightsSummary
 from mrm_sdk.settings import Settings
 from mrm_sdk.storage import Database, Store, upgrade
 from mrm_sdk.user_data import UserData
@@ -81,13 +81,19 @@ class TestSummary:
         assert client.summary("ada").comparisons == 1  # asking has adapted nothing
         with Client(url, bundle=other_bundle) as other:
             first, second = client.personalize("ada"), other.personalize("ada")
-            current = WeightsSummary(judgements=2, revision=1, current=True)
+            counted = Counted(comparisons=1, rating_pairs=0, ratings_alone=1)  # a 1 alone is a thumb
+            current = WeightsSummary(judgements=2, counted=counted, revision=1, current=True)
             assert dict(client.summary("ada").weights) == {first.fingerprint: current, second.fingerprint: current}
             client.record(Comparison(user_id="ada", chosen=A, rejected=B))
             client.personalize("ada")
             assert dict(other.summary("ada").weights) == {
-                first.fingerprint: WeightsSummary(judgements=3, revision=2, current=True),
-                second.fingerprint: WeightsSummary(judgements=2, revision=1, current=False),
+                first.fingerprint: WeightsSummary(
+                    judgements=3,
+                    counted=Counted(comparisons=2, rating_pairs=0, ratings_alone=1),
+                    revision=2,
+                    current=True,
+                ),
+                second.fingerprint: current.model_copy(update={"current": False}),
             }
 
     def test_after_forgetting(self, client: Client) -> None:

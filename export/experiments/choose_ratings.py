@@ -22,7 +22,7 @@ from mrm_sdk.core.inner_loop import SERVING_STEPS, SERVING_TOLERANCE, Prior, new
 from mrm_sdk.core.ratings import rated_pairs
 from mrm_sdk.data import QUERY, SUPPORT, Dataset, read_dataset
 from mrm_sdk.data.vectors import embed_dataset
-from mrm_sdk.evaluation.metrics import accuracy
+from mrm_sdk.evaluation.metrics import accuracy, margins
 from mrm_sdk.progress import no_progress
 from mrm_sdk.settings import Settings
 from mrm_sdk.training.config import TrainingConfig
@@ -50,7 +50,7 @@ class Judged(NamedTuple):
 
     def accuracy(self, weights: Tensor) -> float:
         """Mean over people, with their weights [users, K]."""
-        return float(accuracy(self.query, weights).mean())
+        return float(accuracy(self.query, margins(self.query, weights)).mean())
 
     def adapted(self, users: list[Pairs]) -> float:
         """Mean over people, once each has adapted to their own pairs."""

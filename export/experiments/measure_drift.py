@@ -24,7 +24,7 @@ from mrm_sdk.core.drift import discounts
 from mrm_sdk.core.inner_loop import SERVING_STEPS, SERVING_TOLERANCE, Prior, newton_serving
 from mrm_sdk.data import QUERY, SUPPORT, Dataset
 from mrm_sdk.data.vectors import embed_dataset
-from mrm_sdk.evaluation.metrics import accuracy
+from mrm_sdk.evaluation.metrics import accuracy, margins
 from mrm_sdk.progress import no_progress
 from mrm_sdk.settings import Settings
 from mrm_sdk.simulation.corpus import Question, load_corpus
@@ -85,9 +85,8 @@ def adapted(people: People, half_life: float | None, after: int, before: int = B
     days = [datetime(2026, 1, 1, tzinfo=UTC) + day * DAY for day in range(before + after)]
     factors = discounts(days, None if half_life is None else half_life * DAY.total_seconds())
     pairs = pairs._replace(strength=pairs.strength * torch.from_numpy(factors))
-    return accuracy(
-        people.query, newton_serving(pairs, people.prior, max_steps=SERVING_STEPS, tolerance=SERVING_TOLERANCE)
-    )
+    weights = newton_serving(pairs, people.prior, max_steps=SERVING_STEPS, tolerance=SERVING_TOLERANCE)
+    return accuracy(people.query, margins(people.query, weights))
 
 
 def show(title: str, rows: dict[str, Callable[[People, int], Tensor]], seeds: Sequence[People]) -> None:

@@ -19,6 +19,7 @@ from mrm_sdk.bundle.manifest import (
     FileName,
     Manifest,
 )
+from mrm_sdk.bundle.reference import Reference
 from mrm_sdk.core import one_user
 from mrm_sdk.core.batching import Pairs
 from mrm_sdk.core.inner_loop import Prior, gradient_descent, newton_serving
@@ -74,7 +75,9 @@ class Bundle:
         self.manifest = Manifest.read(self.path)
         self._check_files()
         self.prior = self._read_prior()
-        self._prior_arrays = one_user.PriorArrays.of(self.prior)
+        # By how many numbers a comparison has: K, or one more for the user's threshold.
+        self._priors = {len(prior.w0): prior for prior in (self.prior, self.prior.with_threshold())}
+        self._prior_arrays = {width: one_user.PriorArrays.of(prior) for width, prior in self._priors.items()}
         graphs: tuple[FileName, ...] = (BASE_REWARDS, BASE_REWARDS_FLOAT16, BASE_REWARDS_BFLOAT16)
         self._sessions = {name: self._session(name) for name in graphs if name in self.manifest.files}
 
@@ -158,29 +161,48 @@ class Bundle:
         converted = embeddings if half in self._sessions else embeddings.float()
         return self._sessions[name].run_tensor(EMBEDDING, converted, REWARDS).to(embeddings.dtype)
 
+    def reference(self) -> Reference:
+        """What an evaluation of the bundle compares with; read from the disk by each call.
+
+        Raises:
+            BundleDamagedError: the file is missing, unreadable, or not what was shipped.
+        """
+        from safetensors.torch import load
+
+        return Reference.read(load(self.read(PRIOR)))
+
     def adapt(self, pairs: Pairs) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Adapts users with the inner loop the bundle was trained for.
 
         Args:
-            pairs: comparisons of a batch of users, [users, pairs, ...], float64.
+            pairs: comparisons of a batch of users, [users, pairs, ...], float64; of K numbers, or of one more where
+                ratings are compared with the user's threshold (:mod:`mrm_sdk.core.ratings`).
 
         Returns:
-            Weights [users, K], and their covariance [users, K, K] (``None`` for ``gradient``).
+            Weights [users, K], and their covariance [users, K, K] (``None`` for ``gradient``). The threshold is adapted
+            with them and left out. ``gradient`` has none, and leaves out what was compared with it.
         """
-        adaptation = self.manifest.adaptation
+        adaptation, width = self.manifest.adaptation, self.manifest.base_functions
+        if adaptation.method == "gradient" and pairs.z.shape[-1] > width:
+            pairs = Pairs(pairs.z[..., :width], pairs.strength * (pairs.z[..., width] == 0), pairs.tie)
+        weights, covariance = self._adapt(pairs)
+        return weights[:, :width], None if covariance is None else covariance[:, :width, :width]
+
+    def _adapt(self, pairs: Pairs) -> tuple[torch.Tensor, torch.Tensor | None]:
+        adaptation, prior = self.manifest.adaptation, self._priors[pairs.z.shape[-1]]
         if len(pairs.z) == 1 and pairs.z.numel() * self.manifest.base_functions <= _ALONE:
             return self._adapt_one(one_user.OneUser.of(pairs))
         if adaptation.method == "gradient":
             rate = adaptation.learning_rate
-            return gradient_descent(pairs, self.prior.w0, steps=adaptation.steps, learning_rate=rate), None
+            return gradient_descent(pairs, prior.w0, steps=adaptation.steps, learning_rate=rate), None
         try:
-            weights = newton_serving(pairs, self.prior, max_steps=adaptation.steps, tolerance=adaptation.tolerance)
-            return weights, laplace_covariance(weights, pairs, self.prior)
+            weights = newton_serving(pairs, prior, max_steps=adaptation.steps, tolerance=adaptation.tolerance)
+            return weights, laplace_covariance(weights, pairs, prior)
         except RuntimeError:  # what torch raises for a singular matrix
             raise _too_large() from None
 
     def _adapt_one(self, user: one_user.OneUser) -> tuple[torch.Tensor, torch.Tensor | None]:
-        adaptation, prior = self.manifest.adaptation, self._prior_arrays
+        adaptation, prior = self.manifest.adaptation, self._prior_arrays[user.z.shape[-1]]
         if adaptation.method == "gradient":
             rate = adaptation.learning_rate
             weights = one_user.gradient_descent(user, prior.w0, steps=adaptation.steps, learning_rate=rate)

@@ -14,6 +14,7 @@ from safetensors.torch import save
 from mrm_sdk.bundle.encoder_spec import EncoderSpec
 from mrm_sdk.bundle.hashing import sha256_of, write_file
 from mrm_sdk.bundle.manifest import MANIFEST, PRIOR, Adaptation, FileName, Manifest
+from mrm_sdk.bundle.reference import Reference
 from mrm_sdk.core.inner_loop import Prior
 from mrm_sdk.errors import OutputError
 
@@ -82,6 +83,7 @@ def write_bundle(
     prior: Prior,
     training: Mapping[str, Any],
     metrics: Mapping[str, Any],
+    reference: Reference | None = None,
 ) -> Manifest:
     """Writes all files into a folder beside ``path``, then moves it there; an older bundle is replaced only then.
 
@@ -96,11 +98,13 @@ def write_bundle(
         adaptation: the inner loop.
         training: settings and data of the training.
         metrics: what was measured.
+        reference: what evaluations compare with.
 
     Raises:
         OutputError: the disk refused; ``path`` is unchanged.
     """
     tensors = {key: tensor.detach().contiguous() for key, tensor in prior._asdict().items()}
+    tensors |= reference.tensors() if reference else {}
     contents: dict[FileName, bytes | Path] = {**files, PRIOR: save(tensors)}
     manifest = Manifest(
         name=name,

@@ -6,11 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mrm_sdk.errors import ConfigurationError, InvalidInputError
+
+if TYPE_CHECKING:
+    from mrm_sdk.evaluation.corners import Texts
 
 DatabaseOption = Annotated[
     str, typer.Option("--database", envvar="MRM_DATABASE", help="URL, as sqlite:///mrm.db", show_default=False)
@@ -37,6 +40,9 @@ EncoderOption = Annotated[
     str, typer.Option(help="minilm, an exported encoder's folder, remote:PROTOCOL:MODEL, or precomputed.")
 ]
 SeedOption = Annotated[int, typer.Option(help="The only source of randomness.")]
+TextsOption = Annotated[
+    str, typer.Option(help="Judge by texts that the fit has seen (known), by new ones, or by both (auto).")
+]
 JsonOption = Annotated[
     Path | None,
     typer.Option("--json", help="Also write the result here, as JSON; -: only that, on stdout.", show_default=False),
@@ -59,6 +65,18 @@ def numbers(text: str, option: str) -> list[int]:
         return [int(part) for part in text.split(",")]
     except ValueError:
         raise ConfigurationError(f"{option} needs whole numbers with commas, as 0,2,10; not {text!r}.") from None
+
+
+def texts_of(text: str) -> Texts:
+    """Which texts to judge by.
+
+    Raises:
+        ConfigurationError: it is something else.
+    """
+    known: dict[str, Texts] = {"auto": "auto", "known": "known", "new": "new"}
+    if text not in known:
+        raise ConfigurationError(f"--texts must be auto, known or new; not {text!r}.")
+    return known[text]
 
 
 def named_columns(options: list[str] | None) -> dict[str, str]:

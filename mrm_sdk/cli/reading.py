@@ -24,6 +24,7 @@ def read_for_learning(
     column: list[str] | None = None,
     skip_bad: bool = False,
     limit: int | None = None,
+    alone: bool = False,
 ) -> Dataset:
     """Reads the comparisons of a data set, or those that its ratings make.
 
@@ -34,6 +35,7 @@ def read_for_learning(
         column: see :func:`~mrm_sdk.cli.options.named_columns`.
         skip_bad: see :func:`read_all`.
         limit: most comparisons per user and phase that ratings give.
+        alone: also compare ratings with users' thresholds; see :func:`~mrm_sdk.data.rating_pairs.from_ratings`.
 
     Raises:
         ConfigurationError: there is no such feedback, or no such column of ours.
@@ -45,7 +47,7 @@ def read_for_learning(
     if feedback == "ratings":
         from mrm_sdk.data.rating_pairs import from_ratings  # loads torch
 
-        return from_ratings(data, limit=limit)
+        return from_ratings(data, limit=limit, alone=alone)
     if data.ratings is not None:
         if not len(data):
             raise DatasetError("It holds ratings only: use --feedback ratings. (mrm compare needs comparisons.)")

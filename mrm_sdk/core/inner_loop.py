@@ -31,6 +31,15 @@ class Prior(NamedTuple):
     precision: Tensor
     rho: Tensor
 
+    def with_threshold(self) -> Prior:
+        """The same with one more weight: the user's threshold for ratings, N(0, 1), in nats of a margin.
+
+        Its precision is ρ: where ρ makes the covariance of all weights smaller, it makes that of the threshold smaller.
+        """
+        precision = torch.nn.functional.pad(self.precision, (0, 1, 0, 1))
+        precision[-1, -1] = self.rho
+        return Prior(torch.nn.functional.pad(self.w0, (0, 1)), precision, self.rho)
+
 
 def derivatives(weights: Tensor, pairs: Pairs, prior: Prior) -> tuple[Tensor, Tensor]:
     """Gradient [users, K] and Hessian [users, K, K] of J."""

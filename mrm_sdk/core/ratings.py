@@ -1,7 +1,12 @@
-"""Ratings of one user as weighted comparisons.
+"""Ratings of one user as weighted comparisons: with each other, and with the user's own threshold.
 
 Two ratings of one prompt say which response is better, and by how much on the user's own scale. All pairs of n ratings
 would count each rating n − 1 times; weighing each pair 2/n, they count as much as n − 1 comparisons together.
+
+A rating also says on which side of a threshold the response lies, above which the user likes what they get: with
+probability ``σ(w · φ − b)``. The threshold ``b`` is one more weight, which is adapted with the others and then dropped:
+its feature is 1, the responses' is 0, and a rating is a comparison with it. The n ratings of a prompt count as one such
+comparison together, so that they count n in all.
 """
 
 from __future__ import annotations
@@ -11,18 +16,21 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from mrm_sdk.core.batching import Pairs
 
 MOST_DISTANCES = 32
 """Up to one more rating than this, a prompt gives all pairs; above, a rating meets at most twice as many others."""
+# Of a value that is the mean but for rounding, in standard deviations.
+_ROUNDING = 1e-9
 
 
 class RatedPairs(NamedTuple):
     """Which ratings make comparisons, and how much each counts.
 
     Args:
-        better: index of the higher rating of each pair, [pairs] int64.
+        better: index of the higher rating of each pair, [pairs] int64; n, one past the last, is the threshold.
         worse: index of the lower one, [pairs] int64.
         strength: how much the pair counts, [pairs] float64.
     """
@@ -30,6 +38,11 @@ class RatedPairs(NamedTuple):
     better: NDArray[np.int64]
     worse: NDArray[np.int64]
     strength: NDArray[np.float64]
+
+    @classmethod
+    def none(cls) -> RatedPairs:
+        """Of no ratings."""
+        return cls(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
 
 
 def rated_pairs(
@@ -60,8 +73,7 @@ def rated_pairs(
         where not all pairs are taken.
     """
     if len(values) < 2:
-        none = np.zeros(0, np.int64)
-        return RatedPairs(none, none, np.zeros(0))
+        return RatedPairs.none()
     # Scaled first: differences of huge values would overflow.
     values = values / max(float(np.abs(values).max()), np.finfo(np.float64).tiny)
     order = np.lexsort((values, prompt))
@@ -86,23 +98,62 @@ def rated_pairs(
     return RatedPairs(better, worse, weight)
 
 
-def pairs_of_ratings(
-    values: NDArray[np.float64],
-    base_rewards: NDArray[np.float64],
-    prompt: NDArray[np.int64],
-    strength: NDArray[np.float64],
-) -> Pairs:
-    """The comparisons of :func:`rated_pairs` as the inner loop sees them, for one user.
+def rated_alone(values: NDArray[np.float64], prompt: NDArray[np.int64], strength: NDArray[np.float64]) -> RatedPairs:
+    """Compares a user's ratings with the threshold above which the user likes a response.
+
+    Values are thumbs if all of them are 1 or −1, or 0 beside a −1: above or below by their sign, while 0 says nothing.
+    Any other values, 0 and 1 too, are a scale: above or below the mean of all the user's values, and a rating counts
+    ``√(|value − mean| / s)`` of what a thumb does, with ``s`` as in :func:`rated_pairs`. A single rating or equal ones
+    say nothing. Of n ratings of one prompt each counts 1/n, times its strength.
+    ``export/experiments/choose_thresholds.py`` measures the rule.
 
     Args:
-        values: [n].
-        base_rewards: of the rated items, [n, K].
-        prompt: [n].
-        strength: [n].
+        values: of each rating, [n] float64, finite.
+        prompt: a number for each rating, equal where the prompt is, [n] int64, from 0 on.
+        strength: how much each rating counts, [n] float64, above 0.
 
     Returns:
-        [pairs, ...] float64; none of them is a tie.
+        The comparisons; one side of each is n. The order of the ratings does not matter.
     """
-    better, worse, weight = rated_pairs(values, prompt, strength)
-    z = torch.from_numpy(base_rewards[better] - base_rewards[worse])
-    return Pairs(z, torch.from_numpy(weight), torch.from_numpy(np.zeros(len(weight))))
+    is_thumbs = bool(np.isin(values, (-1, 0, 1)).all()) and (-1 in values or 0 not in values)
+    away = values
+    if not is_thumbs:
+        values = values / max(float(np.abs(values).max()), np.finfo(np.float64).tiny)
+        away = (values - values.mean()) / (values.std() or 1)
+        away = np.where(np.abs(away) > _ROUNDING, away, 0)
+    (rating,) = np.nonzero(away)
+    threshold = np.full(len(rating), len(values))
+    is_above = away[rating] > 0
+    weight = np.sqrt(np.abs(away[rating])) * (strength / np.bincount(prompt)[prompt])[rating]
+    return RatedPairs(np.where(is_above, rating, threshold), np.where(is_above, threshold, rating), weight)
+
+
+def with_threshold(base_rewards: Tensor) -> Tensor:
+    """Adds the threshold to responses [n, K], in the row and the column after the last: [n + 1, K + 1]."""
+    sides = torch.nn.functional.pad(base_rewards, (0, 1, 0, 1))
+    sides[-1, -1] = 1
+    return sides
+
+
+def compare_ratings(
+    values: NDArray[np.float64], prompt: NDArray[np.int64], strength: NDArray[np.float64]
+) -> RatedPairs:
+    """All that a user's ratings say: :func:`rated_pairs`, then :func:`rated_alone`."""
+    parts = rated_pairs(values, prompt, strength), rated_alone(values, prompt, strength)
+    return RatedPairs(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+
+
+def pairs_of(rated: RatedPairs, base_rewards: NDArray[np.float64]) -> Pairs:
+    """Compared ratings of one user as the inner loop sees them.
+
+    Args:
+        rated: of n ratings.
+        base_rewards: of the rated items, [n, K].
+
+    Returns:
+        [pairs, K + 1] float64; the last column is the threshold's: 0 where two ratings are compared, else 1 or −1.
+        None of them is a tie.
+    """
+    sides = with_threshold(torch.from_numpy(base_rewards))
+    better, worse, weight = map(torch.from_numpy, rated)
+    return Pairs(sides[better] - sides[worse], weight, torch.zeros_like(weight))

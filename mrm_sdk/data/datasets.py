@@ -159,7 +159,7 @@ class Dataset:
         if self.embeddings is None:
             used, pairs = np.unique(np.stack([columns["chosen"], columns["rejected"]]), return_inverse=True)
             columns["chosen"], columns["rejected"] = pairs.reshape(2, -1)
-            items = [self.items[i] for i in used]
+            items = [self.items[i] for i in used if i < len(self.items)]  # behind them is the threshold of ratings
         digest = hashlib.sha256(self.sha256.encode() + np.asarray(rows, np.int64).tobytes())
         return replace(
             self,

@@ -1,4 +1,4 @@
-"""Ratings of a data set as comparisons, by the rule that a client's store follows."""
+"""Ratings of a data set as comparisons, by the rule that a client follows."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mrm_sdk.core.ratings import rated_pairs
+from mrm_sdk.core.ratings import rated_alone, rated_pairs
 from mrm_sdk.data.contents import QUERY, SUPPORT
 from mrm_sdk.data.datasets import Dataset
 from mrm_sdk.data.ratings import Ratings
 from mrm_sdk.errors import DatasetError
 
 
-def from_ratings(dataset: Dataset, *, limit: int | None = None, seed: int = 0) -> Dataset:
+def from_ratings(dataset: Dataset, *, limit: int | None = None, alone: bool = False, seed: int = 0) -> Dataset:
     """Replaces users' support comparisons by those that their ratings make.
 
     Query comparisons stay, so that both kinds of feedback are judged the same way; if the data set has no comparisons,
@@ -25,6 +25,9 @@ def from_ratings(dataset: Dataset, *, limit: int | None = None, seed: int = 0) -
     Args:
         dataset: read with ``ratings=True``.
         limit: most comparisons per user and phase; a sample of them has the same total weight.
+        alone: also compare each support rating with the user's threshold, after all pairs, as a client does
+            (:func:`~mrm_sdk.core.ratings.rated_alone`). The threshold is the item after the last, number
+            ``len(dataset.items)``, which only :func:`mrm_sdk.evaluation.evaluate` knows.
         seed: of that sample.
 
     Returns:
@@ -32,7 +35,7 @@ def from_ratings(dataset: Dataset, *, limit: int | None = None, seed: int = 0) -
         :func:`~mrm_sdk.core.ratings.rated_pairs`.
 
     Raises:
-        DatasetError: there are no ratings, or no two of them that make a support comparison.
+        DatasetError: there are no ratings, or none that make a support comparison.
     """
     ratings = dataset.ratings
     if ratings is None or not len(ratings):
@@ -41,7 +44,7 @@ def from_ratings(dataset: Dataset, *, limit: int | None = None, seed: int = 0) -
     used_phases = (SUPPORT, QUERY) if not len(dataset) else (SUPPORT,)
     prompt, rng = _prompts(dataset, ratings), np.random.default_rng(seed)
     parts = [
-        _compare(ratings, rows, prompt, limit, rng, phase=int(phase[rows[0]]))
+        _compare(ratings, rows, prompt, limit, rng, phase=int(phase[rows[0]]), alone=alone)
         for rows in _newest_by_user_and_phase(ratings, phase)
         if phase[rows[0]] in used_phases
     ]
@@ -109,10 +112,16 @@ def _compare(
     rng: np.random.Generator,
     *,
     phase: int,
+    alone: bool,
 ) -> _Comparisons:
     """The comparisons of one user's ratings in one phase; of more than ``limit`` a sample of the same total weight."""
     items = ratings.item[rows]
-    better, worse, strength = rated_pairs(ratings.value[rows], prompt[items], ratings.strength[rows])
+    rated = ratings.value[rows], prompt[items], ratings.strength[rows]
+    better, worse, strength = rated_pairs(*rated)
+    if alone and phase == SUPPORT:
+        with_threshold = zip((better, worse, strength), rated_alone(*rated), strict=True)
+        better, worse, strength = (np.concatenate(columns) for columns in with_threshold)
+        items = np.append(items, len(prompt))
     if limit is not None and len(strength) > limit:
         sample = np.sort(rng.choice(len(strength), limit, replace=False))
         total = strength.sum()

@@ -86,7 +86,8 @@ def _without(dataset: Dataset, refused: dict[int, str], on_refused: OnRefused) -
         raise EncoderError(f"The encoder does not take the texts of this data set: {next(iter(refused.values()))}")
     rows = np.flatnonzero(~left_out)
     # As a subset keeps items: those of its comparisons, in order.
-    return dataset.subset(rows), np.unique(np.concatenate([dataset.chosen[rows], dataset.rejected[rows]]))
+    used = np.unique(np.concatenate([dataset.chosen[rows], dataset.rejected[rows]]))
+    return dataset.subset(rows), used[used < len(dataset.items)]
 
 
 def _embedded(

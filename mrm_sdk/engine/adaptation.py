@@ -11,14 +11,13 @@ from numpy.typing import NDArray
 
 from mrm_sdk.bundle.encoder_spec import digest
 from mrm_sdk.core.batching import Pairs
-from mrm_sdk.core.drift import discounts, rating_discounts
-from mrm_sdk.core.ratings import pairs_of_ratings
 from mrm_sdk.engine.features import Featurizer
+from mrm_sdk.engine.judgements import judgements_of
 from mrm_sdk.errors import ContentionError, MrmError, TextRefusedError
 from mrm_sdk.schemas.items import Item
 from mrm_sdk.schemas.requests import numbered
-from mrm_sdk.schemas.results import UserReward
-from mrm_sdk.storage.events import NO_FEEDBACK, StoredRating, StoredWeights, UserFeedback
+from mrm_sdk.schemas.results import Counted, UserReward
+from mrm_sdk.storage.events import NO_FEEDBACK, StoredWeights, UserFeedback
 from mrm_sdk.tracing import span
 
 _ATTEMPTS = 8
@@ -42,7 +41,8 @@ class Personalizer:
         self._half_life = bundled if configured is None else configured.total_seconds() or None
         if self._half_life != bundled:
             self.fingerprint = digest([self.fingerprint, {"half_life": self._half_life}])
-        self._prior = StoredWeights(*self._adapt(NO_FEEDBACK), comparisons=0, feedback_version=0, revision=0)
+        mean, covariance, counted = self._adapt(NO_FEEDBACK)
+        self._prior = StoredWeights(mean, covariance, comparisons=0, feedback_version=0, revision=0, counted=counted)
 
     def personalize(self, user_id: str, refused: dict[bytes, str] | None = None) -> UserReward:
         """Returns a user's weights; adapts first if feedback is newer than the stored weights.
@@ -125,10 +125,10 @@ class Personalizer:
             if completed is None:
                 continue
             with span("adapt", comparisons=len(completed.z), ratings=len(completed.ratings)):
-                mean, covariance = self._adapt(completed)
+                mean, covariance, counted = self._adapt(completed)
             revision = 1 if stored is None else stored.revision + 1
             judgements = len(completed.z) + len(completed.ratings)
-            weights = StoredWeights(mean, covariance, judgements, feedback.feedback_version, revision)
+            weights = StoredWeights(mean, covariance, judgements, feedback.feedback_version, revision, counted)
             if self._store.save_weights(user_id, self.fingerprint, weights):
                 return weights
         if weights is None:
@@ -139,7 +139,8 @@ class Personalizer:
         """The weights that serve a user whose feedback has this version: the prior's, or the stored ones."""
         if version == 0:
             return self._prior
-        return stored if stored is not None and stored.feedback_version == version else None
+        is_current = stored is not None and stored.feedback_version == version and stored.counted is not None
+        return stored if is_current else None
 
     def _scores(
         self,
@@ -157,44 +158,27 @@ class Personalizer:
             raise self.featurizer.overflow_error()
         return scores
 
-    def _adapt(self, feedback: UserFeedback) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
-        strength, rating_discount = np.array(feedback.strength, np.float64), np.ones(len(feedback.ratings))
-        if self._half_life is not None:
-            moments = [*(feedback.created_at or ()), *(rating.created_at for rating in feedback.ratings)]
-            discount, rating_discount = np.split(discounts(moments, self._half_life), [len(strength)])
-            strength *= discount
-        user = Pairs(
-            torch.from_numpy(self._matrix(feedback.z)),
-            torch.from_numpy(strength),
-            torch.from_numpy(np.array(feedback.tie, np.float64)),
+    def _adapt(self, feedback: UserFeedback) -> tuple[NDArray[np.float64], NDArray[np.float64] | None, Counted]:
+        manifest = self._bundle.manifest
+        pairs, counted = judgements_of(
+            feedback,
+            manifest.base_functions,
+            half_life=self._half_life,
+            published=manifest.adaptation.method == "gradient",
         )
-        if feedback.ratings:
-            rating_pairs = self._pairs_of_ratings(feedback.ratings, rating_discount)
-            user = Pairs(*map(torch.cat, zip(user, rating_pairs, strict=True)))
-        weights, covariance = self._bundle.adapt(Pairs(*(field.unsqueeze(0) for field in user)))
+        weights, covariance = self._bundle.adapt(Pairs(*(field.unsqueeze(0) for field in pairs)))
         if not bool(torch.isfinite(weights).all()):
             raise MrmError("Adaptation gave NaN or infinity; the stored weights stay. Check the embeddings' scale.")
-        return weights[0].numpy(), None if covariance is None else covariance[0].numpy()
-
-    def _pairs_of_ratings(self, ratings: Sequence[StoredRating], discount: NDArray[np.float64]) -> Pairs:
-        numbers = {key: number for number, key in enumerate(dict.fromkeys(rating.prompt for rating in ratings))}
-        prompt = np.array([numbers[rating.prompt] for rating in ratings], np.int64)
-        return pairs_of_ratings(
-            np.array([rating.value for rating in ratings], np.float64),
-            self._matrix([rating.base_rewards for rating in ratings]),
-            prompt,
-            np.array([rating.strength for rating in ratings], np.float64) * rating_discounts(discount, prompt),
-        )
-
-    def _matrix(self, vectors: Sequence[NDArray[np.float32] | None]) -> NDArray[np.float64]:
-        return np.array(vectors, np.float64).reshape(len(vectors), self._bundle.manifest.base_functions)
+        return weights[0].numpy(), None if covariance is None else covariance[0].numpy(), counted
 
     def _reward(self, user_id: str, stored: StoredWeights) -> UserReward:
+        assert stored.counted is not None  # noqa: S101  current weights have it
         return UserReward(
             user_id=user_id,
             weights=stored.weights,
             covariance=stored.covariance,
             comparisons=stored.comparisons,
+            counted=stored.counted,
             revision=stored.revision,
             fingerprint=self.fingerprint,
         )

@@ -1,10 +1,10 @@
-"""Compares several methods on the same users, splits and embeddings, over several seeds."""
+"""Compares several methods on the same users, texts, splits and embeddings, over several seeds."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -15,12 +15,14 @@ from torch import Tensor
 from mrm_sdk.core.torch_defaults import own_torch_defaults
 from mrm_sdk.data.datasets import Dataset
 from mrm_sdk.data.vectors import OnRefused, embed_dataset, log_refusal
-from mrm_sdk.errors import ConfigurationError
+from mrm_sdk.errors import ConfigurationError, DatasetError
 from mrm_sdk.evaluation.bootstrap import Interval, paired_intervals
+from mrm_sdk.evaluation.corners import Corner, Texts, cornered, corners_of, require_texts
 from mrm_sdk.evaluation.measure import Measured, judgeable, measure, merge, most_shots
 from mrm_sdk.evaluation.method import Method
 from mrm_sdk.evaluation.methods import METHODS
-from mrm_sdk.evaluation.protocol import SHOTS, Point, summarise, usable_shots
+from mrm_sdk.evaluation.points import Point, mean_by_user, summarise, usable_shots, users_of
+from mrm_sdk.evaluation.protocol import SHOTS
 from mrm_sdk.evaluation.splits import Split, fold_splits, unseen_split
 from mrm_sdk.progress import Progress, no_progress
 from mrm_sdk.settings import Settings
@@ -29,6 +31,7 @@ from mrm_sdk.training.encoding import prepare_encoder
 FOLDS = 5
 SEEDS = (0, 1, 2)
 REFERENCE = "newton"
+POPULATION = "population"
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ class Standings:
     """The outcome of a comparison of methods.
 
     Args:
+        texts: that judge: seen by the fits, or new to them.
         methods: in the order of the call.
         reference: the method that ``against`` refers to.
         users: how many were judged.
@@ -63,8 +67,10 @@ class Standings:
         data: description of the data set.
         unseen: description of the data set that was judged, if it is another one.
         seconds: everything but encoding.
+        new_texts: the same with new texts, if these standings are of texts that the fits have seen.
     """
 
+    texts: Corner
     methods: list[MethodResult]
     reference: str
     users: int
@@ -73,6 +79,7 @@ class Standings:
     data: dict[str, Any]
     unseen: dict[str, Any] | None
     seconds: float
+    new_texts: Standings | None = None
 
     def of(self, name: str) -> MethodResult:
         """The result of the method ``name``."""
@@ -92,6 +99,7 @@ def compare(
     folds: int | None = None,
     seeds: Sequence[int] = SEEDS,
     shots: Sequence[int] = SHOTS,
+    texts: Texts = "auto",
     encoder: str = "minilm",
     settings: Settings | None = None,
     progress: Progress = no_progress,
@@ -100,7 +108,9 @@ def compare(
     """Fits every method to the same users and judges it on the same other users.
 
     Without ``unseen``, users are split into folds, again for each seed, and each user is judged by a fit that never saw
-    a comparison of theirs. A method chooses its own settings on the users it is fitted to.
+    a comparison of theirs. A method chooses its own settings on the users it is fitted to. New texts are such as no
+    comparison that is learned from is of: those that the data has, or a quarter of all texts, held back anew for each
+    seed and fold.
 
     Args:
         dataset: users' comparisons.
@@ -109,6 +119,8 @@ def compare(
         folds: over users, 5 by default; not together with ``unseen``.
         seeds: one run each.
         shots: how many support comparisons to adapt to; a user with fewer adapts to all of them.
+        texts: judge by texts that the fits have seen (``known``), by new ones (``new``), or by both, each in standings
+            of its own (``auto``; new ones alone where most of what is judged is of texts that do not come again).
         encoder: as in training; ignored if the data sets have embeddings.
         settings: of the encoder's session.
         progress: called with stage, done, total.
@@ -118,49 +130,64 @@ def compare(
         The standings.
 
     Raises:
-        ConfigurationError: methods, folds, seeds or shots are wrong, or there is no such encoder.
-        DatasetError: no user can be judged, or the two data sets share users.
+        ConfigurationError: methods, folds, seeds, shots or texts are wrong, or there is no such encoder.
+        DatasetError: no user can be judged, or not by such texts; or the two data sets share users.
         TrainingError: a method cannot learn from these users.
         MissingDependencyError: an extra is not installed.
     """
     usable_shots(shots, 0)
+    require_texts(texts)
     _require_valid(methods, seeds)
     if unseen is not None and folds is not None:
         raise ConfigurationError("Folds split one data set's users; with a data set of unseen users, leave folds out.")
     if unseen is None and folds is None:
         folds = FOLDS
-    _splits(dataset, unseen, folds)(seeds[0])  # an error in the splits is raised before the encoder runs
+    splits = _splits(dataset, unseen, folds)
+    corners: list[Corner] = corners_of(next(iter(splits(seeds[0])))) if texts == "auto" else [texts]
+    for corner in corners:  # what cannot be judged is told before the encoder runs
+        _require_users(corner, _cornered(splits(seeds[0]), corner, seeds[0]))
     dataset, unseen, embeddings = _embed(dataset, unseen, encoder, settings or Settings(), progress, on_refused)
     splits = _splits(dataset, unseen, folds)
 
-    began = time.perf_counter()
     judged = dataset if unseen is None else unseen
     shots = usable_shots(shots, most_shots(judged, judgeable(judged)))
+    fits = len(corners) * len(seeds) * (folds or 1) * len(methods)
+    standings: list[Standings] = []
+    for number, corner in enumerate(corners):
+        began = time.perf_counter()
+        done = number * fits // len(corners)
+        runs, seconds = _run(methods, splits, corner, seeds, embeddings, sorted({0, *shots}), (done, fits), progress)
+        found = Standings(
+            texts=corner,
+            **_results(runs, seconds, shots),
+            folds=folds,
+            seeds=list(seeds),
+            data=dataset.describe(),
+            unseen=None if unseen is None else unseen.describe(),
+            seconds=round(time.perf_counter() - began, 3),
+        )
+        standings.append(found)
+    first, *others = standings
+    return replace(first, new_texts=others[0]) if others else first
+
+
+def _results(runs: Mapping[str, list[Measured]], seconds: Mapping[str, float], shots: Sequence[int]) -> dict[str, Any]:
+    """The standings' fields that depend on what was measured."""
     measured = sorted({0, *shots})
-    runs, seconds = _run(
-        methods, splits, seeds, embeddings, measured, len(seeds) * (folds or 1) * len(methods), progress
-    )
-    reference = REFERENCE if REFERENCE in methods else next(iter(methods))
+    reference = REFERENCE if REFERENCE in runs else next(iter(runs))
     against = _against(runs, reference)
-    return Standings(
-        methods=[
-            MethodResult(
-                name=name,
-                points=summarise(runs[name], measured, shots),
-                spread=[_spread([run.accuracy[measured.index(n)].mean() for run in runs[name]]) for n in shots],
-                against=against[name],
-                seconds=round(seconds[name], 3),
-            )
-            for name in methods
-        ],
-        reference=reference,
-        users=len(runs[reference][0].users),
-        folds=folds,
-        seeds=list(seeds),
-        data=dataset.describe(),
-        unseen=None if unseen is None else unseen.describe(),
-        seconds=round(time.perf_counter() - began, 3),
-    )
+    population = mean_by_user(runs[POPULATION], "accuracy")[-1] if POPULATION in runs else None
+    methods = [
+        MethodResult(
+            name=name,
+            points=summarise(runs[name], measured, shots, None if name == POPULATION else population),
+            spread=[_spread([run.accuracy[measured.index(n)].mean() for run in runs[name]]) for n in shots],
+            against=against[name],
+            seconds=round(seconds[name], 3),
+        )
+        for name in runs
+    ]
+    return {"methods": methods, "reference": reference, "users": len(users_of(runs[reference]))}
 
 
 def _require_valid(methods: Mapping[str, Method], seeds: Sequence[int]) -> None:
@@ -179,6 +206,18 @@ def _splits(dataset: Dataset, unseen: Dataset | None, folds: int | None) -> Call
 
 def _same_split(split: Split, _seed: int) -> Iterable[Split]:
     return (split,)
+
+
+def _cornered(splits: Iterable[Split], corner: Corner, seed: int) -> Iterator[Split]:
+    for fold, split in enumerate(splits):
+        yield cornered(split, corner, np.random.default_rng([seed, fold]))
+
+
+def _require_users(corner: Corner, splits: Iterable[Split]) -> None:
+    if not any(len(split.users) for split in splits):
+        raise DatasetError(
+            f"No user judges two texts that are {corner} to a fit: choose another kind with --texts, or judge others."
+        )
 
 
 def _embed(
@@ -200,10 +239,11 @@ def _embed(
 def _run(
     methods: Mapping[str, Method],
     splits: Callable[[int], Iterable[Split]],
+    corner: Corner,
     seeds: Sequence[int],
     embeddings: Tensor,
     shots: Sequence[int],
-    fits: int,
+    done_of: tuple[int, int],
     progress: Progress,
 ) -> tuple[dict[str, list[Measured]], dict[str, float]]:
     """Fits and measures each method on each split of each seed.
@@ -213,18 +253,21 @@ def _run(
     """
     runs: dict[str, list[Measured]] = {name: [] for name in methods}
     seconds: dict[str, list[float]] = {name: [] for name in methods}
-    done = 0
+    done, fits = done_of
     for seed in seeds:
         parts: dict[str, list[Measured]] = {name: [] for name in methods}
-        for split in splits(seed):
+        for split in _cornered(splits(seed), corner, seed):
             for name, method in methods.items():
-                began = time.perf_counter()
-                fitted = method.fit(split.training, split.learners, embeddings, seed=seed, progress=_of(name, progress))
-                seconds[name].append(time.perf_counter() - began)
-                parts[name].append(measure(fitted, split.judged, split.users, shots))
+                if len(split.users):  # else none of them judges such texts
+                    report = _of(name, progress)
+                    began = time.perf_counter()
+                    fitted = method.fit(split.training, split.learners, embeddings, seed=seed, progress=report)
+                    seconds[name].append(time.perf_counter() - began)
+                    parts[name].append(measure(fitted, split.judged, split.users, shots))
                 progress("comparing", done := done + 1, fits)
         for name in methods:
-            runs[name].append(merge(parts[name]))
+            if parts[name]:
+                runs[name].append(merge(parts[name]))
     return runs, {name: float(np.mean(times)) for name, times in seconds.items()}
 
 
@@ -238,6 +281,6 @@ def _spread(values: Sequence[float]) -> float:
 
 def _against(runs: Mapping[str, Sequence[Measured]], reference: str) -> dict[str, Interval | None]:
     """Paired intervals of every method's accuracy at most shots minus the reference's, per user over seeds."""
-    last = {name: np.mean([run.accuracy[-1] for run in measured], axis=0) for name, measured in runs.items()}
+    last = {name: mean_by_user(measured, "accuracy")[-1] for name, measured in runs.items()}
     intervals = paired_intervals(np.stack([values - last[reference] for values in last.values()]))
     return {name: None if name == reference else interval for name, interval in zip(last, intervals, strict=True)}

@@ -22,10 +22,16 @@ class FittedMethod(NamedTuple):
         features: of all items, [items, F] float64.
         adapt: support comparisons of a batch of users, [users, pairs, F] float64 -> weights [users, F] float64; without
             any support (every strength 0) it gives the weights of an unknown user.
+        covariance: how sure they are, for probabilities: those weights and the same comparisons -> [users, F, F];
+            ``None`` for a method that does not know.
+        discounts_repetition: whether comparisons that repeat each other count less (:mod:`mrm_sdk.core.redundancy`);
+            their strengths say so before ``adapt`` sees them.
     """
 
     features: Tensor
     adapt: Callable[[Pairs], Tensor]
+    covariance: Callable[[Tensor, Pairs], Tensor] | None = None
+    discounts_repetition: bool = False
 
 
 class Fit(Protocol):

@@ -2,15 +2,16 @@
 
 Each user is judged before adapting (0 shots), after adapting to the first n support comparisons, with the weights of
 another user, and after adapting to reversed choices: personalization is shown only if users' own weights, from the
-right labels, do better than these. ``docs/evaluation.md`` defines every figure.
+right labels, do better than these, and than one reward for all. Texts that the fit has seen and new ones are judged
+apart as well. ``docs/evaluation.md`` defines every figure.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -18,16 +19,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mrm_sdk.bundle.bundle import Bundle
+from mrm_sdk.bundle.reference import Reference
 from mrm_sdk.core.batching import Pairs
+from mrm_sdk.core.ratings import with_threshold
 from mrm_sdk.core.torch_defaults import own_torch_defaults
+from mrm_sdk.data.contents import QUERY
 from mrm_sdk.data.datasets import Dataset
 from mrm_sdk.data.vectors import OnRefused, embed_dataset, log_refusal
 from mrm_sdk.encoders import Encoder
-from mrm_sdk.errors import BundleMismatchError, ConfigurationError
-from mrm_sdk.evaluation.bootstrap import Interval, paired_intervals
-from mrm_sdk.evaluation.measure import Measured, judgeable, measure, most_shots
+from mrm_sdk.errors import BundleMismatchError, DatasetError
+from mrm_sdk.evaluation.corners import Corner, Texts, judged_by, require_texts
+from mrm_sdk.evaluation.measure import judgeable, measure, most_shots
 from mrm_sdk.evaluation.method import FittedMethod
-from mrm_sdk.evaluation.metrics import BINS, ece, worst_share
+from mrm_sdk.evaluation.metrics import BINS
+from mrm_sdk.evaluation.points import Point, summarise, usable_shots
 from mrm_sdk.progress import Progress, no_progress
 from mrm_sdk.training.basis import chunks
 
@@ -36,38 +41,16 @@ _CELLS = 2**20
 
 
 @dataclass(frozen=True)
-class Point:
-    """The figures at one number of shots; accuracies are means per user, then over users.
+class Population:
+    """How one reward for all, which the bundle brings along, fares on the same comparisons.
 
     Args:
-        shots: support comparisons that each user adapted to (or all, if a user has fewer).
-        accuracy: with users' own weights.
-        worst_tenth: of the tenth of users who fare worst at this number of shots.
-        worst_fifth: of the worst fifth.
-        worst_half: of the worst half.
-        control: with another user's weights; ``None`` if there is only one user.
-        flipped: with users' own weights, adapted to the reverse of every choice.
+        accuracy: mean per user, then over users.
         loss: mean Bradley–Terry loss in nats.
-        brier: mean squared error of the predicted probability.
-        ece: expected calibration error of the predicted probability.
-        gain: accuracy minus the accuracy without adapting.
-        over_control: accuracy minus that with another user's weights.
-        flip_drop: the accuracy without adapting minus that after reversed choices.
     """
 
-    shots: int
     accuracy: float
-    worst_tenth: float
-    worst_fifth: float
-    worst_half: float
-    control: float | None
-    flipped: float
     loss: float
-    brier: float
-    ece: float
-    gain: Interval
-    over_control: Interval | None
-    flip_drop: Interval
 
 
 @dataclass(frozen=True)
@@ -82,6 +65,10 @@ class Report:
         bundle: name and fingerprint, or what else the caller says of the judged method.
         data: description of the data set.
         seconds: of adapting and judging all users at all shots, without encoding.
+        population: one reward for all, on the same comparisons; ``None`` if there is none to compare with.
+        texts: which kind of texts all comparisons are of; ``None``: of both, or it is not known.
+        corners: the same, judged by comparisons of two texts that the fit has seen (``known``), and of two that it has
+            not (``new``); empty unless there are both.
     """
 
     points: list[Point]
@@ -91,6 +78,9 @@ class Report:
     bundle: dict[str, str]
     data: dict[str, Any]
     seconds: float
+    population: Population | None = None
+    texts: Corner | None = None
+    corners: Mapping[Corner, Report] = field(default_factory=dict)
 
     def at(self, shots: int) -> Point:
         """The point measured at ``shots``."""
@@ -119,74 +109,33 @@ class Report:
             sentences.append("Own weights are not clearly better than another user's")
         if point.shots and point.flip_drop.low <= 0:
             sentences.append("Adapting to reversed choices does not clearly lower the accuracy")
-        return [f"{sentence}: personalization is not shown." for sentence in sentences]
+        doubts = [f"{sentence}: personalization is not shown." for sentence in sentences]
+        over = point.over_population
+        if over is not None and over.high < 0:
+            doubts.append("One reward for all is more accurate: train again with more users, or serve that.")
+        if point.loss > self.points[0].loss:
+            doubts.append("Probabilities are worse after adapting than before: rank by scores, trust no probability.")
+        return doubts
 
     def as_json(self) -> dict[str, Any]:
         """Everything except the single users, for programs to read."""
         return {
             "bundle": self.bundle,
             "data": self.data,
-            "users": len(self.user_ids),
             "seconds": round(self.seconds, 3),
+            **self._figures(),
+            "corners": {corner: report._figures() for corner, report in self.corners.items()},
+        }
+
+    def _figures(self) -> dict[str, Any]:
+        return {
+            "users": len(self.user_ids),
+            "texts": self.texts,
+            "population": None if self.population is None else asdict(self.population),
             "results": [asdict(point) for point in self.points],
             "reliability": {"shots": self.points[-1].shots, "bins": self.bins()},
             "doubts": self.doubts(),
         }
-
-
-def usable_shots(shots: Sequence[int], most: int) -> list[int]:
-    """Numbers of shots in order; larger ones become ``most``, the number of comparisons that the largest user has.
-
-    Raises:
-        ConfigurationError: a number of shots is negative, or none is given.
-    """
-    if not shots or min(shots) < 0:
-        raise ConfigurationError("Shots must be numbers of comparisons, 0 or more.")
-    return sorted({min(n, most) for n in shots})
-
-
-def summarise(runs: Sequence[Measured], measured: Sequence[int], shots: Sequence[int]) -> list[Point]:
-    """Points from figures per user.
-
-    Args:
-        runs: of the same users, one per seed: figures are means over runs, and intervals are of the users' means.
-        measured: the numbers of shots in ``runs``; the first is 0.
-        shots: those of them that get a point.
-    """
-    before, own, flipped, control = (
-        np.mean([getattr(run, name) for run in runs], axis=0) for name in ("accuracy", "accuracy", "flipped", "control")
-    )
-    alone = bool(np.isnan(control).any())
-    other = own if alone else control
-    intervals = paired_intervals(np.concatenate([own - before[:1], own - other, before[:1] - flipped]))
-
-    def mean(values: list[float]) -> float:
-        return float(np.mean(values))
-
-    points = []
-    for n in shots:
-        i = list(measured).index(n)
-        tenth, fifth, half = (
-            mean([worst_share(torch.from_numpy(run.accuracy[i]), share) for run in runs]) for share in (0.1, 0.2, 0.5)
-        )
-        points.append(
-            Point(
-                shots=n,
-                accuracy=mean(own[i]),
-                worst_tenth=tenth,
-                worst_fifth=fifth,
-                worst_half=half,
-                control=None if alone else mean(control[i]),
-                flipped=mean(flipped[i]),
-                loss=mean([run.loss[i].mean() for run in runs]),
-                brier=mean([run.brier[i].mean() for run in runs]),
-                ece=mean([ece(torch.from_numpy(run.reliability[i])) for run in runs]),
-                gain=intervals[i],
-                over_control=None if alone else intervals[len(measured) + i],
-                flip_drop=intervals[2 * len(measured) + i],
-            )
-        )
-    return points
 
 
 def judge(
@@ -196,6 +145,7 @@ def judge(
     users: NDArray[np.int64] | None = None,
     shots: Sequence[int] = SHOTS,
     about: Mapping[str, str] | None = None,
+    population: FittedMethod | None = None,
     progress: Progress = no_progress,
 ) -> Report:
     """Judges a fitted method on users of a data set.
@@ -206,6 +156,7 @@ def judge(
         users: indices into its ``user_ids``, of users who took no part in fitting; all by default.
         shots: how many support comparisons to adapt to; a user with fewer adapts to all of them.
         about: what the report says about ``fitted``.
+        population: one reward for all, to judge beside it.
         progress: called with stage, done, total.
 
     Returns:
@@ -223,14 +174,16 @@ def judge(
     measured = sorted({0, *shots})
     run = measure(fitted, dataset, judged, measured, progress=progress)
     rows = [measured.index(n) for n in shots]
+    shared = None if population is None else measure(population, dataset, judged, [0])
     return Report(
-        points=summarise([run], measured, shots),
+        points=summarise([run], measured, shots, None if shared is None else shared.accuracy[0]),
         user_ids=[dataset.user_ids[user] for user in run.users],
         per_user=run.accuracy[rows],
         reliability=run.reliability[rows],
         bundle=dict(about or {}),
         data=dataset.describe(),
         seconds=time.perf_counter() - began,
+        population=None if shared is None else Population(float(shared.accuracy.mean()), float(shared.loss.mean())),
     )
 
 
@@ -241,6 +194,7 @@ def evaluate(
     encoder: Encoder,
     *,
     shots: Sequence[int] = SHOTS,
+    texts: Texts = "auto",
     progress: Progress = no_progress,
     on_refused: OnRefused = log_refusal,
 ) -> Report:
@@ -248,9 +202,12 @@ def evaluate(
 
     Args:
         bundle: the bundle to judge.
-        dataset: users who took no part in training.
+        dataset: users who took no part in training; ``from_ratings(…, alone=True)`` makes one of ratings in which they
+            count as in a client.
         encoder: of the bundle.
         shots: how many support comparisons to adapt to; a user with fewer adapts to all of them.
+        texts: judge by comparisons of two texts that the bundle's training has seen (``known``), of two that it has not
+            (``new``), or by all, with both kinds by themselves where there are both (``auto``).
         progress: called with stage, done, total.
         on_refused: see :func:`~mrm_sdk.data.vectors.embed_dataset`.
 
@@ -258,11 +215,13 @@ def evaluate(
         The report.
 
     Raises:
-        ConfigurationError: a number of shots is negative, or none is given.
-        BundleMismatchError: the data set's embeddings are not of the bundle's size.
+        ConfigurationError: a number of shots is negative, none is given, or ``texts`` is something else.
+        BundleMismatchError: the bundle does not say which texts it has seen, and ``texts`` asks for it; or:
+            the data set's embeddings are not of the bundle's size.
         DatasetError: no user has a decided comparison to be judged by.
     """
     usable_shots(shots, 0)
+    require_texts(texts)
     if dataset.dimension not in (None, encoder.dimension):
         raise BundleMismatchError(
             f"The data set's embeddings have {dataset.dimension} numbers, the bundle's have {encoder.dimension}."
@@ -273,14 +232,76 @@ def evaluate(
     for start, rows in chunks(embeddings):
         parts.append(bundle.base_rewards(rows.numpy()))
         progress("base rewards of items", start + len(rows), len(embeddings))
-    base_rewards = np.concatenate(parts)
+    base_rewards = torch.from_numpy(np.concatenate(parts))
+    is_rated = max(dataset.chosen.max(), dataset.rejected.max()) == len(base_rewards)
+    if is_rated:
+        base_rewards = with_threshold(base_rewards)
+    reference = bundle.reference()
+    population = None
+    if reference.population is not None:
+        rewards = torch.from_numpy(np.asarray(embeddings, np.float64)) @ reference.population
+        rewards = torch.nn.functional.pad(rewards, (0, int(is_rated)))  # no support is read
+        population = FittedMethod(rewards.unsqueeze(1), lambda support: support.z.new_ones(len(support.z), 1))
+    fitted = _fitted(bundle, base_rewards)
+    about = {"name": bundle.manifest.name, "fingerprint": bundle.fingerprint}
+    by_corner = _corners(dataset, reference, texts)
+
+    def judged(part: Dataset) -> Report:
+        return judge(fitted, part, shots=shots, about=about, population=population, progress=progress)
+
+    if texts != "auto":
+        return replace(judged(by_corner[texts]), texts=texts)
+    whole = judged(dataset)
+    if len(by_corner) == 1:
+        ((corner, part),) = by_corner.items()
+        return replace(whole, texts=corner if len(part) == len(dataset) else None)
+    return replace(whole, corners={corner: replace(judged(part), texts=corner) for corner, part in by_corner.items()})
+
+
+def _corners(dataset: Dataset, reference: Reference, texts: Texts) -> dict[Corner, Dataset]:
+    """The data set by the texts that judge: the kind that ``texts`` asks for, or those that there are."""
+    query = dataset.phase == QUERY
+    used = np.unique([dataset.chosen[query], dataset.rejected[query]])
+    seen = reference.knows(dataset.items[i] for i in used.tolist())
+    if seen is None:
+        if texts == "auto":
+            return {}
+        raise BundleMismatchError(
+            "This bundle does not say which texts its training has seen: train it again, or leave --texts out."
+        )
+    known = np.zeros(len(dataset.items) + 1, np.bool_)  # the last is the threshold of ratings
+    known[used] = seen
+    corners = get_args(Corner) if texts == "auto" else (texts,)
+    parts: dict[Corner, Dataset] = {}
+    for corner in corners:
+        part = judged_by(dataset, corner, known)
+        try:
+            judgeable(part)
+        except DatasetError:
+            if texts == "auto":
+                continue
+            raise DatasetError(f"No user in this data set judges two texts that are {corner} to the bundle.") from None
+        parts[corner] = part
+    return parts
+
+
+def _fitted(bundle: Bundle, base_rewards: Tensor) -> FittedMethod:
     # A Newton step holds a matrix [K, K] per user, which is more than short histories take.
     users_per_chunk = max(1, _CELLS // base_rewards.shape[1] ** 2)
 
-    def adapt(pairs: Pairs) -> Tensor:
-        parts = zip(*(torch.split(field, users_per_chunk) for field in pairs), strict=True)
-        return torch.cat([bundle.adapt(Pairs(*part))[0] for part in parts])
+    width = bundle.manifest.base_functions
+    more = base_rewards.shape[1] - width  # the threshold, which a bundle adapts and drops
 
-    fitted = FittedMethod(torch.from_numpy(base_rewards), adapt)
-    about = {"name": bundle.manifest.name, "fingerprint": bundle.fingerprint}
-    return judge(fitted, dataset, shots=shots, about=about, progress=progress)
+    def parts(pairs: Pairs) -> Iterator[Pairs]:
+        return (Pairs(*part) for part in zip(*(torch.split(f, users_per_chunk) for f in pairs), strict=True))
+
+    def adapt(pairs: Pairs) -> Tensor:
+        weights = torch.cat([bundle.adapt(part)[0] for part in parts(pairs)])
+        return torch.nn.functional.pad(weights, (0, more))
+
+    def covariance(_: Tensor, pairs: Pairs) -> Tensor:
+        found = torch.cat([cov for part in parts(pairs) if (cov := bundle.adapt(part)[1]) is not None])
+        return torch.nn.functional.pad(found, (0, more, 0, more))
+
+    newton = bundle.manifest.adaptation.method == "newton"
+    return FittedMethod(base_rewards, adapt, covariance if newton else None, discounts_repetition=newton)

@@ -47,19 +47,19 @@ def fold_splits(dataset: Dataset, folds: int, seed: int) -> Iterator[Split]:
         raise ConfigurationError(
             f"Folds must be 2 or more, and at most the {len(users)} users who can be judged; not {folds}."
         )
-    learners = _learners(dataset)
+    learners = learners_of(dataset)
     shuffled = np.random.default_rng(seed).permutation(users)
 
     def split(held_out: NDArray[np.int64]) -> Split:
         others = np.setdiff1d(learners, held_out)
-        return Split(_only(dataset, others), others, dataset, held_out)
+        return Split(only_rows(dataset, np.flatnonzero(np.isin(dataset.user, others))), others, dataset, held_out)
 
     # One at a time: each holds a copy of most of the rows.
     return (split(np.sort(shuffled[fold::folds])) for fold in range(folds))
 
 
 def unseen_split(dataset: Dataset, unseen: Dataset) -> Split:
-    """Learns from all users of one data set and judges all of another.
+    """Learns from all users of one data set and judges all of another; texts of both are the same items.
 
     Raises:
         DatasetError: a user is in both, no user can be judged, or the embeddings differ in size.
@@ -77,20 +77,29 @@ def unseen_split(dataset: Dataset, unseen: Dataset) -> Split:
     shift = len(first)
     items = _LazySequence(shift + len(second), lambda i: first[i] if i < shift else second[i - shift])
     training = replace(dataset, items=items, embeddings=None)
+    number = _same_items(dataset, unseen)
     judged = replace(
-        unseen, items=items, embeddings=None, chosen=unseen.chosen + shift, rejected=unseen.rejected + shift
+        unseen, items=items, embeddings=None, chosen=number[unseen.chosen], rejected=number[unseen.rejected]
     )
-    return Split(training, _learners(dataset), judged, judgeable(unseen))
+    return Split(training, learners_of(dataset), judged, judgeable(unseen))
 
 
-def _learners(dataset: Dataset) -> NDArray[np.int64]:
+def _same_items(dataset: Dataset, unseen: Dataset) -> NDArray[np.int64]:
+    """Where items of ``unseen`` stand among those of both: a text of both data sets is one item, [items of unseen]."""
+    number = np.arange(len(unseen.items)) + len(dataset.items)
+    first = {dataset.items[i].key: i for i in np.unique([dataset.chosen, dataset.rejected]).tolist()}
+    for i in np.unique([unseen.chosen, unseen.rejected]).tolist():
+        number[i] = first.get(unseen.items[i].key, number[i])
+    return number
+
+
+def learners_of(dataset: Dataset) -> NDArray[np.int64]:
     """Users who can be learned from: as in training, those with a query comparison."""
     return np.unique(dataset.user[dataset.phase == QUERY])
 
 
-def _only(dataset: Dataset, users: NDArray[np.int64]) -> Dataset:
-    """The data set with the comparisons of ``users`` alone; items and users keep their numbers."""
-    rows = np.flatnonzero(np.isin(dataset.user, users))
+def only_rows(dataset: Dataset, rows: NDArray[np.int64]) -> Dataset:
+    """The data set with some of its comparisons alone; items and users keep their numbers."""
     return replace(
         dataset,
         **{name: getattr(dataset, name)[rows] for name in ("user", "chosen", "rejected", "tie", "strength", "phase")},

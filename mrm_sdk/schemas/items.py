@@ -194,7 +194,7 @@ class Item:
 
     @cached_property
     def prompt_key(self) -> bytes:
-        """SHA-256 over the prompt: only ratings of the same prompt are compared."""
+        """SHA-256 over the prompt: only ratings of the same prompt meet."""
         return hashlib.sha256(json.dumps(self.prompt).encode()).digest()
 
     @cached_property

@@ -56,6 +56,22 @@ class Recorded(Frozen):
     rejected: tuple[Refusal, ...] = ()
 
 
+class Counted(Frozen):
+    """What moved a user's weights, by kind; 0 where nothing did. Old judgements that a half-life fades to 0 do not.
+
+    Args:
+        comparisons: those of rankings included.
+        rating_pairs: pairs of ratings of the same prompt; n ratings count as n − 1 comparisons together, however many
+            pairs they make.
+        ratings_alone: ratings and thumbs that were held against the user's own threshold; those of one prompt count as
+            one comparison together. Always 0 under ``gradient`` adaptation, which has no threshold.
+    """
+
+    comparisons: int
+    rating_pairs: int
+    ratings_alone: int
+
+
 class UserReward(Frozen):
     """One user's reward model: ``r(x, y) = weights · φ(x, y)``.
 
@@ -65,6 +81,7 @@ class UserReward(Frozen):
         covariance: [K, K] float64, the Laplace posterior covariance; ``None`` under ``gradient`` adaptation.
         comparisons: how many comparisons and ratings the weights were adapted to; 0 means the prior. A ranking of n
             counts as the n (n − 1) / 2 comparisons that it makes, and only the newest rating of a response counts.
+        counted: which of them moved the weights, and how.
         revision: how often these weights were stored; 0 means never.
         fingerprint: of the bundle that the weights belong to.
     """
@@ -73,6 +90,7 @@ class UserReward(Frozen):
     weights: Vector
     covariance: Matrix | None = Field(repr=False)
     comparisons: int
+    counted: Counted
     revision: int
     fingerprint: str
 
@@ -102,11 +120,13 @@ class WeightsSummary(Frozen):
 
     Args:
         judgements: how many comparisons and ratings they were adapted to, as ``comparisons`` of :class:`UserReward`.
+        counted: which of them moved the weights, and how; ``None`` of weights that an earlier version stored.
         revision: how often they were stored.
         current: whether they have seen all feedback so far; others are adapted again when they are next needed.
     """
 
     judgements: int
+    counted: Counted | None
     revision: int
     current: bool
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from mrm_sdk.errors import ConflictError, EventExpiredError, MrmError, UserForgottenError
 from mrm_sdk.schemas.feedback import Comparison, Feedback, Ranking, Rating, Thumb, part_id
 from mrm_sdk.schemas.items import Item, Prompt, Response
+from mrm_sdk.schemas.results import Counted
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -130,13 +131,24 @@ ACCEPTED = Outcome(True)
 
 @dataclass(frozen=True)
 class StoredWeights:
-    """A user's weights as stored; ``feedback_version`` is the version of the feedback that they were adapted to."""
+    """A user's weights as stored; ``feedback_version`` is the version of the feedback that they were adapted to.
+
+    ``counted`` is ``None`` where a version stored them that had no thresholds: they are no longer current.
+    """
 
     weights: NDArray[np.float64]
     covariance: NDArray[np.float64] | None
     comparisons: int
     feedback_version: int
     revision: int
+    counted: Counted | None
+
+
+def counted(comparisons: int | None, rating_pairs: int | None, ratings_alone: int | None) -> Counted | None:
+    """What moved weights, from its columns; ``None`` of weights that an earlier version stored."""
+    if comparisons is None or rating_pairs is None or ratings_alone is None:
+        return None
+    return Counted(comparisons=comparisons, rating_pairs=rating_pairs, ratings_alone=ratings_alone)
 
 
 class StoredRating(NamedTuple):

@@ -142,7 +142,7 @@ class ComparisonFeaturesRow(Base):
 
 
 class RatingRow(Base):
-    """A rating; ``prompt_key`` is a hash of the prompt: only ratings of the same prompt are compared."""
+    """A rating; ``prompt_key`` is a hash of the prompt: only ratings of the same prompt meet."""
 
     __tablename__ = "mrm_ratings"
     __table_args__ = (
@@ -168,7 +168,10 @@ class RatingRow(Base):
 
 
 class UserWeightsRow(Base):
-    """A user's weights under one bundle: derived, and adapted again when the user's feedback has another version."""
+    """A user's weights under one bundle: derived, and adapted again when the user's feedback has another version.
+
+    What moved them is NULL, all three, in rows of versions before there were thresholds; those are adapted again too.
+    """
 
     __tablename__ = "mrm_user_weights"
     __table_args__ = (
@@ -181,6 +184,9 @@ class UserWeightsRow(Base):
     weights: Mapped[bytes] = mapped_column(LargeBinary)
     covariance: Mapped[bytes | None] = mapped_column(LargeBinary)
     comparisons: Mapped[int] = mapped_column(Integer)
+    compared: Mapped[int | None] = mapped_column(Integer)
+    rating_pairs: Mapped[int | None] = mapped_column(Integer)
+    ratings_alone: Mapped[int | None] = mapped_column(Integer)
     feedback_version: Mapped[int] = mapped_column("feedback", BigInteger)
     revision: Mapped[int] = mapped_column(BigInteger)
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mrm_sdk.core.batching import Pairs
+from mrm_sdk.core.redundancy import independent_share
 from mrm_sdk.data.datasets import Dataset
 
 
@@ -32,6 +33,21 @@ class Packed(NamedTuple):
         chosen, rejected = torch.nn.functional.embedding(self.items[:, phase], base_rewards).unbind(-2)
         z = chosen - rejected
         return Pairs(z, self.strength[:, phase].to(z), self.tie[:, phase].to(z))
+
+    def independent(self, shots: int | None = None) -> Packed:
+        """The same, where comparisons of a user and phase that repeat each other count less.
+
+        Args:
+            shots: comparisons of each phase to keep, the first ones; all by default.
+        """
+        items, strength = self.items[:, :, :shots], self.strength[:, :, :shots].clone()
+        real = strength > 0
+        user, phase, _ = torch.nonzero(real, as_tuple=True)
+        offset = (user * 2 + phase) * (int(items.max()) + 1 if items.numel() else 0)
+        chosen, rejected = (items[real] + offset.unsqueeze(1)).cpu().numpy().T
+        share = independent_share(chosen, rejected, strength[real].double().cpu().numpy())
+        strength[real] *= torch.from_numpy(share).to(strength)
+        return Packed(items, strength, self.tie[:, :, :shots])
 
     def local(self) -> tuple[Packed, Tensor]:
         """The same comparisons with items renumbered from 0, and which items those are, [used] int64."""

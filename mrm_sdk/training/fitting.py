@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from mrm_sdk.core.inner_loop import Prior
 from mrm_sdk.core.torch_defaults import own_torch_defaults
@@ -25,7 +26,16 @@ from mrm_sdk.training.maml import meta_train
 from mrm_sdk.training.model import BaseRewards
 from mrm_sdk.training.new_texts import judged_often, without
 from mrm_sdk.training.outer_loops import EmpiricalBayes, Maml, OuterLoop
-from mrm_sdk.training.prior_strength import SHARES, SHOTS, SIZES, Trials, choose, choose_share, run_trials
+from mrm_sdk.training.prior_strength import (
+    SHARES,
+    SHOTS,
+    SIZES,
+    Trials,
+    choose,
+    choose_share,
+    choose_spread,
+    run_trials,
+)
 from mrm_sdk.training.reduction import freeze
 
 MIN_USERS = 4
@@ -40,12 +50,14 @@ class Trained(NamedTuple):
         prior: of the inner loop, float64.
         held_out: how many users only took part in choosing; with cross-validation every user did both.
         metrics: the curve by which K and the prior's strength were chosen.
+        population: the best reward for all users alike, linear in the embedding, [D] float64; ``None`` for MAML.
     """
 
     module: BaseRewards
     prior: Prior
     held_out: int
     metrics: dict[str, Any]
+    population: Tensor | None = None
 
 
 @own_torch_defaults()
@@ -89,7 +101,7 @@ def fit(
             outer = Maml(embeddings, config, progress, checkpoint)
         else:
             outer = EmpiricalBayes(dataset, users, embeddings, config, progress, checkpoint)
-            outer.choose_penalty([(without(fold.learners, fold.new), fold.newcomers) for fold in folds])
+            outer.choose_penalty([draw for fold in folds for draw in fold.draws()])
         return _require_finite(_fit_newton(outer, packed, folds, embeddings, config, progress))
 
 
@@ -124,6 +136,8 @@ def _fit_newton(
             unknown.append({s: run_trials(learned.with_new_texts(s, fold.new), fold.newcomers, sizes) for s in SHARES})
     choice = choose(known)
     share, on_new = choose_share(unknown, choice)
+    key = choice.base_functions, choice.strength
+    spread = choose_spread([fold[key] for fold in known], [fold[share][key] for fold in unknown])
     progress("choosing on users set aside", len(folds), len(folds))
     learned = outer.learn(packed, "final")
     size = min(choice.base_functions, learned.base_rewards.shape[1])
@@ -131,20 +145,22 @@ def _fit_newton(
     if learned.residual is not None:
         items = judged_often(packed, embeddings.shape)
         again = items, gather(embeddings, items)
-    module, prior = freeze(learned, size, choice.strength, share, again)
+    module, prior = freeze(learned, size, choice.strength, share, again, spread)
     metrics = {
         "chosen": {
             "base_functions": size,
             "prior_strength": choice.strength,
             "held_out_gain": choice.gain,
             "new_texts_share": share,
+            "spread": spread,
             "known_texts": 0 if again is None else len(again[0]),
         },
         "held_out_accuracy": _before_and_after(choice.before, choice.after),
         "held_out_accuracy_new_texts": None if on_new is None else _before_and_after(*on_new),
         "held_out_query_loss": choice.curve,
     }
-    return Trained(module, prior, sum(len(fold.judged.items) for fold in folds), metrics)
+    held_out = sum(len(fold.judged.items) for fold in folds)
+    return Trained(module, prior, held_out, metrics, learned.basis.projection[:, 0].cpu() if by_text else None)
 
 
 def _before_and_after(before: float, after: float) -> dict[str, Any] | None:

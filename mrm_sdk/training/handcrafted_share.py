@@ -15,7 +15,6 @@ from mrm_sdk.progress import no_progress
 from mrm_sdk.training.config import MamlConfig, TrainingConfig
 from mrm_sdk.training.device import one_thread
 from mrm_sdk.training.folds import make_folds
-from mrm_sdk.training.new_texts import without
 from mrm_sdk.training.outer_loops import EmpiricalBayes
 
 SHARES: Final = (0.0, 0.3, 1.0)
@@ -46,7 +45,7 @@ def choose_handcrafted_share(
         return 0.0
     with one_thread():
         _, folds = make_folds(dataset, users, config)
-        trials = [(without(fold.learners, fold.new), fold.newcomers) for fold in folds]
+        trials = [draw for fold in folds for draw in fold.draws()]
         best, least = 0.0, math.inf
         for share in SHARES:
             joined = np.asarray(embeddings, np.float32)

@@ -15,21 +15,19 @@ from mrm_sdk.training.episodes import Packed
 _LEAST_PROMPTS = 5
 _MOST_KNOWN, _MOST_NUMBERS = 4096, 2**21
 _SHARE = 0.25
+# What few texts say of a fit depends on which ones: then more of them are held back in turn.
+_FEW, _MOST_DRAWS = 400, 4
 
 
-def text_folds(
-    dataset: Dataset, rows: NDArray[np.int64], folds: int, rng: np.random.Generator
-) -> list[NDArray[np.bool_]]:
-    """Which items each fold holds back, [items] bool.
+def text_groups(dataset: Dataset, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """What is held back together: a number for each item, [items]; −1 for items of no comparison.
 
-    All answers to a prompt together, where comparisons are of answers to one prompt: what a host scores next is an
-    answer to a prompt that is new as well.
+    All answers to a prompt, where comparisons are of answers to one prompt: what a host scores next is an answer to a
+    prompt that is new as well. Else each item by itself.
 
     Args:
         dataset: its items.
         rows: the comparisons that a fit may see.
-        folds: how many, disjoint.
-        rng: draws them.
     """
     chosen, rejected = dataset.chosen[rows], dataset.rejected[rows]
     items = np.unique(np.concatenate([chosen, rejected]))
@@ -39,15 +37,28 @@ def text_folds(
     within = prompt[np.searchsorted(items, chosen)] == prompt[np.searchsorted(items, rejected)]
     if len(numbers) >= _LEAST_PROMPTS and within.mean() > 0.5:
         group = prompt
-    groups = np.unique(group)
-    drawn = rng.permutation(len(groups))
-    size = max(1, round(min(_SHARE, 1 / folds) * len(groups))) if folds > 1 else max(1, round(_SHARE * len(groups)))
-    held_back = []
-    for fold in range(folds):
-        new = np.zeros(len(dataset.items), np.bool_)
-        new[items[np.isin(group, groups[drawn[fold * size : (fold + 1) * size]])]] = True
-        held_back.append(new)
-    return held_back
+    of_item = np.full(len(dataset.items), -1)
+    of_item[items] = group
+    return of_item
+
+
+def text_folds(groups: NDArray[np.int64], folds: int, rng: np.random.Generator) -> list[NDArray[np.bool_]]:
+    """Which items each fold holds back, [items] bool: whole groups, a quarter of them or less.
+
+    Args:
+        groups: see :func:`text_groups`.
+        folds: how many, disjoint.
+        rng: draws them.
+    """
+    distinct = np.unique(groups[groups >= 0])
+    drawn = rng.permutation(distinct)
+    size = max(1, round(min(_SHARE, 1 / folds) * len(distinct)))
+    return [np.isin(groups, drawn[fold * size : (fold + 1) * size]) for fold in range(folds)]
+
+
+def draws_of(groups: NDArray[np.int64]) -> int:
+    """How many times texts should be held back, to be judged by: more where there are few."""
+    return min(_MOST_DRAWS, max(1, _FEW // len(np.unique(groups[groups >= 0]))))
 
 
 def without(users: Packed, new: Tensor) -> Packed:

@@ -152,7 +152,8 @@ class EmpiricalBayes:
         text = fit_text_utility(self._features, judged, self._penalty)
         by_text = self._features.double() @ text
         own = fit_residuals(by_text, judged) if loop.known_texts else torch.zeros_like(by_text)
-        factors = self._factors(users, by_text + own, stage)
+        # As in serving: people's weights must spread here as they will there.
+        factors = self._factors(users.independent(), by_text + own, stage)
         residual = torch.cat([own.unsqueeze(1), factors.residual], 1)
         linear = torch.cat([text.unsqueeze(1), factors.text], 1)
         base_rewards = (self._features.double() @ linear + residual).float()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from mrm_sdk.bundle.manifest import (
     FileName,
     Manifest,
 )
+from mrm_sdk.bundle.reference import Reference
 from mrm_sdk.bundle.writing import check_output, write_bundle
 from mrm_sdk.core.inner_loop import SERVING_STEPS, Prior
 from mrm_sdk.core.torch_defaults import own_torch_defaults
@@ -35,6 +36,7 @@ from mrm_sdk.encoders.handcrafted import SHARE, count_features
 from mrm_sdk.errors import ConfigurationError, TrainingError
 from mrm_sdk.progress import Progress, no_progress
 from mrm_sdk.runtime.session import GraphSession
+from mrm_sdk.schemas.items import Item
 from mrm_sdk.settings import Settings
 from mrm_sdk.training.checkpoint import Checkpoint
 from mrm_sdk.training.config import MamlConfig, TrainingConfig
@@ -141,6 +143,7 @@ def train_bundle(
         adaptation=_adaptation(config, half_life),
         files=files,
         prior=trained.prior,
+        reference=Reference.of(trained.population, _seen_items(learned, users)),
         training={
             **config.as_dict(),
             "robust_gamma": str(config.robust_gamma),  # JSON has no infinity
@@ -227,6 +230,12 @@ def _usable_users(dataset: Dataset) -> NDArray[np.int64]:
             f"this data set has {len(users)}. Add users, or rows of phase query; or adapt with an existing bundle."
         )
     return users
+
+
+def _seen_items(dataset: Dataset, users: NDArray[np.int64]) -> Iterator[Item]:
+    """The items that users who are learned from compare."""
+    rows = np.isin(dataset.user, users)
+    return (dataset.items[i] for i in np.unique([dataset.chosen[rows], dataset.rejected[rows]]).tolist())
 
 
 def _columns_hash(dataset: Dataset) -> str:

@@ -1,4 +1,4 @@
-"""Chooses K, the strength of the prior, and what new texts count, on users that the fit has not seen.
+"""Chooses K, the strength of the prior, what new texts count, and how sure of weights to be, on users set aside.
 
 From few training users the prior becomes too certain that people differ as those few did, and adapting then hurts.
 """
@@ -26,6 +26,8 @@ SHARES = (0.0, 0.5, 1.0)
 # At this strength all users stay where the average user is: adapting cannot cost accuracy.
 UNADAPTED = 1e6
 STRENGTHS = (0.5, 0.7, 1.0, 1.4, 2.0, 4.0, 8.0, 16.0, UNADAPTED)
+SPREADS = (0.01, 0.1, 0.3, 1.0)
+"""By how much the uncertainty of weights, as the Laplace posterior has it, counts in a predicted probability."""
 SHOTS = (2, 10, 40)
 _USERS_PER_CHUNK = 128
 
@@ -34,7 +36,8 @@ class Trial(NamedTuple):
     """How held-out users fared with one choice, on average over several numbers of shots.
 
     Args:
-        loss: query loss in nats of predictions that know how sure the weights are, [users].
+        loss: query loss in nats of predictions that know how sure the weights are, for each of :data:`SPREADS`,
+            [spreads, users].
         accuracy: share of decided query comparisons ranked right, [users]; NaN for users who have none.
     """
 
@@ -85,25 +88,27 @@ def run_trials(learned: Learned, users: Packed, sizes: Sequence[int]) -> Trials:
         parts: dict[float, list[Trial]] = {strength: [] for strength in STRENGTHS}
         for part in torch.split(torch.arange(len(users.items)), _USERS_PER_CHUNK):
             chunk = users.users(part)
-            support, query = (chunk.pairs(p, projections) for p in (SUPPORT, QUERY))
-            most = int((support.strength > 0).any(0).sum())
+            query = chunk.pairs(QUERY, projections)
+            most = int((chunk.strength[:, SUPPORT] > 0).any(0).sum())
             shots = sorted({max(1, min(n, most)) for n in SHOTS})  # without any support the one comparison is padding
+            supports = [chunk.independent(n).pairs(SUPPORT, projections) for n in shots]
             for strength in STRENGTHS:
                 scale = (reduced.directions / strength**0.5).float()
                 mean = (reduced.mean * strength**0.5).float()
                 judged = query.z @ scale
-                loss, ranked = judged.new_zeros(len(part)), judged.new_zeros(len(part))
-                for n in shots:
-                    posterior = adapt_white(support._replace(z=support.z @ scale).first(n), mean)
+                loss, ranked = judged.new_zeros(len(SPREADS), len(part)), judged.new_zeros(len(part))
+                for support in supports:
+                    posterior = adapt_white(support._replace(z=support.z @ scale), mean)
                     weights = mean + posterior.offset
                     margin = (judged @ weights.unsqueeze(-1)).squeeze(-1)
                     ranked += mean_decided(right(margin), query) / len(shots)
-                    known = (judged @ posterior.explained.mT).square().sum(-1)
-                    margin = moderated(margin, judged.square().sum(-1) - known)
-                    loss += weighted_mean(bradley_terry(margin, query.tie), query.strength) / len(shots)
+                    variance = judged.square().sum(-1) - (judged @ posterior.explained.mT).square().sum(-1)
+                    for row, spread in zip(loss, SPREADS, strict=True):
+                        cautious = bradley_terry(moderated(margin, spread * variance), query.tie)
+                        row += weighted_mean(cautious, query.strength) / len(shots)
                 parts[strength].append(Trial(loss, ranked))
         for strength, chunks in parts.items():
-            trials[size, strength] = Trial(*(torch.cat(field) for field in zip(*chunks, strict=True)))
+            trials[size, strength] = Trial(*(torch.cat(field, -1) for field in zip(*chunks, strict=True)))
     return trials
 
 
@@ -111,13 +116,13 @@ def choose(folds: Sequence[Trials]) -> Choice:
     """The fewest base rewards within one standard error of the best accuracy (Breiman et al. 1984), and least loss.
 
     Accuracy is what users notice, but too coarse to tell strengths apart: among those as accurate as the best, to one
-    standard error, the loss decides. If adapting would cost the average user accuracy, users stay unadapted.
+    standard error, the loss decides. If adapting gains less than half its standard error, users stay unadapted.
 
     Args:
         folds: trials of disjoint groups of held-out users, of the same sizes and strengths.
     """
     trials = {key: _joined([fold[key] for fold in folds]) for key in folds[0]}
-    loss = {key: float(trial.loss.mean()) for key, trial in trials.items()}
+    loss = {key: _least_loss(trial) for key, trial in trials.items()}
     gain = {
         (size, strength): (trial.accuracy - trials[size, UNADAPTED].accuracy).nan_to_num()
         for (size, strength), trial in trials.items()
@@ -130,7 +135,8 @@ def choose(folds: Sequence[Trials]) -> Choice:
     for (k, s), mean in loss.items():
         curve.setdefault(str(k), {})[f"{s:g}"] = mean
     mean_gain = float(gain[size, strength].mean())
-    strength = strength if mean_gain >= 0 else UNADAPTED
+    error = float(gain[size, strength].std(correction=0)) / len(gain[size, strength]) ** 0.5
+    strength = strength if mean_gain >= error / 2 else UNADAPTED
     before, after = (float(trials[size, s].accuracy.nanmean()) for s in (UNADAPTED, strength))
     return Choice(size, strength, mean_gain, before, after, curve)
 
@@ -149,13 +155,28 @@ def choose_share(folds: Sequence[Mapping[float, Trials]], choice: Choice) -> tup
         return 1.0, None
     key = choice.base_functions, choice.strength
     trials = {share: _joined([fold[share][key] for fold in folds]) for share in SHARES}
-    share = min(SHARES, key=lambda share: float(trials[share].loss.mean()))
+    share = min(SHARES, key=lambda share: _least_loss(trials[share]))
     before, after = (float(trials[s].accuracy.nanmean()) for s in (0.0, share))
     return (share, (before, after)) if after >= before else (0.0, (before, before))
 
 
+def choose_spread(folds: Sequence[Trial], new: Sequence[Trial]) -> float:
+    """How sure of weights to be: what gives the least loss, where texts that the fit knows and new ones count alike.
+
+    Args:
+        folds: trials at the choice of K and strength, on texts that the fit knows.
+        new: on new texts, at the choice of their share; may be empty.
+    """
+    losses = [_joined(parts).loss.mean(1) for parts in (folds, new) if parts]
+    return SPREADS[int(torch.stack(losses).sum(0).argmin())]
+
+
 def _joined(parts: Sequence[Trial]) -> Trial:
-    return Trial(*(torch.cat(field).double() for field in zip(*parts, strict=True)))
+    return Trial(*(torch.cat(field, -1).double() for field in zip(*parts, strict=True)))
+
+
+def _least_loss(trial: Trial) -> float:
+    return float(trial.loss.mean(1).min())
 
 
 def _is_within_one_error(behind: Tensor) -> bool:

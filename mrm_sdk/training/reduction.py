@@ -25,11 +25,15 @@ class Reduced(NamedTuple):
     directions: Tensor
     mean: Tensor
 
-    def prior(self, strength: float) -> Prior:
-        """The prior of these base rewards, Λ = ``strength`` · I."""
+    def prior(self, strength: float, spread: float = 1.0) -> Prior:
+        """The prior of these base rewards, Λ = ``strength`` · I, with J as a whole times ``1 / spread``.
+
+        That factor moves no minimum: adapted weights stay, and their covariance is ``spread`` times what it was.
+        """
         size = len(self.mean)
         identity = torch.eye(size, dtype=torch.float64, device=self.mean.device)
-        return Prior(self.mean, identity * strength, torch.ones((), dtype=torch.float64, device=self.mean.device))
+        rho = torch.full((), 1 / spread, dtype=torch.float64, device=self.mean.device)
+        return Prior(self.mean, identity * strength * rho, rho)
 
 
 def reduce(distribution: WeightDistribution, projections: Tensor, base_functions: int) -> Reduced:
@@ -66,6 +70,7 @@ def freeze(
     strength: float,
     share: float = 1.0,
     known: tuple[Tensor, Tensor] | None = None,
+    spread: float = 1.0,
 ) -> tuple[BaseRewards, Prior]:
     """φ and prior as a bundle stores them: every base reward has unit variance over the items.
 
@@ -75,6 +80,7 @@ def freeze(
         strength: of the prior.
         share: by how much people may differ over texts that are not known.
         known: which items the bundle is to know again, [texts] int64, and their embeddings [texts, D] float32.
+        spread: by how much the covariance of adapted weights counts.
 
     Returns:
         The module [batch, D] -> [batch, K] in float32, and the prior in float64. Rewards are as before: the scale
@@ -82,14 +88,14 @@ def freeze(
     """
     sample = learned.base_rewards[spread_rows(len(learned.base_rewards))].cpu()
     reduced = reduce(learned.distribution.to(CPU), sample, base_functions)
-    spread = (sample.double() @ reduced.directions).std(0).clamp_min(1e-12)
-    directions = reduced.directions / spread
+    deviation = (sample.double() @ reduced.directions).std(0).clamp_min(1e-12)
+    directions = reduced.directions / deviation
     scale = torch.ones(len(directions), dtype=torch.float64)
     scale[1:] = share
     basis = learned.basis
     weight = (basis.projection * scale @ directions).T
-    w0, precision, rho = reduced.prior(strength)
-    prior = Prior(w0 * spread, precision / torch.outer(spread, spread), rho)
+    w0, precision, rho = reduced.prior(strength, spread)
+    prior = Prior(w0 * deviation, precision / torch.outer(deviation, deviation), rho)
     module = BaseRewards(weight.float(), (-(weight @ basis.centre)).float()).eval()
     if known is not None and len(known[0]):
         items, embeddings = known

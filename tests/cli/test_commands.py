@@ -220,9 +220,9 @@ def test_db_commands(tmp_path: Path) -> None:
     (tmp_path / "a.db").touch()
     assert mrm("db", "current", "--database", url).out == "no tables\n"
     assert_error(mrm("db", "check", "--database", url), 1, "mrm db upgrade")
-    assert mrm("db", "upgrade", "--database", url).out == "no tables -> 0003\n"
-    assert mrm("db", "upgrade", "--database", url).out == "up to date at 0003\n"
-    assert mrm("db", "current", "--database", url).out == "0003\n"
+    assert mrm("db", "upgrade", "--database", url).out == "no tables -> 0004\n"
+    assert mrm("db", "upgrade", "--database", url).out == "up to date at 0004\n"
+    assert mrm("db", "current", "--database", url).out == "0004\n"
     assert mrm("db", "check", "--database", url).out == "the tables are as they should be\n"
     with sqlite3.connect(tmp_path / "a.db") as connection:
         connection.execute("ALTER TABLE mrm_items ADD COLUMN extra TEXT")

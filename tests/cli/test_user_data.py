@@ -107,6 +107,7 @@ class TestSummary:
             f"newest       {known.newest_at:%Y-%m-%d %H:%M:%S} UTC",
             "forgotten    never",
             f"weights      {fingerprint[:12]}…  1 judgement, revision 1, outdated",
+            "             moved by 1 comparison, 0 pairs of ratings, 0 single ratings",
         ]
         told = json.loads(command("summary", "ada", "--database", url, "--json", "-").out)
         assert told == known.model_dump(mode="json")

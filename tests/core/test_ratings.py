@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mrm_sdk.core.ratings import MOST_DISTANCES, pairs_of_ratings, rated_pairs
+from mrm_sdk.core.ratings import MOST_DISTANCES, compare_ratings, pairs_of, rated_alone, rated_pairs
 
 SHORT = st.lists(
     st.tuples(st.integers(-5, 5), st.integers(0, 3), st.sampled_from([0.25, 1.0, 100.0])), min_size=0, max_size=30
@@ -113,12 +113,63 @@ def test_equal_thumbs_say_nothing() -> None:
     assert made([1.0, -1.0], [0, 1]) == {}
 
 
+def held(values: list[float], prompt: list[int] | None = None, strength: list[float] | None = None) -> dict[int, float]:
+    """How much each rating counts against the threshold: above 0 where it lies above, below where below."""
+    n = len(values)
+    better, worse, weight = rated_alone(
+        np.array(values, np.float64),
+        np.array(prompt or range(n), np.int64),
+        np.array(strength or [1.0] * n, np.float64),
+    )
+    assert all((better == n) != (worse == n))
+    signed = {int(min(b, w)): float(s if w == n else -s) for b, w, s in zip(better, worse, weight, strict=True)}
+    assert len(signed) == len(weight)
+    return signed
+
+
+def test_thumbs_count_by_their_sign() -> None:
+    assert held([1.0, -1.0, 0.0]) == {0: 1.0, 1: -1.0}
+    assert held([1.0]) == {0: 1.0}
+    assert held([-1.0, -1.0, 1.0], [0, 0, 1], [1, 2, 3]) == {0: -0.5, 1: -1.0, 2: 3.0}
+
+
+def test_other_scales_count_by_the_distance_from_the_mean() -> None:
+    assert held([1.0, 2.0, 3.0]) == pytest.approx({0: -(1.5**0.25), 2: 1.5**0.25})
+    assert held([0.0, 1.0, 1.0, 1.0]) == pytest.approx({0: -(3**0.25), 1: 3**-0.25, 2: 3**-0.25, 3: 3**-0.25})
+    assert held([0.1, 0.2, 0.3]).keys() == {0, 2}  # though the mean is not exactly 0.2
+    assert held([1e307 * value for value in (-5, 1, 4)]) == pytest.approx(held([-5.0, 1.0, 4.0]))
+
+
+@pytest.mark.parametrize("values", [[], [3.0], [-2.0], [0.0, 0.0], [2.0, 2.0, 2.0], [1e308]])
+def test_nothing_can_be_said_of_one_value(values: list[float]) -> None:
+    assert held(values) == {}
+
+
+@given(SHORT, st.randoms())
+def test_the_order_does_not_matter_against_the_threshold(ratings: list[tuple[int, int, float]], random: object) -> None:
+    places = list(range(len(ratings)))
+    random.shuffle(places)  # type: ignore[attr-defined]
+    columns = [list(column) for column in zip(*ratings, strict=True)] or [[], [], []]
+    moved = held(*([column[place] for place in places] for column in columns))
+    assert {places[n]: weight for n, weight in moved.items()} == pytest.approx(held(*columns), rel=1e-9)
+
+
+@given(st.lists(st.tuples(st.sampled_from([1.0, -1.0]), st.integers(0, 3)), min_size=1, max_size=30))
+def test_thumbs_of_a_prompt_count_once_together(ratings: list[tuple[float, int]]) -> None:
+    values, prompt = ([*column] for column in zip(*ratings, strict=True))
+    alone = held(values, prompt)
+    for number in set(prompt):
+        assert sum(abs(alone[n]) for n, p in enumerate(prompt) if p == number) == pytest.approx(1)
+
+
 def test_what_the_inner_loop_sees() -> None:
     base_rewards = np.array([[1.0, 0.0], [0.0, 3.0], [2.0, 2.0]])
     values, prompt = np.array([1.0, 2.0, 1.0]), np.zeros(3, np.int64)
-    pairs = pairs_of_ratings(values, base_rewards, prompt, np.ones(3))
-    assert sorted(pairs.z.tolist()) == [[-2.0, 1.0], [-1.0, 3.0]]
-    assert pairs.tie.tolist() == [0.0, 0.0]
+    pairs = pairs_of(compare_ratings(values, prompt, np.ones(3)), base_rewards)
+    # The last column is the threshold's: 2 is above the mean, both 1s are below it.
+    alone = [[-2.0, -2.0, 1.0], [-1.0, 0.0, 1.0], [0.0, 3.0, -1.0]]
+    assert sorted(pairs.z.tolist()) == sorted([[-2.0, 1.0, 0.0], [-1.0, 3.0, 0.0], *alone])
+    assert pairs.tie.tolist() == [0.0] * 5
     assert {tensor.dtype for tensor in pairs} == {torch.float64}
-    none = pairs_of_ratings(values[:0], base_rewards[:0], prompt[:0], np.ones(0))
-    assert (none.z.shape, none.strength.shape, none.tie.shape) == ((0, 2), (0,), (0,))
+    none = pairs_of(compare_ratings(values[:0], prompt[:0], np.ones(0)), base_rewards[:0])
+    assert (none.z.shape, none.strength.shape, none.tie.shape) == ((0, 3), (0,), (0,))

@@ -47,6 +47,27 @@ def test_ratings_become_weighted_pairs() -> None:
     assert len(set(data.event_ids)) == len(data.created_at) == len(data) == 3
 
 
+def test_ratings_alone_meet_the_threshold_in_the_support() -> None:
+    said = [(0, 5, 1, SUPPORT), (0, 6, -1, SUPPORT), (0, 7, 1, QUERY), (0, 8, -1, QUERY)]
+    data = from_ratings(rated(said), alone=True)
+    threshold = len(data.items)
+    assert pairs(data) == pytest.approx({(5, 6): 1.0, (5, threshold): 0.5, (threshold, 6): 0.5} | {(5, 6): 2**0.5})
+    assert pairs(data, phase=QUERY) == pytest.approx({(7, 8): 2**0.5})
+    # A part of it keeps the threshold behind its own items.
+    part = replace(data, embeddings=None).subset(np.arange(len(data)))
+    assert len(part.items) == 4
+    assert max(part.chosen.max(), part.rejected.max()) == 4
+
+
+def test_one_thumb_per_prompt_is_support_enough() -> None:
+    base = people(3)
+    said = [(0, item, float(item % 2) or -1.0, SUPPORT) for item in range(3)]
+    apart = replace(base, items=[Item(str(n), item.text, item.embedding) for n, item in enumerate(base.items)])
+    assert len(pairs(from_ratings(rated(said, base=apart), alone=True))) == 3
+    with pytest.raises(DatasetError, match="no support comparison"):
+        from_ratings(rated(said, base=apart))
+
+
 def test_only_ratings_of_one_prompt_meet_and_equal_ones_say_nothing() -> None:
     base = rows(people(3), np.zeros(0, np.int64))
     items = [Item(f"prompt {n // 2}", item.text, None) for n, item in enumerate(base.items)]

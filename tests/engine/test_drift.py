@@ -182,7 +182,7 @@ class TestOtherFeedback:
     def test_a_pair_of_ratings_counts_by_the_geometric_mean(self, embedded_bundle: Bundle) -> None:
         aged = adapted(embedded_bundle, [rate(A, 5), rate(B, 1, 2 * DAY)], DAY)
         # √(1 · ¼) = ½, and (1 + ½)² / (1 + ¼) stands for the two: 2 / 1.8 in place of 2 / 2.
-        as_strong = [rate(A, 5), rate(B, 1, strength=(0.5 / 0.9) ** 2)]
+        as_strong = [rate(A, 5, strength=1 / 0.9), rate(B, 1, strength=0.25 / 0.9)]
         close(aged, adapted(embedded_bundle, as_strong))
         assert aged.comparisons == 2
 
@@ -193,6 +193,13 @@ class TestOtherFeedback:
         spread = np.std([5, 1, 3, 5, 1, 3, 5, 1]) / np.std([5, 1, 3])
         alone = [r.model_copy(update={"strength": spread**-0.5}) for r in new]
         close(adapted(embedded_bundle, [*new, *old], DAY), adapted(embedded_bundle, alone, DAY))
+
+    def test_a_single_rating_counts_by_its_age(self, embedded_bundle: Bundle) -> None:
+        aged = [rate(A, 1), rate(B, -1, 2 * DAY, prompt="why?")]
+        close(
+            adapted(embedded_bundle, aged, DAY),
+            adapted(embedded_bundle, [aged[0], rate(B, -1, strength=0.25, prompt="why?")]),
+        )
 
     def test_a_ranking_is_of_one_age(self, embedded_bundle: Bundle) -> None:
         order = Ranking(user_id="ada", responses=[A, B, C], created_at=NOW - DAY)

@@ -42,7 +42,8 @@ def others(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 @pytest.fixture(scope="module")
 def standings(people: Dataset) -> Standings:
-    return compare(people, {"adding": Adding(), "ignoring": Ignoring()}, folds=4, seeds=(0, 1), shots=SHOTS)
+    methods = {"adding": Adding(), "ignoring": Ignoring()}
+    return compare(people, methods, folds=4, seeds=(0, 1), shots=SHOTS, texts="known")
 
 
 def said(data: Dataset, row: int) -> tuple[str, str, str | None, str | None]:
@@ -80,7 +81,7 @@ def test_a_fit_holds_nothing_that_judged_users_said(people: Dataset) -> None:
 
 def test_no_method_is_handed_a_comparison_of_those_it_is_judged_by(people: Dataset) -> None:
     spies = {"one": Adding(), "two": Ignoring()}
-    compare(people, spies, folds=4, seeds=(3, 8), shots=SHOTS)
+    compare(people, spies, folds=4, seeds=(3, 8), shots=SHOTS, texts="known")
     one, two = (spy.seen for spy in spies.values())
     assert [seed for *_, seed in one] == [3] * 4 + [8] * 4
     for (data, learners, seed), (data2, learners2, seed2) in zip(one, two, strict=True):
@@ -134,7 +135,8 @@ def test_newton_is_the_reference_where_it_takes_part(people: Dataset) -> None:
 
 
 def test_the_same_call_gives_the_same_figures(people: Dataset, standings: Standings) -> None:
-    again = compare(people, {"adding": Adding(), "ignoring": Ignoring()}, folds=4, seeds=(0, 1), shots=SHOTS)
+    methods = {"adding": Adding(), "ignoring": Ignoring()}
+    again = compare(people, methods, folds=4, seeds=(0, 1), shots=SHOTS, texts="known")
     for a, b in zip(again.methods, standings.methods, strict=True):
         assert replace(a, seconds=b.seconds) == b
 
@@ -182,7 +184,7 @@ def test_table_json_and_page(people: Dataset, standings: Standings) -> None:
     assert lines["accuracy at 12 shots"].split()[-2:] == [
         f"{100 * m.points[2].accuracy:.1f}" for m in standings.methods
     ]
-    assert len({len(line) for line in text.splitlines()[3:]}) == 1  # aligned
+    assert len({len(line) for line in text.splitlines()[4:]}) == 1  # aligned
     found = json.loads(json.dumps(standings.as_json()))
     assert found["methods"][0]["points"][2]["accuracy"] == standings.methods[0].points[2].accuracy
     assert found["methods"][1]["against"]["low"] < 0
@@ -207,9 +209,8 @@ def test_the_table_of_all_methods_fits_a_terminal(standings: Standings) -> None:
 
 def test_progress_is_told(people: Dataset) -> None:
     told: list[tuple[str, int, int]] = []
-    compare(
-        people, {"a": Adding()}, folds=3, seeds=[0, 1], shots=[1], progress=lambda *stage: told.append(stage)
-    )  # fmt: skip
+    call = {"folds": 3, "seeds": [0, 1], "shots": [1], "texts": "known"}
+    compare(people, {"a": Adding()}, **call, progress=lambda *stage: told.append(stage))  # type: ignore[arg-type]
     assert [stage for stage in told if stage[0] == "comparing"] == [("comparing", i, 6) for i in range(1, 7)]
     assert ("a: adding", 1, 1) in told
 

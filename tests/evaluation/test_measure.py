@@ -88,7 +88,8 @@ def test_reversed_choices_mirror_a_linear_method(many: Dataset) -> None:
     for point in report.points:
         assert point.flipped == pytest.approx(1 - point.accuracy)
         assert point.gain.difference == pytest.approx(point.accuracy - 0.5)
-    assert report.doubts() == []
+    assert "personalization is not shown" not in doubts(report)
+    assert "Probabilities are worse" in doubts(report)  # sums of differences are far too sure
 
 
 def test_batches_of_any_size_give_the_same(many: Dataset) -> None:

@@ -20,7 +20,7 @@ from mrm_sdk.evaluation.methods.lore import learn
 from mrm_sdk.evaluation.methods.per_user import regress
 from mrm_sdk.evaluation.methods.population import population_reward
 from mrm_sdk.evaluation.methods.preparation import prepare_users
-from mrm_sdk.evaluation.metrics import accuracy
+from mrm_sdk.evaluation.metrics import accuracy, margins
 from mrm_sdk.schemas.items import Item
 from mrm_sdk.training.config import MamlConfig, TrainingConfig
 from mrm_sdk.training.episodes import pack
@@ -97,7 +97,7 @@ def support_of(method: FittedMethod, shots: int = PAIRS) -> Pairs:
 def judged(method: FittedMethod, shots: int) -> float:
     """Mean accuracy of the users who were not trained on."""
     query = pack(people()[0], np.arange(TRAINED, USERS)).pairs(QUERY, method.features)
-    return float(accuracy(query, method.adapt(support_of(method, shots))).mean())
+    return float(accuracy(query, margins(query, method.adapt(support_of(method, shots)))).mean())
 
 
 def test_the_registry_names_fits_and_says_what_they_are() -> None:

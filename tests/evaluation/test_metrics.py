@@ -9,7 +9,20 @@ import torch
 from torch import Tensor
 
 from mrm_sdk.core.batching import Pairs
-from mrm_sdk.evaluation.metrics import BINS, accuracy, brier, ece, loss, reliability, reverse, worst_share
+from mrm_sdk.core.posterior import moderated
+from mrm_sdk.evaluation.metrics import (
+    BINS,
+    accuracy,
+    brier,
+    ece,
+    loss,
+    margins,
+    predicted,
+    reliability,
+    reverse,
+    worst_again,
+    worst_share,
+)
 
 
 @pytest.fixture
@@ -54,12 +67,14 @@ def right(margin: float) -> float:
 
 def test_accuracy_and_brier(query: Pairs, weights: Tensor) -> None:
     for some in weights:
-        margins = decided(query, some)[:4]
-        assert accuracy(query, some)[:4].tolist() == pytest.approx([sum(map(right, m)) / len(m) for m in margins])
-        expected = [sum((1 - probability(x)) ** 2 for x in m) / len(m) for m in margins]
-        assert brier(query, some)[:4].tolist() == pytest.approx(expected)
-    assert accuracy(query, weights[0])[4].isnan()
-    assert brier(query, weights[0] * 0)[:4].tolist() == [0.25] * 4
+        each = decided(query, some)[:4]
+        assert accuracy(query, margins(query, some))[:4].tolist() == pytest.approx(
+            [sum(map(right, m)) / len(m) for m in each]
+        )
+        expected = [sum((1 - probability(x)) ** 2 for x in m) / len(m) for m in each]
+        assert brier(query, margins(query, some))[:4].tolist() == pytest.approx(expected)
+    assert accuracy(query, margins(query, weights[0]))[4].isnan()
+    assert brier(query, margins(query, weights[0] * 0))[:4].tolist() == [0.25] * 4
 
 
 def test_loss_counts_ties_and_strengths(query: Pairs, weights: Tensor) -> None:
@@ -72,41 +87,42 @@ def test_loss_counts_ties_and_strengths(query: Pairs, weights: Tensor) -> None:
             total += float(query.strength[u, p]) * ((forth + back) / 2 if query.tie[u, p] else forth)
             count += float(query.strength[u, p])
         expected.append(total / count)
-    assert loss(query, weights[0]).tolist() == pytest.approx(expected)
+    assert loss(query, margins(query, weights[0])).tolist() == pytest.approx(expected)
 
 
 def test_calibration_weighs_users_alike(query: Pairs, weights: Tensor) -> None:
     for some in weights:
         bins = [[0.0, 0.0, 0.0] for _ in range(BINS)]
-        for margins in decided(query, some):
-            for m in margins:
+        for each in decided(query, some):
+            for m in each:
                 confidence = max(probability(m), 1 - probability(m))
                 place = min(BINS - 1, int((confidence - 0.5) * 30))
                 for i, value in enumerate((1.0, confidence, right(m))):
-                    bins[place][i] += value / len(margins)
-        sums = reliability(query, some)
+                    bins[place][i] += value / len(each)
+        sums = reliability(query, margins(query, some))
         assert sums.T.flatten().tolist() == pytest.approx([value for entry in bins for value in entry])
         # Four users have something decided; each counts 1.
         assert float(sums[0].sum()) == pytest.approx(4)
-        assert float(sums[2].sum() / 4) == pytest.approx(float(accuracy(query, some)[:4].mean()))
+        assert float(sums[2].sum() / 4) == pytest.approx(float(accuracy(query, margins(query, some))[:4].mean()))
         assert ece(sums) == pytest.approx(sum(abs(c - r) for _, c, r in bins) / 4)
 
 
 def test_calibration_does_not_care_which_response_comes_first(query: Pairs, weights: Tensor) -> None:
     """Naming the other response first turns p into 1 − p, and the outcome with it: nothing changes."""
     margin = torch.tensor([[[2.0], [-2.0]]])
-    sums = reliability(Pairs(margin, torch.ones(1, 2), torch.zeros(1, 2)), torch.ones(1, 1))
+    sums = reliability(Pairs(margin, torch.ones(1, 2), torch.zeros(1, 2)), margin.squeeze(-1))
     place = int((probability(2) - 0.5) * 30)
     assert sums[0].nonzero().tolist() == [[place]]
     assert sums[:, place].tolist() == pytest.approx([1, probability(2), 0.5])
     certain = Pairs(torch.tensor([[[1e9]]]), torch.ones(1, 1), torch.zeros(1, 1))
-    assert ece(reliability(certain, torch.ones(1, 1))) == 0.0
-    assert ece(reliability(certain, -torch.ones(1, 1))) == 1.0
+    assert ece(reliability(certain, certain.z.squeeze(-1))) == 0.0
+    assert ece(reliability(certain, -certain.z.squeeze(-1))) == 1.0
 
 
 def test_several_weights_at_once(query: Pairs, weights: Tensor) -> None:
     for figure in (accuracy, brier, loss, reliability):
-        together, single = figure(query, weights), torch.stack([figure(query, w) for w in weights])
+        together = figure(query, margins(query, weights))
+        single = torch.stack([figure(query, margins(query, w)) for w in weights])
         assert torch.allclose(together, single, equal_nan=True, atol=1e-12)
 
 
@@ -126,3 +142,32 @@ def test_worst_share(share: float, expected: float) -> None:
     shuffled = torch.arange(20.0)[torch.randperm(20, generator=torch.Generator().manual_seed(0))]
     assert worst_share(shuffled, share) == expected
     assert worst_share(torch.tensor([3.0]), share) == 3.0
+
+
+def test_unsure_weights_give_cautious_probabilities(query: Pairs, weights: Tensor) -> None:
+    root = torch.randn(5, 3, 3, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    covariance = root @ root.mT
+    margin = margins(query, weights[0])
+    cautious = predicted(query, margin, covariance)
+    for user, pair in ((0, 0), (3, 8)):
+        z = query.z[user, pair]
+        expected = moderated(margin[user, pair], z @ covariance[user] @ z)
+        assert float(cautious[user, pair]) == pytest.approx(float(expected))
+    assert bool((cautious.abs() <= margin.abs()).all())
+    assert torch.equal(predicted(query, margin, covariance * 0), margin)
+
+
+def test_part_of_a_low_score_is_bad_luck() -> None:
+    """Of users who are all alike all of it is; of users with very many questions nothing."""
+    generator = torch.Generator().manual_seed(0)
+    asked = torch.full((4000,), 60.0)
+    alike = torch.binomial(asked, torch.full((4000,), 0.7), generator=generator) / asked
+    worst = worst_share(alike, 0.1)
+    assert worst < 0.61
+    assert worst_again(alike, asked, worst) == pytest.approx(0.7, abs=0.01)
+    ability = 0.7 + 0.08 * torch.randn(4000, generator=generator).clamp(-3, 3)
+    answers, others = (torch.binomial(asked, ability, generator=generator) / asked for _ in range(2))
+    expected = float(others[answers.argsort()[:400]].mean())
+    assert worst_again(answers, asked, worst_share(answers, 0.1)) == pytest.approx(expected, abs=0.01)
+    assert worst_again(ability, asked * 1e9, 0.5) == pytest.approx(0.5, abs=1e-6)
+    assert worst_again(torch.full((9,), 0.6), torch.full((9,), 5.0), 0.6) == pytest.approx(0.6)

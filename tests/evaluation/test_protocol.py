@@ -12,11 +12,14 @@ import pytest
 from mrm_sdk import Client
 from mrm_sdk.bundle import Bundle
 from mrm_sdk.data.contents import QUERY, SUPPORT
-from mrm_sdk.data.datasets import Dataset, read_dataset
+from mrm_sdk.data.datasets import Dataset, Ratings, read_dataset
+from mrm_sdk.data.rating_pairs import from_ratings
 from mrm_sdk.encoders import open_encoder
 from mrm_sdk.errors import BundleMismatchError, ConfigurationError, DatasetError, OutputError
 from mrm_sdk.evaluation.protocol import Report, evaluate
 from mrm_sdk.evaluation.reports.evaluation import evaluation_figure, evaluation_page, evaluation_table, save_evaluation
+from mrm_sdk.schemas.feedback import Rating
+from mrm_sdk.schemas.items import Item
 from tests.conftest import SHARED, Finished, mrm, write_embedded_dataset
 from tests.evaluation.known_methods import assert_self_contained
 
@@ -51,6 +54,43 @@ def test_evaluation_is_what_a_host_sees_with_embeddings(
     assert report.at(12).accuracy > report.at(0).accuracy + 0.1
     assert report.at(12).control is not None
     assert report.at(12).accuracy > report.at(12).control + 0.1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scale", [1, 5], ids=["thumbs", "ratings"])
+@pytest.mark.parametrize("per_prompt", [1, 3])
+def test_evaluation_of_ratings_is_what_a_host_sees(
+    embedded_bundle: Bundle, embedded_dataset: Dataset, scale: int, per_prompt: int
+) -> None:
+    """Ratings of a few responses to each prompt; those of one prompt meet, and each meets the threshold."""
+    rng = np.random.default_rng(0)
+    items = [
+        Item(f"prompt {n // per_prompt}", item.text, item.embedding) for n, item in enumerate(embedded_dataset.items)
+    ]
+    user, item = np.divmod(np.arange(len(embedded_dataset.user_ids) * 20), 20)
+    value = rng.integers(1, scale + 1, len(user)) * (rng.choice([-1, 1], len(user)) if scale == 1 else 1)
+    ratings = Ratings(user, item, value.astype(float), np.full(len(user), SUPPORT))
+    data = replace(embedded_dataset, items=items, ratings=ratings)
+    judged, encoder = from_ratings(data, alone=True), open_encoder(None, embedded_bundle)
+    report = evaluate(embedded_bundle, judged, encoder, shots=(0, len(judged)))
+    seen, losses = [], []
+    with Client("sqlite://", bundle=embedded_bundle) as client:
+        client.record_many(feedback for feedback in data.feedback() if isinstance(feedback, Rating))
+        for name in report.user_ids:
+            rows = (data.user == data.user_ids.index(name)) & (data.phase == QUERY) & ~data.tie
+            weights = client.personalize(name).weights
+            assert client.personalize(name).counted.ratings_alone > 0
+            sides = [
+                embedded_bundle.base_rewards(np.array([items[i].embedding for i in side[rows]], np.float32)) @ weights
+                for side in (data.chosen, data.rejected)
+            ]
+            seen.append(float(np.mean(sides[0] > sides[1])))
+            losses.append(float(np.mean(np.logaddexp(0, sides[1] - sides[0]))))
+    assert seen == pytest.approx(report.per_user[1].tolist())
+    assert np.mean(losses) == pytest.approx(report.points[1].loss, abs=1e-6)
+    # What a client does with single thumbs is more than nothing.
+    pairs_alone = None if per_prompt == 1 else evaluate(embedded_bundle, from_ratings(data), encoder, shots=(10_000,))
+    assert report.points[1].loss != pytest.approx((pairs_alone or report).points[0].loss, abs=1e-4)
 
 
 @pytest.mark.shared

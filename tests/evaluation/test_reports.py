@@ -9,7 +9,7 @@ import pytest
 from mrm_sdk.evaluation.bootstrap import Interval
 from mrm_sdk.evaluation.reports import colours
 from mrm_sdk.evaluation.reports.colours import BLUE, GREY, PAPER, RED, Colour, dark_style
-from mrm_sdk.evaluation.reports.figures import Line, reliability_diagram, shots_curve
+from mrm_sdk.evaluation.reports.figures import Line, Panel, reliability_diagram, shots_curves
 from mrm_sdk.evaluation.reports.page import html_page, html_table, points, text_table
 
 ALL = {name: value for name, value in vars(colours).items() if isinstance(value, Colour)}
@@ -47,7 +47,7 @@ def test_palette() -> None:
 @pytest.mark.slow
 def test_every_colour_of_a_figure_has_a_dark_one() -> None:
     bins = [{"confidence": 0.6, "accuracy": 0.7, "share": 0.4}, {"confidence": 0.9, "accuracy": 0.8, "share": 0.6}]
-    for svg in (shots_curve(SHOTS, [OWN, OTHER], "t", base=0.6), reliability_diagram(bins, "t")):
+    for svg in (shots_curves([Panel("t", SHOTS, [OWN, OTHER], 0.6)]), reliability_diagram(bins, "t")):
         assert svg.count(dark_style()) == 1
         drawn = re.findall(r"style=\"[^\"]*?(#[0-9a-f]{6})", svg)
         assert set(drawn) <= set(re.findall(r": (#[0-9a-f]{6})\"\]", dark_style()))
@@ -58,7 +58,9 @@ def test_every_colour_of_a_figure_has_a_dark_one() -> None:
 
 @pytest.mark.slow
 def test_intervals_are_drawn_and_the_strong_line_stands_out() -> None:
-    with_bars, without = (shots_curve(SHOTS, [line, OTHER], "t") for line in (OWN, OWN._replace(intervals=())))
+    with_bars, without = (
+        shots_curves([Panel("t", SHOTS, [line, OTHER])]) for line in (OWN, OWN._replace(intervals=()))
+    )
     bars = [svg.count(f"stroke: {BLUE.light}; stroke-width: 1.8") for svg in (with_bars, without)]
     assert bars == [2, 0]  # the first has no width
     assert without.count("stroke-width: 3;") == 2  # the line, and its sign in the legend

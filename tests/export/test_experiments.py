@@ -58,3 +58,11 @@ def test_the_measurement_of_drift_runs(tmp_path: Path) -> None:
     # The row without a half-life at 60 further comparisons, where tastes stay and where they have changed.
     last = [float(re.findall(r"^none .*?(0\.\d{4}) *$", table, re.MULTILINE)[0]) for table in (kept, changed)]
     assert last[0] > last[1]
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("name", ["jester", "llmfao"])
+def test_the_experiment_behind_the_threshold_runs(name: str, tmp_path: Path) -> None:
+    out = run("choose_thresholds.py", SHARED / name / "train", "--quick", cwd=tmp_path)
+    rows = re.findall(r"^[\d.]+ +[\d.]+ +((?:[+-]\d+\.\d\d ± \d+\.\d\d *){8})$", out, re.MULTILINE)
+    assert len(rows) == 7

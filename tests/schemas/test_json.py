@@ -14,6 +14,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 import mrm_sdk
 from mrm_sdk import (
     Comparison,
+    Counted,
     Forgotten,
     Message,
     Pruned,
@@ -38,6 +39,7 @@ CHAT = [
     {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]},
     {"role": "tool", "tool_call_id": "1", "content": "rain"},
 ]
+COUNTED = Counted(comparisons=1, rating_pairs=2, ratings_alone=3)
 LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
 VECTOR = {"text": "yes", "embedding": [0.1, -2.5]}
 COMMON = {"user_id": "ada", "event_id": "e", "created_at": "2026-01-02T03:04:05.000006Z", "strength": 2.0}
@@ -63,11 +65,22 @@ GIVEN: list[BaseModel] = [
     Ranked[Response](index=0, score=1.5, response=Response(**VECTOR)),
     Ranked(index=0, score=1.5, response=[{"role": "assistant", "content": "yes"}]),  # type: ignore[arg-type]
     Forgotten(user_id="ada", rows={"mrm_users": 1}),
-    UserReward(user_id="a", weights=[1, 0.1], covariance=None, comparisons=1, revision=1, fingerprint="f"),
-    UserReward(user_id="a", weights=[1, 0.1], covariance=[[1, 0], [0, 0.1]], comparisons=1, revision=1, fingerprint=""),
+    UserReward(
+        user_id="a", weights=[1, 0.1], covariance=None, comparisons=1, counted=COUNTED, revision=1, fingerprint="f"
+    ),
+    UserReward(
+        user_id="a",
+        weights=[1, 0.1],
+        covariance=[[1, 0], [0, 0.1]],
+        comparisons=1,
+        counted=COUNTED,
+        revision=1,
+        fingerprint="",
+    ),
     Rebuilt(items=1, comparisons=2, users=3),
     Pruned(before=LONG_AGO, rows={"mrm_users": 1}),
-    WeightsSummary(judgements=3, revision=2, current=True),
+    COUNTED,
+    WeightsSummary(judgements=3, counted=COUNTED, revision=2, current=True),
     UserSummary(
         user_id="ada",
         comparisons=2,
@@ -76,7 +89,7 @@ GIVEN: list[BaseModel] = [
         first_at=LONG_AGO,
         newest_at=LONG_AGO,
         forgotten_at=None,
-        weights={"f": WeightsSummary(judgements=3, revision=2, current=False)},
+        weights={"f": WeightsSummary(judgements=3, counted=None, revision=2, current=False)},
     ),
 ]
 PUBLIC = [

@@ -6,13 +6,19 @@ from dataclasses import replace
 
 import numpy as np
 
-from mrm_sdk import Bundle, UserReward
+from mrm_sdk import Bundle, Counted, UserReward
 from mrm_sdk.data.datasets import Dataset
 
 
 def test_a_users_reward() -> None:
     reward = UserReward(
-        user_id="ada", weights=np.ones(3), covariance=np.eye(3), comparisons=2, revision=1, fingerprint="f" * 64
+        user_id="ada",
+        weights=np.ones(3),
+        covariance=np.eye(3),
+        comparisons=2,
+        counted=Counted(comparisons=2, rating_pairs=0, ratings_alone=0),
+        revision=1,
+        fingerprint="f" * 64,
     )
     assert "covariance" not in repr(reward)
     assert repr(reward).startswith("UserReward(user_id='ada', weights=array([1., 1., 1.]), comparisons=2")

@@ -18,7 +18,7 @@ from mrm_sdk.errors import EmbeddingError, InvalidInputError, MrmError
 from mrm_sdk.schemas.feedback import Comparison
 from mrm_sdk.schemas.frozen import uuid7
 from mrm_sdk.schemas.items import Item, Message, Response, prompt_text
-from mrm_sdk.schemas.results import Forgotten, Ranked, Recorded, Refusal, UserReward
+from mrm_sdk.schemas.results import Counted, Forgotten, Ranked, Recorded, Refusal, UserReward
 
 SECRET = "s3cret-word"
 LONE = "\ud800"
@@ -298,6 +298,7 @@ class TestUuid7:
         assert values == sorted(values)
 
 
+COUNTED = Counted(comparisons=1, rating_pairs=0, ratings_alone=0)
 RESULTS = [
     Recorded(accepted=1, duplicates=0, rejected=(Refusal(3, "why"),)),
     Ranked(index=0, score=1.0, response="x"),
@@ -307,9 +308,11 @@ RESULTS = [
         weights=[1.0, 2.0],
         covariance=[[1.0, 0.0], [0.0, 1.0]],
         comparisons=1,
+        counted=COUNTED,
         revision=1,
         fingerprint="f",
     ),
+    COUNTED,
 ]
 
 
@@ -330,7 +333,15 @@ def test_results_compare_and_serialise(result: Any) -> None:
 
 def test_arrays_of_a_result_are_read_only_copies() -> None:
     weights = np.ones(2)
-    reward = UserReward(user_id="u", weights=weights, covariance=np.eye(2), comparisons=1, revision=1, fingerprint="f")
+    reward = UserReward(
+        user_id="u",
+        weights=weights,
+        covariance=np.eye(2),
+        comparisons=1,
+        counted=COUNTED,
+        revision=1,
+        fingerprint="f",
+    )
     weights[:] = 7
     assert reward.weights.tolist() == [1, 1]
     for array in (reward.weights, reward.covariance):

@@ -9,6 +9,7 @@ import numpy as np
 
 from mrm_sdk.schemas.feedback import Comparison
 from mrm_sdk.schemas.items import Item
+from mrm_sdk.schemas.results import Counted
 from mrm_sdk.storage import ComparisonEvent, Outcome, Store, StoredWeights
 
 FEATURES = "f" * 64
@@ -29,11 +30,14 @@ def reasons(outcomes: Sequence[Outcome]) -> list[type | None]:
     return [None if outcome.error is None else type(outcome.error) for outcome in outcomes]
 
 
+COUNTED = Counted(comparisons=1, rating_pairs=2, ratings_alone=3)
+
+
 def weights(feedback: int | Store, revision: int = 1, *, value: float = 0.5) -> StoredWeights:
     """Weights that have seen a certain state of feedback, or what a store holds of ada's now."""
     if isinstance(feedback, Store):
         feedback, _ = feedback.weights("ada", FINGERPRINT)
-    return StoredWeights(np.full(3, value), np.eye(3) * value, 1, feedback, revision)
+    return StoredWeights(np.full(3, value), np.eye(3) * value, 1, feedback, revision, COUNTED)
 
 
 def add_encoded(store: Store, *events: ComparisonEvent) -> list[Outcome]:

@@ -85,6 +85,7 @@ class Kept(NamedTuple):
     weights: NDArray[np.float64]
     covariance: NDArray[np.float64]
     comparisons: int
+    counted: dict[str, int]
     revision: int
     current: bool = True
 
@@ -127,13 +128,13 @@ class Tenant:
     def personalize(self, user: str, judge: Judge) -> Kept:
         """Weights of a user, adapted and stored where feedback is newer than those that are kept."""
         mine = {name: row for name, row in self.events.items() if row.user == user}
-        weights, covariance = adapt(mine, judge)
+        weights, covariance, counted = adapt(mine, judge)
         count = sum(row.value is None for row in mine.values()) + len(newest_ratings(mine))
         if not mine:
-            return Kept(weights, covariance, 0, 0)
+            return Kept(weights, covariance, 0, counted, 0)
         kept = self.kept.get((user, judge.fingerprint))
         if kept is None or not kept.current:
-            kept = Kept(weights, covariance, count, 1 if kept is None else kept.revision + 1)
+            kept = Kept(weights, covariance, count, counted, 1 if kept is None else kept.revision + 1)
             self.kept[user, judge.fingerprint] = kept
             self._encode(mine, judge.features)
         return kept
@@ -198,7 +199,7 @@ class Tenant:
                 judged = {"chosen": sides[0], "rejected": sides[1], "tie": row.tie, "strength": row.strength}
                 rows.append(common | judged | {"z": z})
         told["weights"] = {
-            fingerprint: {name: getattr(kept, name) for name in ("weights", "covariance", "comparisons", "revision")}
+            fingerprint: {name: value for name, value in kept._asdict().items() if name != "current"}
             for (name, fingerprint), kept in self.kept.items()
             if name == user
         }
@@ -233,26 +234,34 @@ def newest_ratings(rows: dict[str, Row]) -> list[Row]:
     return [rows[name] for _, name in newest.values()]
 
 
-def adapt(rows: dict[str, Row], judge: Judge) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Weights [K] and their covariance, from nothing but feedback: damped Newton until nothing moves any more."""
+def adapt(rows: dict[str, Row], judge: Judge) -> tuple[NDArray[np.float64], NDArray[np.float64], dict[str, int]]:
+    """Weights [K], their covariance, and what moved them, from nothing but feedback: damped Newton to the end."""
     phi = judge.rewards.astype(np.float64)
     pairs = [(*row.sides, row.strength, row.tie) for row in rows.values() if row.value is None]
+    counted = {"comparisons": len(pairs)}
     pairs += _rated_pairs(newest_ratings(rows))
-    z = np.array([phi[better] - phi[worse] for better, worse, *_ in pairs]).reshape(-1, phi.shape[1])
+    counted["rating_pairs"] = len(pairs) - counted["comparisons"]
+    z = np.array([[*(phi[better] - phi[worse]), 0] for better, worse, *_ in pairs]).reshape(-1, phi.shape[1] + 1)
+    alone = _rated_alone(newest_ratings(rows))
+    counted["ratings_alone"] = len(alone)
+    z = np.append(z, np.array([[*(sign * phi[side]), -sign] for side, sign, _ in alone]).reshape(-1, z.shape[1]), 0)
+    pairs += [(side, side, strength, False) for side, _, strength in alone]
+    w0, precision = np.append(judge.w0, 0), np.eye(z.shape[1])  # the last weight is the threshold, N(0, 1)
+    precision[:-1, :-1] = judge.precision
     strength = np.array([pair[2] for pair in pairs], np.float64)
     tie = np.array([pair[3] for pair in pairs], np.float64)
 
     def loss(w: NDArray[np.float64]) -> float:
-        margin, offset = z @ w, w - judge.w0
+        margin, offset = z @ w, w - w0
         data = strength @ (np.logaddexp(0, -margin) + tie * margin / 2)
-        return float(judge.rho * data + offset @ judge.precision @ offset / 2)
+        return float(judge.rho * data + offset @ precision @ offset / 2)
 
     def derivatives(w: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         lost = 1 / (1 + np.exp(z @ w))
-        gradient = judge.rho * (strength * (tie / 2 - lost)) @ z + judge.precision @ (w - judge.w0)
-        return gradient, judge.rho * (z.T * (strength * lost * (1 - lost))) @ z + judge.precision
+        gradient = judge.rho * (strength * (tie / 2 - lost)) @ z + precision @ (w - w0)
+        return gradient, judge.rho * (z.T * (strength * lost * (1 - lost))) @ z + precision
 
-    w = judge.w0.copy()
+    w = w0.copy()
     for _ in range(100):
         gradient, hessian = derivatives(w)
         step = np.linalg.solve(hessian, gradient)
@@ -261,7 +270,7 @@ def adapt(rows: dict[str, Row], judge: Judge) -> tuple[NDArray[np.float64], NDAr
         w = w - step
         if np.abs(step).max() < 1e-11:
             break
-    return w, np.linalg.inv(derivatives(w)[1])
+    return w[:-1], np.linalg.inv(derivatives(w)[1])[:-1, :-1], counted
 
 
 def _rated_pairs(ratings: Sequence[Row]) -> list[tuple[int, int, float, bool]]:
@@ -276,3 +285,16 @@ def _rated_pairs(ratings: Sequence[Row]) -> list[tuple[int, int, float, bool]]:
                 weight *= (one.strength * other.strength) ** 0.5
                 pairs.append((one.sides[0], other.sides[0], float(weight), False))
     return pairs
+
+
+def _rated_alone(ratings: Sequence[Row]) -> list[tuple[int, int, float]]:
+    """Ratings above (1) or below (−1) the user's threshold, one at a time: thumbs by sign, others by the mean."""
+    values = [row.value for row in ratings]
+    is_thumbs = set(values) <= {-1, 0, 1} and (0 not in values or -1 in values)
+    alone = []
+    for row in ratings:
+        away = row.value if is_thumbs else (row.value - np.mean(values)) / (np.std(values) or 1)
+        size = sum(row.prompt == other.prompt for other in ratings)
+        if abs(away) > 1e-9:
+            alone.append((row.sides[0], int(np.sign(away)), float(abs(away) ** 0.5 * row.strength / size)))
+    return alone

@@ -131,6 +131,7 @@ class Machine(RuleBasedStateMachine):
             reward, kept = client.personalize(user), tenant.personalize(user, judge)
             assert (reward.user_id, reward.fingerprint) == (user, judge.fingerprint)
             assert (reward.comparisons, reward.revision) == (kept.comparisons, kept.revision)
+            assert reward.counted.model_dump() == kept.counted
             close(reward.weights, kept.weights)
             close(reward.covariance, kept.covariance)
             self.adapted(tenant, user, kept, judge)

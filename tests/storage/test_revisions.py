@@ -162,6 +162,7 @@ def test_it_works_with_this_version(stored: Database, revision: str, embedded_bu
                 lines = [line for each in told for line in as_told(each.feedback())]
                 assert sorted(as_exported(exported), key=repr) == sorted(lines, key=repr)
                 assert client.personalize(user).comparisons == len(lines)
+                assert client.summary(user).weights[client.personalize(user).fingerprint].counted is not None
                 assert set(exported["weights"]) < set(client.export_user(user)["weights"])  # those of then are kept
 
             # Content is told apart by hashes, which must be those of then.
@@ -180,6 +181,27 @@ def test_it_works_with_this_version(stored: Database, revision: str, embedded_bu
             for user in users:
                 scores = client.score(user, ["Grüße ✨", "new"])
                 assert scores[0] - scores[1] > before[user][0] - before[user][1]
+
+
+def test_weights_of_versions_without_thresholds_are_adapted_again(
+    stored: Database, revision: str, embedded_bundle: Bundle
+) -> None:
+    users = {told.fields["user_id"] for told in known(revision, "default")}
+    with stored.transaction() as connection:
+        counted = sa.inspect(connection).get_columns("mrm_user_weights")
+    is_old = not any(column["name"] == "ratings_alone" for column in counted)
+    with Client(stored.engine, bundle=embedded_bundle, encoder=CountingEncoder()) as client:
+        for summary in (each for user in users for each in client.summary(user).weights.values()):
+            assert (summary.counted is None) == is_old
+            assert not (is_old and summary.current)
+        for user in users:
+            adapted = client.personalize(user)
+            with stored.transaction(write=True) as connection:
+                unknown = "UPDATE mrm_user_weights SET compared = NULL, rating_pairs = NULL, ratings_alone = NULL"
+                connection.exec_driver_sql(unknown)
+            again = client.personalize(user)
+            assert again.revision == adapted.revision + 1
+            assert again.counted == adapted.counted
 
 
 def test_what_was_to_stay_out_stays_out(stored: Database, revision: str, embedded_bundle: Bundle) -> None:

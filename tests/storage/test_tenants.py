@@ -14,6 +14,7 @@ import sqlalchemy as sa
 
 from mrm_sdk.schemas.feedback import Comparison, Rating
 from mrm_sdk.schemas.items import Item, Response
+from mrm_sdk.schemas.results import Counted
 from mrm_sdk.settings import Settings
 from mrm_sdk.storage import ComparisonEvent, Database, Store, StoredWeights, upgrade
 from mrm_sdk.storage.events import RatingEvent, event_of
@@ -66,7 +67,14 @@ def fill(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def weights(feedback: int, revision: int, value: float = 0.5) -> StoredWeights:
-    return StoredWeights(np.full(3, value), np.eye(3) * value, 1, feedback, revision)
+    return StoredWeights(
+        np.full(3, value),
+        np.eye(3) * value,
+        1,
+        feedback,
+        revision,
+        Counted(comparisons=1, rating_pairs=0, ratings_alone=0),
+    )
 
 
 def add(store: Store) -> Any:

@@ -14,7 +14,7 @@ from mrm_sdk.schemas.items import Item
 from mrm_sdk.training.config import TrainingConfig
 from mrm_sdk.training.episodes import Packed, pack
 from mrm_sdk.training.folds import make_folds
-from mrm_sdk.training.new_texts import judged_often, judged_on, text_folds, without
+from mrm_sdk.training.new_texts import judged_often, judged_on, text_folds, text_groups, without
 from tests.training.people import people
 
 
@@ -27,7 +27,7 @@ def asked(prompts: int, answers: int = 4) -> Dataset:
 
 
 def folds_of(data: Dataset, folds: int = 5) -> list[np.ndarray]:
-    return text_folds(data, np.arange(len(data)), folds, np.random.default_rng(0))
+    return text_folds(text_groups(data, np.arange(len(data))), folds, np.random.default_rng(0))
 
 
 def test_answers_to_a_prompt_are_held_back_together() -> None:
@@ -51,7 +51,7 @@ def test_otherwise_each_text_for_itself(data: Dataset) -> None:
 def test_only_texts_that_the_fit_may_see_are_drawn_from() -> None:
     data = people(20)
     rows = np.flatnonzero((data.chosen < 10) & (data.rejected < 10))
-    for new in text_folds(data, rows, 2, np.random.default_rng(0)):
+    for new in text_folds(text_groups(data, rows), 2, np.random.default_rng(0)):
         assert not new[10:].any()
 
 

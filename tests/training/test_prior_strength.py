@@ -7,7 +7,10 @@ import pytest
 import torch
 
 from mrm_sdk.core.inner_loop import Prior, newton_serving
+from mrm_sdk.core.losses import bradley_terry
+from mrm_sdk.core.posterior import laplace_covariance
 from mrm_sdk.data.contents import QUERY, SUPPORT
+from mrm_sdk.evaluation.metrics import margins, predicted
 from mrm_sdk.training.basis import Basis
 from mrm_sdk.training.distribution import WeightDistribution
 from mrm_sdk.training.episodes import Packed, pack
@@ -15,12 +18,14 @@ from mrm_sdk.training.outer_loops import Learned
 from mrm_sdk.training.prior_strength import (
     SHARES,
     SHOTS,
+    SPREADS,
     STRENGTHS,
     Choice,
     Trial,
     Trials,
     choose,
     choose_share,
+    choose_spread,
     run_trials,
 )
 from mrm_sdk.training.reduction import reduce
@@ -33,7 +38,7 @@ def trials(users: int, accuracy: dict[tuple[int, float], np.ndarray], loss: dict
     """Three sizes; users who are not listed have an accuracy of 0.5 and a loss of 1."""
     return {
         (size, strength): Trial(
-            torch.full((users,), loss.get((size, strength), 1.0)),
+            torch.full((len(SPREADS), users), loss.get((size, strength), 1.0)),
             torch.from_numpy(accuracy.get((size, strength), np.full(users, 0.5))).float(),
         )
         for size in (4, 8, 16)
@@ -110,7 +115,7 @@ def test_at_the_last_strength_all_users_stays_where_the_average_user_is(size: in
     margin = users.pairs(QUERY, features.double()).z @ learned.distribution.mean
     torch.testing.assert_close(got.accuracy.double(), (margin > 0).double().mean(1), atol=1e-6, rtol=0)
     loss = torch.nn.functional.softplus(-margin).mean(1)
-    torch.testing.assert_close(got.loss.double(), loss, atol=1e-3, rtol=0)
+    torch.testing.assert_close(got.loss.double(), loss.expand(len(SPREADS), -1), atol=1e-3, rtol=0)
 
 
 def test_users_are_judged_as_they_would_be_served() -> None:
@@ -121,12 +126,17 @@ def test_users_are_judged_as_they_would_be_served() -> None:
     support, query = (users.pairs(phase, rewards) for phase in (SUPPORT, QUERY))
     for strength in (0.5, 4.0):
         prior: Prior = reduced.prior(strength)
-        right = []
+        right, losses = [], []
         for shots in {min(n, 8) for n in SHOTS}:
             weights = newton_serving(support.first(shots), prior, max_steps=50, tolerance=1e-12)
-            right.append(((query.z @ weights.unsqueeze(-1)).squeeze(-1) > 0).double().mean(1))
+            margin = margins(query, weights)
+            right.append((margin > 0).double().mean(1))
+            unsure = laplace_covariance(weights, support.first(shots), prior)
+            cautious = [bradley_terry(predicted(query, margin, s * unsure), query.tie).mean(1) for s in SPREADS]
+            losses.append(torch.stack(cautious))
         expected = torch.stack(right).mean(0)
         torch.testing.assert_close(got[3, strength].accuracy.double(), expected, atol=1e-6, rtol=0)
+        torch.testing.assert_close(got[3, strength].loss.double(), torch.stack(losses).mean(0), atol=1e-4, rtol=0)
 
 
 def test_every_choice_is_tried_on_all_users() -> None:
@@ -134,10 +144,10 @@ def test_every_choice_is_tried_on_all_users() -> None:
     got = run_trials(learned, users, [2, R])
     assert got.keys() == {(size, strength) for size in (2, R) for strength in STRENGTHS}
     for judged in got.values():
-        assert judged.loss.shape == judged.accuracy.shape == (150,)
+        assert (judged.loss.shape, judged.accuracy.shape) == ((len(SPREADS), 150), (150,))
         assert bool(torch.isfinite(judged.loss).all())
     alone = run_trials(learned, users.users(torch.tensor([140])), [2])
-    torch.testing.assert_close(alone[2, 1.0].loss, got[2, 1.0].loss[140:141], atol=1e-5, rtol=0)
+    torch.testing.assert_close(alone[2, 1.0].loss, got[2, 1.0].loss[:, 140:141], atol=1e-5, rtol=0)
 
 
 def test_users_without_support_are_judged_unadapted() -> None:
@@ -151,7 +161,7 @@ def test_users_without_support_are_judged_unadapted() -> None:
 
 def shares(accuracy: dict[float, float], loss: dict[float, float]) -> list[dict[float, Trials]]:
     return [
-        {s: {(4, 1.0): Trial(torch.full((20,), loss[s]), torch.full((20,), accuracy[s]))} for s in SHARES},
+        {s: {(4, 1.0): Trial(torch.full((len(SPREADS), 20), loss[s]), torch.full((20,), accuracy[s]))} for s in SHARES},
     ]
 
 
@@ -176,3 +186,12 @@ def test_people_differ_over_new_texts_as_far_as_it_helps(
 
 def test_where_no_text_was_held_back_new_ones_count_in_full() -> None:
     assert choose_share([], Choice(4, 1.0, 0.0, 0.6, 0.6, {})) == (1.0, None)
+
+
+def test_how_sure_to_be_is_chosen_on_known_and_new_texts_alike() -> None:
+    def trial(users: int, *losses: float) -> Trial:
+        return Trial(torch.tensor(losses).unsqueeze(1).expand(-1, users), torch.ones(users))
+
+    known = [trial(30, 0.5, 0.4, 0.45, 0.6), trial(10, 0.5, 0.4, 0.45, 0.6)]
+    assert choose_spread(known, []) == SPREADS[1]
+    assert choose_spread(known, [trial(2, 0.9, 0.8, 0.6, 0.55)]) == SPREADS[2]

@@ -8,10 +8,11 @@ import torch
 
 from mrm_sdk.core.batching import Pairs
 from mrm_sdk.core.inner_loop import Prior, newton_serving
+from mrm_sdk.core.posterior import laplace_covariance
 from mrm_sdk.training.basis import Basis, principal_basis
 from mrm_sdk.training.distribution import WeightDistribution
 from mrm_sdk.training.outer_loops import Learned
-from mrm_sdk.training.reduction import freeze, reduce
+from mrm_sdk.training.reduction import Reduced, freeze, reduce
 
 ITEMS, DIMENSION, R = 50, 9, 6
 
@@ -135,3 +136,15 @@ def test_a_share_holds_back_what_people_differ_by_over_new_texts_alone() -> None
     # Unadapted, nothing changes: the shared utility is the first.
     expected = features[:, 0].double()
     torch.testing.assert_close(stored @ prior.w0 - (stored @ prior.w0)[0], expected - expected[0], atol=1e-4, rtol=0)
+
+
+def test_being_less_sure_moves_no_weight() -> None:
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randn(3, 7, R, generator=generator, dtype=torch.float64)
+    pairs = Pairs(z, torch.ones(3, 7, dtype=torch.float64), torch.zeros(3, 7, dtype=torch.float64))
+    reduced = Reduced(torch.eye(R, dtype=torch.float64), torch.linspace(-1, 1, R, dtype=torch.float64))
+    usual, sure = reduced.prior(2.0), reduced.prior(2.0, 0.1)
+    weights = [newton_serving(pairs, prior, max_steps=50, tolerance=1e-12) for prior in (usual, sure)]
+    torch.testing.assert_close(*weights, atol=1e-9, rtol=0)
+    covariances = [laplace_covariance(weights[0], pairs, prior) for prior in (usual, sure)]
+    torch.testing.assert_close(covariances[0] * 0.1, covariances[1])

@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from mrm_sdk.cli.options import ColumnOption, DatasetArgument, EncoderOption, FormatOption, JsonOption, numbers
+from mrm_sdk.cli.options import (
+    ColumnOption,
+    DatasetArgument,
+    EncoderOption,
+    FormatOption,
+    JsonOption,
+    TextsOption,
+    numbers,
+    texts_of,
+)
 from mrm_sdk.cli.output import require_file, show
 from mrm_sdk.cli.progress import progress
 from mrm_sdk.cli.reading import read_for_learning, say_refused
@@ -32,6 +41,7 @@ def compare(
     shots: Annotated[
         str | None, typer.Option(help="Numbers of comparisons to adapt to: 0,2,5,10,20,40,60.", show_default=False)
     ] = None,
+    texts: TextsOption = "auto",
     encoder: EncoderOption = "minilm",
     report_file: Annotated[Path | None, typer.Option("--report", help="Also write one HTML page here.")] = None,
     data_format: FormatOption = "auto",
@@ -41,6 +51,7 @@ def compare(
     """Compares methods on the same users; no fit has seen the users that it is judged on."""
     from mrm_sdk.evaluation.methods import METHODS
 
+    known_texts = texts_of(texts)
     chosen_seeds = None if seeds is None else numbers(seeds, "--seeds")
     chosen_shots = None if shots is None else numbers(shots, "--shots")
     chosen_methods = METHODS if methods is None else {name: METHODS[name] for name in _names(methods, list(METHODS))}
@@ -70,6 +81,7 @@ def compare(
             folds=folds,
             seeds=SEEDS if chosen_seeds is None else chosen_seeds,
             shots=SHOTS if chosen_shots is None else chosen_shots,
+            texts=known_texts,
             encoder=encoder,
             progress=report,
             on_refused=say_refused,

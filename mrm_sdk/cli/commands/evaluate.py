@@ -9,7 +9,16 @@ from typing import Annotated
 
 import typer
 
-from mrm_sdk.cli.options import ColumnOption, DatasetArgument, FeedbackOption, FormatOption, JsonOption, numbers
+from mrm_sdk.cli.options import (
+    ColumnOption,
+    DatasetArgument,
+    FeedbackOption,
+    FormatOption,
+    JsonOption,
+    TextsOption,
+    numbers,
+    texts_of,
+)
 from mrm_sdk.cli.output import STDOUT, echo, require_file, say, show
 from mrm_sdk.cli.progress import progress
 from mrm_sdk.cli.reading import read_for_learning, say_refused
@@ -22,6 +31,7 @@ def evaluate(
     shots: Annotated[
         str | None, typer.Option(help="Numbers of comparisons to adapt to: 0,2,5,10,20,40,60.", show_default=False)
     ] = None,
+    texts: TextsOption = "auto",
     picture: Annotated[Path | None, typer.Option(help="Also write accuracy.svg and accuracy.html here.")] = None,
     data_format: FormatOption = "auto",
     column: ColumnOption = None,
@@ -36,6 +46,7 @@ def evaluate(
     from mrm_sdk.evaluation.reports.evaluation import evaluation_table, save_evaluation
     from mrm_sdk.evaluation.reports.figures import require_matplotlib
 
+    known_texts = texts_of(texts)
     shot_numbers: Sequence[int] = SHOTS if shots is None else numbers(shots, "--shots")
     if feedback == "ratings":
         if shots is not None:
@@ -49,10 +60,12 @@ def evaluate(
     loaded = Bundle(bundle)
     with progress() as report:
         report("reading", 0, 1)
-        data = read_for_learning(dataset, data_format, feedback, column=column)
+        data = read_for_learning(dataset, data_format, feedback, column=column, alone=True)
         report("reading", 1, 1)
         encoder = open_encoder(None, loaded)
-        result = run(loaded, data, encoder, shots=shot_numbers, progress=report, on_refused=say_refused)
+        result = run(
+            loaded, data, encoder, shots=shot_numbers, texts=known_texts, progress=report, on_refused=say_refused
+        )
     # Printed before any file is written: a full disk must not cost the result.
     show(evaluation_table(result), result.as_json(), json_file)
     tell = say if json_file == STDOUT else echo

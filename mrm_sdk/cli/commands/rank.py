@@ -53,6 +53,7 @@ def rank(
     value = {
         "user_id": user,
         "comparisons": reward.comparisons,
+        "counted": reward.counted.model_dump(),
         "fingerprint": reward.fingerprint,
         "ranked": [one.model_dump(mode="json") for one in ranked],
     }

@@ -78,6 +78,13 @@ def summary(
             f"{'' if number else 'weights':13}{fingerprint[:12]}…  {_counted(weights.judgements, 'judgement')}, "
             f"revision {weights.revision}, {'current' if weights.current else 'outdated'}"
         )
+        if (moved := weights.counted) is not None:
+            kinds = [
+                _counted(moved.comparisons, "comparison"),
+                _counted(moved.rating_pairs, "pair", " of ratings"),
+                _counted(moved.ratings_alone, "single rating"),
+            ]
+            lines.append(f"{'':13}moved by {', '.join(kinds)}")
     show("\n".join(lines), known.model_dump(mode="json"), json_file)
 
 
@@ -190,8 +197,8 @@ def _rows(rows: Mapping[str, int]) -> list[str]:
     return [f"{table:26}{count}" for table, count in rows.items()]
 
 
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+def _counted(number: int, what: str, more: str = "") -> str:
+    return f"{number} {what}{more}" if number == 1 else f"{number} {what}s{more}"
 
 
 def _moment(moment: datetime | None, never: str = "–") -> str:

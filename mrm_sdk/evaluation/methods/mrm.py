@@ -10,18 +10,27 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mrm_sdk.core.inner_loop import SERVING_STEPS, SERVING_TOLERANCE, gradient_descent, newton_serving
+from mrm_sdk.core.posterior import laplace_covariance
 from mrm_sdk.data.datasets import Dataset
+from mrm_sdk.encoders.handcrafted import Statistics, count_features
 from mrm_sdk.evaluation.method import FittedMethod
 from mrm_sdk.progress import Progress
 from mrm_sdk.training.config import TrainingConfig
 from mrm_sdk.training.fitting import fit
+from mrm_sdk.training.handcrafted_share import choose_handcrafted_share
 
 
 def fit_newton(
     dataset: Dataset, users: NDArray[np.int64], embeddings: Tensor, *, seed: int, progress: Progress
 ) -> FittedMethod:
-    """Meta-trains the preset ``newton``. Arguments, errors: :class:`Fit`."""
+    """Meta-trains as ``mrm train`` does, with features counted in the text where they help. Arguments: :class:`Fit`."""
     config = TrainingConfig.preset("newton", seed=seed)
+    if dataset.dimension is None:
+        measured = count_features([(item.prompt, item.text or "") for item in dataset.items])
+        share = choose_handcrafted_share(dataset, users, embeddings.numpy(), measured, config)
+        if share:
+            counted = Statistics.of(measured, embeddings.numpy(), share=share).apply(measured)
+            embeddings = torch.cat([embeddings, torch.from_numpy(counted)], 1)
     return _fit(dataset, users, embeddings, config, progress)
 
 
@@ -36,12 +45,15 @@ def fit_paper(
 def _fit(
     dataset: Dataset, users: NDArray[np.int64], embeddings: Tensor, config: TrainingConfig, progress: Progress
 ) -> FittedMethod:
-    module, prior, _, _ = fit(dataset, users, embeddings.numpy(), config, progress)
+    module, prior, *_ = fit(dataset, users, embeddings.numpy(), config, progress)
     with torch.no_grad():
         features = module(embeddings).double()
     if config.method == "gradient":
         steps, rate = config.maml.inner_steps, config.maml.inner_learning_rate
         return FittedMethod(features, partial(gradient_descent, logits=prior.w0, steps=steps, learning_rate=rate))
     return FittedMethod(
-        features, partial(newton_serving, prior=prior, max_steps=SERVING_STEPS, tolerance=SERVING_TOLERANCE)
+        features,
+        partial(newton_serving, prior=prior, max_steps=SERVING_STEPS, tolerance=SERVING_TOLERANCE),
+        partial(laplace_covariance, prior=prior),
+        discounts_repetition=True,
     )

@@ -47,43 +47,68 @@ def require_matplotlib() -> None:
         raise MissingDependencyError.of("matplotlib", "train", "Drawing the picture") from None
 
 
-def shots_curve(shots: Sequence[int], lines: Sequence[Line], title: str, *, base: float | None = None) -> str:
+class Panel(NamedTuple):
+    """One of the pictures that stand side by side.
+
+    Args:
+        title: above it.
+        shots: numbers of comparisons, ascending.
+        lines: to draw.
+        base: accuracy of a dotted horizontal line.
+    """
+
+    title: str
+    shots: Sequence[int]
+    lines: Sequence[Line]
+    base: float | None = None
+
+
+def shots_curves(panels: Sequence[Panel]) -> str:
     """Accuracy against the number of comparisons, the last values written at the lines' ends.
 
     Args:
-        shots: ascending.
-        lines: to draw.
-        title: above it.
-        base: accuracy of a dotted horizontal line.
+        panels: side by side, with one scale of accuracies and one legend.
 
     Raises:
         MissingDependencyError: matplotlib is not installed.
     """
-    with _drawing(6.0, 4.2, title) as (drawing, axes):
-        if base is not None:
-            axes.axhline(base, color=MUTED.light, lw=1.2, ls=(0, (2, 3)), zorder=1)
-        # The square root: the first comparisons change most, and would lie on top of each other.
-        axes.set_xscale("function", functions=(lambda x: abs(x) ** 0.5, lambda x: x**2))
-        apart = 0.012 * shots[-1] ** 0.5 if len(lines) > 3 else 0.0
-        for number, line in enumerate(lines):
-            _plot(axes, shots, line, (number - (len(lines) - 1) / 2) * apart)
-        axes.margins(x=0.06, y=0.1)
-        bottom, top = axes.get_ylim()
-        height = bottom - 1.0
-        for line in sorted(lines, key=lambda line: line.values[-1]):
-            height = max(line.values[-1], height + 0.055 * (top - bottom))  # labels never overlap
-            at = {"xytext": (10 + 2 * len(lines), 0), "textcoords": "offset points", "va": "center"}
-            weight = "bold" if line.strong else "normal"
-            axes.annotate(f"{line.values[-1]:.1%}", (shots[-1], height), color=line.colour.light, weight=weight, **at)
-        axes.set_xticks(shots, list(map(str, shots)))
-        axes.set_xlabel("comparisons given by the user")
-        axes.set_ylabel("accuracy")
-        _percent(axes.yaxis)
-        axes.grid(axis="y", color=GRID.light)
-        legend = axes.legend(facecolor=PAPER.light, edgecolor="none", framealpha=0.85, loc="best")
+    with _drawing(6.0 if len(panels) == 1 else 4.6 * len(panels), 4.2, [p.title for p in panels]) as (drawing, parts):
+        for panel, axes in zip(panels, parts, strict=True):
+            if panel.base is not None:
+                axes.axhline(panel.base, color=MUTED.light, lw=1.2, ls=(0, (2, 3)), zorder=1)
+            # The square root: the first comparisons change most, and would lie on top of each other.
+            axes.set_xscale("function", functions=(lambda x: abs(x) ** 0.5, lambda x: x**2))
+            apart = 0.012 * panel.shots[-1] ** 0.5 if len(panel.lines) > 3 else 0.0
+            for number, line in enumerate(panel.lines):
+                _plot(axes, panel.shots, line, (number - (len(panel.lines) - 1) / 2) * apart)
+            axes.margins(x=0.06, y=0.1)
+            axes.set_xticks(panel.shots, list(map(str, panel.shots)))
+            axes.set_xlabel("comparisons given by the user")
+            axes.grid(axis="y", color=GRID.light)
+        for panel, axes in zip(panels, parts, strict=True):  # when the common scale is known
+            _write_last_values(axes, panel)
+        first = parts[0]
+        first.set_ylabel("accuracy")
+        _percent(first.yaxis)
+        lines = panels[0].lines
+        look = {"facecolor": PAPER.light, "edgecolor": "none", "framealpha": 0.85}
+        if len(panels) == 1:
+            legend = first.legend(loc="best", **look)
+        else:
+            legend = drawing.legend(*first.get_legend_handles_labels(), loc="outside lower center", ncols=2, **look)
         for text, line in zip(legend.get_texts(), lines, strict=True):
             text.set_weight("bold" if line.strong else "normal")
         return _svg(drawing)
+
+
+def _write_last_values(axes: Any, panel: Panel) -> None:
+    bottom, top = axes.get_ylim()
+    height = bottom - 1.0
+    for line in sorted(panel.lines, key=lambda line: line.values[-1]):
+        height = max(line.values[-1], height + 0.055 * (top - bottom))  # labels never overlap
+        at = {"xytext": (10 + 2 * len(panel.lines), 0), "textcoords": "offset points", "va": "center"}
+        weight = "bold" if line.strong else "normal"
+        axes.annotate(f"{line.values[-1]:.1%}", (panel.shots[-1], height), color=line.colour.light, weight=weight, **at)
 
 
 def _plot(axes: Any, shots: Sequence[int], line: Line, shift: float) -> None:
@@ -107,7 +132,7 @@ def reliability_diagram(bins: Iterable[dict[str, float]], title: str) -> str:
     Raises:
         MissingDependencyError: matplotlib is not installed.
     """
-    with _drawing(5.0, 4.6, title) as (drawing, axes):
+    with _drawing(5.0, 4.6, [title]) as (drawing, (axes,)):
         bins = list(bins)
         x, y = ([entry[name] for entry in bins] for name in ("confidence", "accuracy"))
         axes.plot([0.5, 1], [0.5, 1], color=MUTED.light, lw=1.2, ls=(0, (2, 3)), label="as sure as right")
@@ -125,7 +150,7 @@ def reliability_diagram(bins: Iterable[dict[str, float]], title: str) -> str:
 
 
 @contextmanager
-def _drawing(width: float, height: float, title: str) -> Iterator[tuple[Any, Any]]:
+def _drawing(width: float, height: float, titles: Sequence[str]) -> Iterator[tuple[Any, Sequence[Any]]]:
     require_matplotlib()
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -136,11 +161,12 @@ def _drawing(width: float, height: float, title: str) -> Iterator[tuple[Any, Any
     with rc_context({**colours, "svg.hashsalt": "mrm-sdk"}):  # the same figures give the same file
         # A figure of its own, not pyplot's: no global state, no window system.
         drawing = Figure(figsize=(width, height), layout="constrained")
-        axes = drawing.subplots()
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.set_title(title, loc="left", fontsize=11, parse_math=False)
-        yield drawing, axes
+        parts = drawing.subplots(1, len(titles), sharey=True, squeeze=False)[0]
+        for axes, title in zip(parts, titles, strict=True):
+            axes.set_axisbelow(True)
+            axes.spines[["top", "right"]].set_visible(False)
+            axes.set_title(title, loc="left", fontsize=11, parse_math=False)
+        yield drawing, parts
 
 
 def _percent(axis: Any) -> None:

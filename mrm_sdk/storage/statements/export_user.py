@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 
+from mrm_sdk.storage.events import counted
 from mrm_sdk.storage.tables import (
     ComparisonFeaturesRow,
     ComparisonRow,
@@ -167,10 +168,12 @@ def _rating(
 
 
 def _weights(row: sa.RowMapping) -> dict[str, Any]:
+    moved = counted(row["compared"], row["rating_pairs"], row["ratings_alone"])
     return {
         "weights": _numbers(row["weights"], np.float64),
         "covariance": _square(_numbers(row["covariance"], np.float64)),
         "comparisons": row["comparisons"],
+        "counted": None if moved is None else moved.model_dump(),
         "revision": row["revision"],
     }
 

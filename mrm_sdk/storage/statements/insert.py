@@ -46,7 +46,10 @@ _U, _W = UserRow, UserWeightsRow
 _KEY: dict[str, Any] = {name: sa.bindparam(f"of_{name}") for name in ("tenant", "user_id", "fingerprint")}
 _VALUES: dict[str, Any] = {
     name: sa.bindparam(f"new_{name}", type_=_W.__table__.c[name].type)
-    for name in ("weights", "covariance", "comparisons", "feedback", "revision")
+    for name in (
+        *("weights", "covariance", "comparisons", "feedback", "revision"),
+        *("compared", "rating_pairs", "ratings_alone"),
+    )
 }
 _CURRENT = sa.exists().where(
     _U.tenant == _KEY["tenant"], _U.user_id == _KEY["user_id"], _U.feedback_version == _VALUES["feedback"]
@@ -76,6 +79,7 @@ def weights_statement(
     It writes only if revision and feedback version are still those that the weights were computed from.
     """
     statement: sa.Executable = _FIRST_WEIGHTS[dialect] if weights.revision == 1 else _NEXT_WEIGHTS
+    counted = weights.counted
     return statement, {
         "of_tenant": tenant,
         "of_user_id": user_id,
@@ -85,6 +89,9 @@ def weights_statement(
         "new_comparisons": weights.comparisons,
         "new_feedback": weights.feedback_version,
         "new_revision": weights.revision,
+        "new_compared": None if counted is None else counted.comparisons,
+        "new_rating_pairs": None if counted is None else counted.rating_pairs,
+        "new_ratings_alone": None if counted is None else counted.ratings_alone,
     }
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from mrm_sdk.storage.events import StoredRating, StoredWeights, UserFeedback
+from mrm_sdk.storage.events import StoredRating, StoredWeights, UserFeedback, counted
 from mrm_sdk.storage.statements.bulk import DIALECTS, is_listed, list_parameter
 from mrm_sdk.storage.tables import (
     ComparisonFeaturesRow,
@@ -31,7 +31,10 @@ _USER: Any = sa.bindparam("user_id")
 _OF: Any = sa.bindparam("of")
 
 _WEIGHTS = (
-    sa.select(_U.feedback_version, _W.weights, _W.covariance, _W.comparisons, _W.feedback_version, _W.revision)
+    sa.select(
+        *(_U.feedback_version, _W.weights, _W.covariance, _W.comparisons, _W.feedback_version, _W.revision),
+        *(_W.compared, _W.rating_pairs, _W.ratings_alone),
+    )
     .join_from(_U, _W, (_W.tenant == _U.tenant) & (_W.user_id == _U.user_id) & (_W.fingerprint == _OF), isouter=True)
     .where(_U.tenant == _TENANT)
 )
@@ -74,13 +77,13 @@ def stored_weights(row: Any) -> tuple[int, StoredWeights | None]:
     """The feedback version (0: unknown user) and the stored weights, from the row of ``WEIGHTS``, if there is one."""
     if row is None:
         return 0, None
-    version, weights, covariance, comparisons, adapted_to, revision = row
+    version, weights, covariance, comparisons, adapted_to, revision, *kinds = row
     if weights is None:
         return version, None
     weights = np.frombuffer(weights, np.float64)
     if covariance is not None:
         covariance = np.frombuffer(covariance, np.float64).reshape(len(weights), len(weights))
-    return version, StoredWeights(weights, covariance, comparisons, adapted_to, revision)
+    return version, StoredWeights(weights, covariance, comparisons, adapted_to, revision, counted(*kinds))
 
 
 def weights_of(

@@ -7,6 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from mrm_sdk.schemas.results import UserSummary, WeightsSummary
+from mrm_sdk.storage.events import counted
 from mrm_sdk.storage.tables import ComparisonRow, RatingRow, TombstoneRow, UserRow, UserWeightsRow
 
 _T, _U, _W = TombstoneRow, UserRow, UserWeightsRow
@@ -31,6 +32,7 @@ _R = _events(RatingRow).c
 _SUMMARY = sa.select(
     *(_C.count, _C.ties, _R.count, _C.first, _R.first, _C.newest, _R.newest, _T.forgotten_at),
     *(_W.fingerprint, _W.comparisons, _W.revision, _W.feedback_version == _U.feedback_version),
+    *(_W.compared, _W.rating_pairs, _W.ratings_alone),
 ).select_from(
     sa.join(_C.count.table, _R.count.table, sa.true())
     .outerjoin(_T, _of_user(_T))
@@ -52,8 +54,13 @@ def read_summary(connection: sa.Connection, tenant: str, user_id: str) -> UserSu
         newest_at=max((moment for moment in times[2:] if moment is not None), default=None),
         forgotten_at=forgotten_at,
         weights={
-            fingerprint: WeightsSummary(judgements=judgements, revision=revision, current=current)
-            for fingerprint, judgements, revision, current in (row[8:] for row in rows)
+            fingerprint: WeightsSummary(
+                judgements=judgements,
+                counted=(moved := counted(*kinds)),
+                revision=revision,
+                current=current and moved is not None,
+            )
+            for fingerprint, judgements, revision, current, *kinds in (row[8:] for row in rows)
             if fingerprint is not None
         },
     )
