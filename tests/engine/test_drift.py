@@ -20,6 +20,7 @@ from mrm_sdk.bundle import Bundle, Manifest
 from mrm_sdk.bundle.manifest import Adaptation
 from mrm_sdk.client import Client
 from mrm_sdk.core.batching import Pairs, pad
+from mrm_sdk.core.redundancy import independent_share
 from mrm_sdk.data.datasets import Dataset
 from mrm_sdk.errors import ConfigurationError, InvalidInputError
 from mrm_sdk.schemas.feedback import Comparison, Feedback, Ranking, Rating
@@ -89,15 +90,19 @@ def compared(drawn: Sequence[tuple[list[int], int, float, bool]], *, ages: bool 
 
 
 def expected(bundle: Bundle, comparisons: Sequence[Comparison], half_life: timedelta | None) -> NDArray[np.float64]:
-    """The weights as the inner loop gives them, discounted one comparison at a time or not at all."""
+    """The weights as the inner loop gives them, discounted one by one or not at all, then by repetition."""
     features = dict(zip(MANY, bundle.base_rewards(np.array([one.embedding for one in MANY])), strict=True))
     newest = max(comparison.created_at for comparison in comparisons)
-    strength = [
-        c.strength * (1 if half_life is None else 0.5 ** ((newest - c.created_at) / half_life)) for c in comparisons
-    ]
+    strength = np.array(
+        [c.strength * (1 if half_life is None else 0.5 ** ((newest - c.created_at) / half_life)) for c in comparisons]
+    )
+    numbers: dict[Response, int] = {}
+    sides = [[numbers.setdefault(one, len(numbers)) for one in (c.chosen, c.rejected)] for c in comparisons]  # type: ignore[arg-type]
+    chosen, rejected = np.array(sides, np.int64).T
+    strength *= independent_share(chosen, rejected, strength)
     z = np.array([features[c.chosen] - features[c.rejected] for c in comparisons], np.float64)  # type: ignore[index]
     tie = torch.tensor([c.tie for c in comparisons], dtype=torch.float64)
-    pairs = Pairs(torch.from_numpy(z), torch.tensor(strength, dtype=torch.float64), tie)
+    pairs = Pairs(torch.from_numpy(z), torch.from_numpy(strength), tie)
     return bundle.adapt(pad([pairs]))[0][0].numpy()
 
 
