@@ -179,19 +179,17 @@ class Bundle:
                 ratings are compared with the user's threshold (:mod:`mrm_sdk.core.ratings`).
 
         Returns:
-            Weights [users, K], and their covariance [users, K, K] (``None`` for ``gradient``). The threshold is adapted
-            with them and left out. ``gradient`` has none, and leaves out what was compared with it.
+            Weights [users, W] with as many numbers as a comparison has, the threshold behind the K others, and their
+            covariance [users, W, W] (``None`` for ``gradient``). ``gradient`` has no threshold: it is 0, and what was
+            compared with it is left out.
         """
         adaptation, width = self.manifest.adaptation, self.manifest.base_functions
         if adaptation.method == "gradient" and pairs.z.shape[-1] > width:
-            pairs = Pairs(pairs.z[..., :width], pairs.strength * (pairs.z[..., width] == 0), pairs.tie)
-        weights, covariance = self._adapt(pairs)
-        return weights[:, :width], None if covariance is None else covariance[:, :width, :width]
-
-    def _adapt(self, pairs: Pairs) -> tuple[torch.Tensor, torch.Tensor | None]:
-        adaptation, prior = self.manifest.adaptation, self._priors[pairs.z.shape[-1]]
+            without = Pairs(pairs.z[..., :width], pairs.strength * (pairs.z[..., width] == 0), pairs.tie)
+            return torch.nn.functional.pad(self.adapt(without)[0], (0, 1)), None
         if len(pairs.z) == 1 and pairs.z.numel() * self.manifest.base_functions <= _ALONE:
             return self._adapt_one(one_user.OneUser.of(pairs))
+        prior = self._priors[pairs.z.shape[-1]]
         if adaptation.method == "gradient":
             rate = adaptation.learning_rate
             return gradient_descent(pairs, prior.w0, steps=adaptation.steps, learning_rate=rate), None

@@ -14,7 +14,7 @@ from mrm_sdk.schemas.items import Item
 
 
 class Reference(NamedTuple):
-    """Tensors beside the prior, which only evaluations read; bundles of before 0.3 have none.
+    """Tensors beside the prior, which only evaluations read; bundles of earlier versions have none.
 
     Args:
         population: the best reward for all users alike, linear in the encoder's embedding, [D] float64.

@@ -6,14 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from mrm_sdk.errors import ConfigurationError, InvalidInputError
-
-if TYPE_CHECKING:
-    from mrm_sdk.evaluation.corners import Texts
 
 DatabaseOption = Annotated[
     str, typer.Option("--database", envvar="MRM_DATABASE", help="URL, as sqlite:///mrm.db", show_default=False)
@@ -65,18 +62,6 @@ def numbers(text: str, option: str) -> list[int]:
         return [int(part) for part in text.split(",")]
     except ValueError:
         raise ConfigurationError(f"{option} needs whole numbers with commas, as 0,2,10; not {text!r}.") from None
-
-
-def texts_of(text: str) -> Texts:
-    """Which texts to judge by.
-
-    Raises:
-        ConfigurationError: it is something else.
-    """
-    known: dict[str, Texts] = {"auto": "auto", "known": "known", "new": "new"}
-    if text not in known:
-        raise ConfigurationError(f"--texts must be auto, known or new; not {text!r}.")
-    return known[text]
 
 
 def named_columns(options: list[str] | None) -> dict[str, str]:

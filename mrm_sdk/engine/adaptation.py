@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from mrm_sdk.bundle.encoder_spec import digest
 from mrm_sdk.core.batching import Pairs
+from mrm_sdk.engine.evidence import evidence_of
 from mrm_sdk.engine.features import Featurizer
-from mrm_sdk.engine.judgements import judgements_of
 from mrm_sdk.errors import ContentionError, MrmError, TextRefusedError
 from mrm_sdk.schemas.items import Item
 from mrm_sdk.schemas.requests import numbered
@@ -139,8 +139,7 @@ class Personalizer:
         """The weights that serve a user whose feedback has this version: the prior's, or the stored ones."""
         if version == 0:
             return self._prior
-        is_current = stored is not None and stored.feedback_version == version and stored.counted is not None
-        return stored if is_current else None
+        return stored if stored is not None and stored.feedback_version == version else None
 
     def _scores(
         self,
@@ -159,20 +158,18 @@ class Personalizer:
         return scores
 
     def _adapt(self, feedback: UserFeedback) -> tuple[NDArray[np.float64], NDArray[np.float64] | None, Counted]:
-        manifest = self._bundle.manifest
-        pairs, counted = judgements_of(
-            feedback,
-            manifest.base_functions,
-            half_life=self._half_life,
-            published=manifest.adaptation.method == "gradient",
+        adaptation, width = self._bundle.manifest.adaptation, self._bundle.manifest.base_functions
+        pairs, counted = evidence_of(
+            feedback, width, half_life=self._half_life, published=adaptation.method == "gradient"
         )
         weights, covariance = self._bundle.adapt(Pairs(*(field.unsqueeze(0) for field in pairs)))
         if not bool(torch.isfinite(weights).all()):
             raise MrmError("Adaptation gave NaN or infinity; the stored weights stay. Check the embeddings' scale.")
-        return weights[0].numpy(), None if covariance is None else covariance[0].numpy(), counted
+        # What may stand behind the K weights is the user's threshold.
+        of_weights = None if covariance is None else covariance[0, :width, :width].numpy()
+        return weights[0, :width].numpy(), of_weights, counted
 
     def _reward(self, user_id: str, stored: StoredWeights) -> UserReward:
-        assert stored.counted is not None  # noqa: S101  current weights have it
         return UserReward(
             user_id=user_id,
             weights=stored.weights,

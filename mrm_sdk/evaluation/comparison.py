@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -17,13 +18,14 @@ from mrm_sdk.data.datasets import Dataset
 from mrm_sdk.data.vectors import OnRefused, embed_dataset, log_refusal
 from mrm_sdk.errors import ConfigurationError, DatasetError
 from mrm_sdk.evaluation.bootstrap import Interval, paired_intervals
-from mrm_sdk.evaluation.corners import Corner, Texts, cornered, corners_of, require_texts
+from mrm_sdk.evaluation.corners import cornered, corners_of
 from mrm_sdk.evaluation.measure import Measured, judgeable, measure, merge, most_shots
 from mrm_sdk.evaluation.method import Method
 from mrm_sdk.evaluation.methods import METHODS
 from mrm_sdk.evaluation.points import Point, mean_by_user, summarise, usable_shots, users_of
 from mrm_sdk.evaluation.protocol import SHOTS
 from mrm_sdk.evaluation.splits import Split, fold_splits, unseen_split
+from mrm_sdk.evaluation.texts import Corner, Texts, as_texts
 from mrm_sdk.progress import Progress, no_progress
 from mrm_sdk.settings import Settings
 from mrm_sdk.training.encoding import prepare_encoder
@@ -136,7 +138,7 @@ def compare(
         MissingDependencyError: an extra is not installed.
     """
     usable_shots(shots, 0)
-    require_texts(texts)
+    as_texts(texts)
     _require_valid(methods, seeds)
     if unseen is not None and folds is not None:
         raise ConfigurationError("Folds split one data set's users; with a data set of unseen users, leave folds out.")
@@ -152,11 +154,18 @@ def compare(
     judged = dataset if unseen is None else unseen
     shots = usable_shots(shots, most_shots(judged, judgeable(judged)))
     fits = len(corners) * len(seeds) * (folds or 1) * len(methods)
+    done = count(1)
     standings: list[Standings] = []
-    for number, corner in enumerate(corners):
+    for corner in corners:
         began = time.perf_counter()
-        done = number * fits // len(corners)
-        runs, seconds = _run(methods, splits, corner, seeds, embeddings, sorted({0, *shots}), (done, fits), progress)
+        runs, seconds = _run(
+            methods,
+            {seed: _cornered(splits(seed), corner, seed) for seed in seeds},
+            embeddings,
+            sorted({0, *shots}),
+            lambda: progress("comparing", next(done), fits),
+            progress,
+        )
         found = Standings(
             texts=corner,
             **_results(runs, seconds, shots),
@@ -238,12 +247,10 @@ def _embed(
 
 def _run(
     methods: Mapping[str, Method],
-    splits: Callable[[int], Iterable[Split]],
-    corner: Corner,
-    seeds: Sequence[int],
+    splits: Mapping[int, Iterable[Split]],
     embeddings: Tensor,
     shots: Sequence[int],
-    done_of: tuple[int, int],
+    after_fit: Callable[[], None],
     progress: Progress,
 ) -> tuple[dict[str, list[Measured]], dict[str, float]]:
     """Fits and measures each method on each split of each seed.
@@ -253,10 +260,9 @@ def _run(
     """
     runs: dict[str, list[Measured]] = {name: [] for name in methods}
     seconds: dict[str, list[float]] = {name: [] for name in methods}
-    done, fits = done_of
-    for seed in seeds:
+    for seed, parts_of_users in splits.items():
         parts: dict[str, list[Measured]] = {name: [] for name in methods}
-        for split in _cornered(splits(seed), corner, seed):
+        for split in parts_of_users:
             for name, method in methods.items():
                 if len(split.users):  # else none of them judges such texts
                     report = _of(name, progress)
@@ -264,7 +270,7 @@ def _run(
                     fitted = method.fit(split.training, split.learners, embeddings, seed=seed, progress=report)
                     seconds[name].append(time.perf_counter() - began)
                     parts[name].append(measure(fitted, split.judged, split.users, shots))
-                progress("comparing", done := done + 1, fits)
+                after_fit()
         for name in methods:
             if parts[name]:
                 runs[name].append(merge(parts[name]))

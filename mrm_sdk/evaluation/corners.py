@@ -2,31 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
-
 import numpy as np
 from numpy.typing import NDArray
 
 from mrm_sdk.data.contents import QUERY
 from mrm_sdk.data.datasets import Dataset
-from mrm_sdk.errors import ConfigurationError, DatasetError
+from mrm_sdk.errors import DatasetError
 from mrm_sdk.evaluation.measure import judgeable
 from mrm_sdk.evaluation.splits import Split, learners_of, only_rows
+from mrm_sdk.evaluation.texts import CORNERS, Corner
 from mrm_sdk.training.new_texts import text_folds, text_groups
-
-Corner = Literal["known", "new"]
-Texts = Literal["auto", "known", "new"]
-"""Which texts to judge by: ``auto`` takes both kinds, each by itself, where the data has both."""
-
-
-def require_texts(texts: str) -> None:
-    """Checks an argument.
-
-    Raises:
-        ConfigurationError: it is none of :data:`Texts`.
-    """
-    if texts not in get_args(Texts):
-        raise ConfigurationError(f"Texts must be one of {', '.join(get_args(Texts))}; not {texts!r}.")
 
 
 def judged_by(dataset: Dataset, corner: Corner, known: NDArray[np.bool_]) -> Dataset:
@@ -44,7 +29,7 @@ def judged_by(dataset: Dataset, corner: Corner, known: NDArray[np.bool_]) -> Dat
 
 def corners_of(split: Split) -> list[Corner]:
     """What ``auto`` judges: known texts where most of what is judged is of texts that come again, and new texts."""
-    return ["known", "new"] if _share(split, "known") >= 0.5 else ["new"]
+    return list(CORNERS) if _share(split, "known") >= 0.5 else ["new"]
 
 
 def cornered(split: Split, corner: Corner, rng: np.random.Generator) -> Split:

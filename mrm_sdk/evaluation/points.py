@@ -29,6 +29,7 @@ class Point:
         control: with another user's weights; ``None`` if there is only one user.
         flipped: with users' own weights, adapted to the reverse of every choice.
         loss: mean Bradley–Terry loss in nats.
+        loss_change: loss minus the loss without adapting.
         brier: mean squared error of the predicted probability.
         ece: expected calibration error of the predicted probability.
         gain: accuracy minus the accuracy without adapting.
@@ -46,6 +47,7 @@ class Point:
     control: float | None
     flipped: float
     loss: float
+    loss_change: float
     brier: float
     ece: float
     gain: Interval
@@ -107,6 +109,7 @@ def summarise(
     def mean(values: list[float]) -> float:
         return float(np.mean(values))
 
+    loss = np.mean([run.loss.mean(1) for run in runs], axis=0)
     points = []
     for n in shots:
         i = list(measured).index(n)
@@ -127,7 +130,8 @@ def summarise(
                 worst_tenth_again=mean(again),
                 control=None if alone else mean(control[i]),
                 flipped=mean(flipped[i]),
-                loss=mean([run.loss[i].mean() for run in runs]),
+                loss=float(loss[i]),
+                loss_change=float(loss[i] - loss[0]),
                 brier=mean([run.brier[i].mean() for run in runs]),
                 ece=mean([ece(torch.from_numpy(run.reliability[i])) for run in runs]),
                 gain=gains[i],

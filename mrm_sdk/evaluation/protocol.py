@@ -9,9 +9,9 @@ apart as well. ``docs/evaluation.md`` defines every figure.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from torch import Tensor
 from mrm_sdk.bundle.bundle import Bundle
 from mrm_sdk.bundle.reference import Reference
 from mrm_sdk.core.batching import Pairs
+from mrm_sdk.core.posterior import laplace_covariance
 from mrm_sdk.core.ratings import with_threshold
 from mrm_sdk.core.torch_defaults import own_torch_defaults
 from mrm_sdk.data.contents import QUERY
@@ -28,16 +29,19 @@ from mrm_sdk.data.datasets import Dataset
 from mrm_sdk.data.vectors import OnRefused, embed_dataset, log_refusal
 from mrm_sdk.encoders import Encoder
 from mrm_sdk.errors import BundleMismatchError, DatasetError
-from mrm_sdk.evaluation.corners import Corner, Texts, judged_by, require_texts
+from mrm_sdk.evaluation.corners import judged_by
 from mrm_sdk.evaluation.measure import judgeable, measure, most_shots
 from mrm_sdk.evaluation.method import FittedMethod
 from mrm_sdk.evaluation.metrics import BINS
 from mrm_sdk.evaluation.points import Point, summarise, usable_shots
+from mrm_sdk.evaluation.texts import CORNERS, Corner, Texts, as_texts
 from mrm_sdk.progress import Progress, no_progress
 from mrm_sdk.training.basis import chunks
 
 SHOTS = (0, 2, 5, 10, 20, 40, 60)
 _CELLS = 2**20
+# Nats by which a mean loss may differ for no better reason than rounding.
+_NOTICEABLE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -113,7 +117,7 @@ class Report:
         over = point.over_population
         if over is not None and over.high < 0:
             doubts.append("One reward for all is more accurate: train again with more users, or serve that.")
-        if point.loss > self.points[0].loss:
+        if point.loss_change > _NOTICEABLE:
             doubts.append("Probabilities are worse after adapting than before: rank by scores, trust no probability.")
         return doubts
 
@@ -221,7 +225,7 @@ def evaluate(
         DatasetError: no user has a decided comparison to be judged by.
     """
     usable_shots(shots, 0)
-    require_texts(texts)
+    as_texts(texts)
     if dataset.dimension not in (None, encoder.dimension):
         raise BundleMismatchError(
             f"The data set's embeddings have {dataset.dimension} numbers, the bundle's have {encoder.dimension}."
@@ -271,9 +275,8 @@ def _corners(dataset: Dataset, reference: Reference, texts: Texts) -> dict[Corne
         )
     known = np.zeros(len(dataset.items) + 1, np.bool_)  # the last is the threshold of ratings
     known[used] = seen
-    corners = get_args(Corner) if texts == "auto" else (texts,)
     parts: dict[Corner, Dataset] = {}
-    for corner in corners:
+    for corner in CORNERS if texts == "auto" else (texts,):
         part = judged_by(dataset, corner, known)
         try:
             judgeable(part)
@@ -286,22 +289,18 @@ def _corners(dataset: Dataset, reference: Reference, texts: Texts) -> dict[Corne
 
 
 def _fitted(bundle: Bundle, base_rewards: Tensor) -> FittedMethod:
-    # A Newton step holds a matrix [K, K] per user, which is more than short histories take.
+    # A Newton step holds a matrix per user, which is more than short histories take.
     users_per_chunk = max(1, _CELLS // base_rewards.shape[1] ** 2)
-
-    width = bundle.manifest.base_functions
-    more = base_rewards.shape[1] - width  # the threshold, which a bundle adapts and drops
-
-    def parts(pairs: Pairs) -> Iterator[Pairs]:
-        return (Pairs(*part) for part in zip(*(torch.split(f, users_per_chunk) for f in pairs), strict=True))
+    is_rated = base_rewards.shape[1] > bundle.manifest.base_functions
+    prior = bundle.prior.with_threshold() if is_rated else bundle.prior
 
     def adapt(pairs: Pairs) -> Tensor:
-        weights = torch.cat([bundle.adapt(part)[0] for part in parts(pairs)])
-        return torch.nn.functional.pad(weights, (0, more))
+        parts = zip(*(torch.split(field, users_per_chunk) for field in pairs), strict=True)
+        return torch.cat([bundle.adapt(Pairs(*part))[0] for part in parts])
 
-    def covariance(_: Tensor, pairs: Pairs) -> Tensor:
-        found = torch.cat([cov for part in parts(pairs) if (cov := bundle.adapt(part)[1]) is not None])
-        return torch.nn.functional.pad(found, (0, more, 0, more))
+    def covariance(weights: Tensor, pairs: Pairs) -> Tensor:
+        parts = zip(*(torch.split(field, users_per_chunk) for field in (weights, *pairs)), strict=True)
+        return torch.cat([laplace_covariance(own, Pairs(*part), prior) for own, *part in parts])
 
     newton = bundle.manifest.adaptation.method == "newton"
     return FittedMethod(base_rewards, adapt, covariance if newton else None, discounts_repetition=newton)

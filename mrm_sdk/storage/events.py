@@ -131,9 +131,16 @@ ACCEPTED = Outcome(True)
 
 @dataclass(frozen=True)
 class StoredWeights:
-    """A user's weights as stored; ``feedback_version`` is the version of the feedback that they were adapted to.
+    """A user's weights as stored.
 
-    ``counted`` is ``None`` where a version stored them that had no thresholds: they are no longer current.
+    Args:
+        weights: [K].
+        covariance: [K, K].
+        comparisons: how many comparisons and ratings they were adapted to.
+        feedback_version: of the feedback that they were adapted to; :data:`OUTDATED` if by a version of this package
+            that had no thresholds.
+        revision: how often they were stored.
+        counted: which judgements moved them.
     """
 
     weights: NDArray[np.float64]
@@ -141,7 +148,12 @@ class StoredWeights:
     comparisons: int
     feedback_version: int
     revision: int
-    counted: Counted | None
+    counted: Counted
+
+
+OUTDATED = -1
+"""No feedback has this version, so weights of it are never current."""
+NOTHING_COUNTED = Counted(comparisons=0, rating_pairs=0, ratings_alone=0)
 
 
 def counted(comparisons: int | None, rating_pairs: int | None, ratings_alone: int | None) -> Counted | None:

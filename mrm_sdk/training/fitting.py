@@ -137,7 +137,7 @@ def _fit_newton(
     choice = choose(known)
     share, on_new = choose_share(unknown, choice)
     key = choice.base_functions, choice.strength
-    spread = choose_spread([fold[key] for fold in known], [fold[share][key] for fold in unknown])
+    spread, by_spread = choose_spread([fold[key] for fold in known], [fold[share][key] for fold in unknown])
     progress("choosing on users set aside", len(folds), len(folds))
     learned = outer.learn(packed, "final")
     size = min(choice.base_functions, learned.base_rewards.shape[1])
@@ -158,6 +158,7 @@ def _fit_newton(
         "held_out_accuracy": _before_and_after(choice.before, choice.after),
         "held_out_accuracy_new_texts": None if on_new is None else _before_and_after(*on_new),
         "held_out_query_loss": choice.curve,
+        "held_out_query_loss_by_spread": by_spread,
     }
     held_out = sum(len(fold.judged.items) for fold in folds)
     return Trained(module, prior, held_out, metrics, learned.basis.projection[:, 0].cpu() if by_text else None)

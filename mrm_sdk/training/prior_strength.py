@@ -160,15 +160,19 @@ def choose_share(folds: Sequence[Mapping[float, Trials]], choice: Choice) -> tup
     return (share, (before, after)) if after >= before else (0.0, (before, before))
 
 
-def choose_spread(folds: Sequence[Trial], new: Sequence[Trial]) -> float:
+def choose_spread(folds: Sequence[Trial], new: Sequence[Trial]) -> tuple[float, dict[str, float]]:
     """How sure of weights to be: what gives the least loss, where texts that the fit knows and new ones count alike.
 
     Args:
         folds: trials at the choice of K and strength, on texts that the fit knows.
         new: on new texts, at the choice of their share; may be empty.
+
+    Returns:
+        The factor, and the mean loss in nats of each.
     """
-    losses = [_joined(parts).loss.mean(1) for parts in (folds, new) if parts]
-    return SPREADS[int(torch.stack(losses).sum(0).argmin())]
+    losses = torch.stack([_joined(parts).loss.mean(1) for parts in (folds, new) if parts]).mean(0)
+    curve = {f"{spread:g}": float(loss) for spread, loss in zip(SPREADS, losses, strict=True)}
+    return SPREADS[int(losses.argmin())], curve
 
 
 def _joined(parts: Sequence[Trial]) -> Trial:

@@ -146,7 +146,7 @@ def test_help_fits_a_terminal_and_shows_no_type_of_flags(name: str) -> None:
         if "--json" in parameter.opts:  # means the same in every command, but where JSON is all there is
             assert not parameter.is_flag
             option = OnlyJsonOption if name == "export" else JsonOption
-            assert parameter.help == option.__metadata__[0].help  # type: ignore[attr-defined]
+            assert parameter.help == option.__metadata__[0].help  # type: ignore[attr-defined]  # Annotated's, at run time
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from itertools import combinations
+from random import Random
 
 import numpy as np
 import pytest
@@ -49,9 +50,9 @@ def test_the_rule(ratings: list[tuple[int, int, float]]) -> None:
 
 
 @given(SHORT, st.randoms())
-def test_the_order_does_not_matter(ratings: list[tuple[int, int, float]], random: object) -> None:
+def test_the_order_does_not_matter(ratings: list[tuple[int, int, float]], random: Random) -> None:
     places = list(range(len(ratings)))
-    random.shuffle(places)  # type: ignore[attr-defined]
+    random.shuffle(places)
     columns = [list(column) for column in zip(*ratings, strict=True)] or [[], [], []]
     moved = [[column[place] for place in places] for column in columns]
     weights = {(places[b], places[w]): weight for (b, w), weight in made(*moved).items()}
@@ -146,9 +147,9 @@ def test_nothing_can_be_said_of_one_value(values: list[float]) -> None:
 
 
 @given(SHORT, st.randoms())
-def test_the_order_does_not_matter_against_the_threshold(ratings: list[tuple[int, int, float]], random: object) -> None:
+def test_the_order_does_not_matter_against_the_threshold(ratings: list[tuple[int, int, float]], random: Random) -> None:
     places = list(range(len(ratings)))
-    random.shuffle(places)  # type: ignore[attr-defined]
+    random.shuffle(places)
     columns = [list(column) for column in zip(*ratings, strict=True)] or [[], [], []]
     moved = held(*([column[place] for place in places] for column in columns))
     assert {places[n]: weight for n, weight in moved.items()} == pytest.approx(held(*columns), rel=1e-9)

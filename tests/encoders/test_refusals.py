@@ -50,7 +50,7 @@ FAILURES: dict[str, Callable[[dict[int, str]], Exception]] = {
     "named by no index": lambda bad: TextRefusedError("too long", dict.fromkeys([*map(str, bad), 0.5], "")),
     "named by numpy": lambda bad: TextRefusedError("too long", {np.int64(i): bad[i] for i in bad}),
     "without a word": lambda bad: TextRefusedError(" ", dict.fromkeys(bad, "")),
-    "without a reason": lambda bad: TextRefusedError("", dict.fromkeys(bad)),  # type: ignore[arg-type]
+    "without a reason": lambda bad: TextRefusedError("", dict.fromkeys(bad)),  # type: ignore[arg-type]  # hosts may
     "without any word": lambda _: TextRefusedError(""),
     "named out of range": lambda _: TextRefusedError("too long", {-1: "", 99: ""}),
     "an error of its own": lambda _: ValueError("token 7"),

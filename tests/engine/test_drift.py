@@ -96,8 +96,8 @@ def expected(bundle: Bundle, comparisons: Sequence[Comparison], half_life: timed
     strength = np.array(
         [c.strength * (1 if half_life is None else 0.5 ** ((newest - c.created_at) / half_life)) for c in comparisons]
     )
-    numbers: dict[Response, int] = {}
-    sides = [[numbers.setdefault(one, len(numbers)) for one in (c.chosen, c.rejected)] for c in comparisons]  # type: ignore[arg-type]
+    numbers: dict[str | Response, int] = {}
+    sides = [[numbers.setdefault(one, len(numbers)) for one in (c.chosen, c.rejected)] for c in comparisons]
     chosen, rejected = np.array(sides, np.int64).T
     strength *= independent_share(chosen, rejected, strength)
     z = np.array([features[c.chosen] - features[c.rejected] for c in comparisons], np.float64)  # type: ignore[index]

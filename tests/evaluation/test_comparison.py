@@ -209,8 +209,11 @@ def test_the_table_of_all_methods_fits_a_terminal(standings: Standings) -> None:
 
 def test_progress_is_told(people: Dataset) -> None:
     told: list[tuple[str, int, int]] = []
-    call = {"folds": 3, "seeds": [0, 1], "shots": [1], "texts": "known"}
-    compare(people, {"a": Adding()}, **call, progress=lambda *stage: told.append(stage))  # type: ignore[arg-type]
+
+    def tell(stage: str, done: int, total: int) -> None:
+        told.append((stage, done, total))
+
+    compare(people, {"a": Adding()}, folds=3, seeds=[0, 1], shots=[1], texts="known", progress=tell)
     assert [stage for stage in told if stage[0] == "comparing"] == [("comparing", i, 6) for i in range(1, 7)]
     assert ("a: adding", 1, 1) in told
 

@@ -20,7 +20,8 @@ from mrm_sdk.evaluation.corners import cornered, corners_of, judged_by
 from mrm_sdk.evaluation.protocol import Report, evaluate
 from mrm_sdk.evaluation.reports.comparison import comparison_page, comparison_table
 from mrm_sdk.evaluation.reports.evaluation import evaluation_figure, evaluation_page, evaluation_table
-from mrm_sdk.evaluation.splits import Split, fold_splits, unseen_split
+from mrm_sdk.evaluation.splits import fold_splits, unseen_split
+from mrm_sdk.evaluation.texts import CORNERS
 from mrm_sdk.training.config import EmpiricalBayesConfig, TrainingConfig
 from mrm_sdk.training.pipeline import train_bundle
 from tests.conftest import write_embedded_dataset
@@ -120,7 +121,7 @@ def test_comparing_by_both_kinds(people: Dataset) -> None:
     assert page.count("<svg") == 1
     assert f">{new.of('adding').points[-1].accuracy:.1%}</td>" in page
     with pytest.raises(ConfigurationError, match="auto, known, new; not 'old'"):
-        compare(people, {"adding": spy}, texts="old")  # type: ignore[arg-type]
+        compare(people, {"adding": spy}, texts="old")  # type: ignore[arg-type]  # what a type checker would not allow
 
 
 def test_texts_that_are_not_there(tmp_path: Path) -> None:
@@ -158,13 +159,13 @@ def test_a_bundle_tells_texts_that_it_has_seen(bundle: Bundle, people: Dataset) 
 def test_a_bundle_is_judged_by_both_kinds(report: Report, bundle: Bundle, people: Dataset) -> None:
     assert list(report.corners) == ["known", "new"]
     known = np.arange(len(people.items)) < len(people.items) // 2
-    for corner in ("known", "new"):
-        part = judged_by(people, corner, known)  # type: ignore[arg-type]
+    for corner in CORNERS:
+        part = judged_by(people, corner, known)
         alone = evaluate(bundle, part, open_encoder(None, bundle), shots=(0, 3, 12))
-        found = report.corners[corner]  # type: ignore[index]
+        found = report.corners[corner]
         assert found.points == alone.points
         assert (found.texts, alone.texts, report.texts) == (corner, corner, None)
-        only = evaluate(bundle, people, open_encoder(None, bundle), shots=(0, 3, 12), texts=corner)  # type: ignore[arg-type]
+        only = evaluate(bundle, people, open_encoder(None, bundle), shots=(0, 3, 12), texts=corner)
         assert only.points == found.points
     assert set(report.as_json()["corners"]) == {"known", "new"}
     json.dumps(report.as_json())
@@ -204,9 +205,3 @@ def test_a_bundle_of_before_says_nothing_of_texts(
     assert (found.corners, found.texts, found.population, found.points[0].over_population) == ({}, None, None, None)
     with pytest.raises(BundleMismatchError, match="train it again"):
         evaluate(bundle, people, open_encoder(None, bundle), texts="new")
-
-
-def test_a_split_of_people_alone_stays_as_it_was(people: Dataset) -> None:
-    (split, *_) = fold_splits(people, 3, seed=0)
-    assert isinstance(split, Split)
-    assert split.judged is people

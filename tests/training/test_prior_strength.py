@@ -193,5 +193,7 @@ def test_how_sure_to_be_is_chosen_on_known_and_new_texts_alike() -> None:
         return Trial(torch.tensor(losses).unsqueeze(1).expand(-1, users), torch.ones(users))
 
     known = [trial(30, 0.5, 0.4, 0.45, 0.6), trial(10, 0.5, 0.4, 0.45, 0.6)]
-    assert choose_spread(known, []) == SPREADS[1]
-    assert choose_spread(known, [trial(2, 0.9, 0.8, 0.6, 0.55)]) == SPREADS[2]
+    chosen, curve = choose_spread(known, [])
+    assert chosen == SPREADS[1]
+    assert curve == pytest.approx({"0.01": 0.5, "0.1": 0.4, "0.3": 0.45, "1": 0.6})
+    assert choose_spread(known, [trial(2, 0.9, 0.8, 0.6, 0.55)])[0] == SPREADS[2]

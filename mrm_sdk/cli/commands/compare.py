@@ -15,7 +15,6 @@ from mrm_sdk.cli.options import (
     JsonOption,
     TextsOption,
     numbers,
-    texts_of,
 )
 from mrm_sdk.cli.output import require_file, show
 from mrm_sdk.cli.progress import progress
@@ -50,8 +49,9 @@ def compare(
 ) -> None:
     """Compares methods on the same users; no fit has seen the users that it is judged on."""
     from mrm_sdk.evaluation.methods import METHODS
+    from mrm_sdk.evaluation.texts import as_texts
 
-    known_texts = texts_of(texts)
+    known_texts = as_texts(texts)
     chosen_seeds = None if seeds is None else numbers(seeds, "--seeds")
     chosen_shots = None if shots is None else numbers(shots, "--shots")
     chosen_methods = METHODS if methods is None else {name: METHODS[name] for name in _names(methods, list(METHODS))}

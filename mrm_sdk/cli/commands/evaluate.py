@@ -17,7 +17,6 @@ from mrm_sdk.cli.options import (
     JsonOption,
     TextsOption,
     numbers,
-    texts_of,
 )
 from mrm_sdk.cli.output import STDOUT, echo, require_file, say, show
 from mrm_sdk.cli.progress import progress
@@ -45,8 +44,9 @@ def evaluate(
     from mrm_sdk.evaluation.protocol import evaluate as run
     from mrm_sdk.evaluation.reports.evaluation import evaluation_table, save_evaluation
     from mrm_sdk.evaluation.reports.figures import require_matplotlib
+    from mrm_sdk.evaluation.texts import as_texts
 
-    known_texts = texts_of(texts)
+    known_texts = as_texts(texts)
     shot_numbers: Sequence[int] = SHOTS if shots is None else numbers(shots, "--shots")
     if feedback == "ratings":
         if shots is not None:

@@ -8,10 +8,10 @@ from itertools import cycle
 
 from mrm_sdk.evaluation.bootstrap import Interval
 from mrm_sdk.evaluation.comparison import REFERENCE, MethodResult, Standings
-from mrm_sdk.evaluation.corners import Corner
 from mrm_sdk.evaluation.reports.colours import BLUE, PALETTE
 from mrm_sdk.evaluation.reports.figures import MARKERS, Line, Panel, shots_curves
 from mrm_sdk.evaluation.reports.page import html_page, html_table, inline, paragraph, percent, points, signed
+from mrm_sdk.evaluation.texts import Corner
 
 _FOOTER = """<footer>Accuracy is the share of query comparisons ranked as the user did, averaged per user, then over
 users; figures are means over seeds, and ± is their standard deviation. All methods see the same splits and embeddings;

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from textwrap import fill
 
-from mrm_sdk.evaluation.corners import Corner
 from mrm_sdk.evaluation.protocol import Report
 from mrm_sdk.evaluation.reports.colours import BLUE, GREY, PALETTE, RED
 from mrm_sdk.evaluation.reports.figures import Line, Panel, reliability_diagram, shots_curves
@@ -21,6 +20,7 @@ from mrm_sdk.evaluation.reports.page import (
     text_table,
     write_text,
 )
+from mrm_sdk.evaluation.texts import Corner
 
 _FOOTER = """<footer>Accuracy is the share of query comparisons ranked as the user did, averaged per user, then over
 users; worst tenth, fifth and half are of the users with the lowest accuracy at that number of comparisons, and part of

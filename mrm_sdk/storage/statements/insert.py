@@ -79,7 +79,6 @@ def weights_statement(
     It writes only if revision and feedback version are still those that the weights were computed from.
     """
     statement: sa.Executable = _FIRST_WEIGHTS[dialect] if weights.revision == 1 else _NEXT_WEIGHTS
-    counted = weights.counted
     return statement, {
         "of_tenant": tenant,
         "of_user_id": user_id,
@@ -89,9 +88,9 @@ def weights_statement(
         "new_comparisons": weights.comparisons,
         "new_feedback": weights.feedback_version,
         "new_revision": weights.revision,
-        "new_compared": None if counted is None else counted.comparisons,
-        "new_rating_pairs": None if counted is None else counted.rating_pairs,
-        "new_ratings_alone": None if counted is None else counted.ratings_alone,
+        "new_compared": weights.counted.comparisons,
+        "new_rating_pairs": weights.counted.rating_pairs,
+        "new_ratings_alone": weights.counted.ratings_alone,
     }
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from mrm_sdk.storage.events import StoredRating, StoredWeights, UserFeedback, counted
+from mrm_sdk.storage.events import NOTHING_COUNTED, OUTDATED, StoredRating, StoredWeights, UserFeedback, counted
 from mrm_sdk.storage.statements.bulk import DIALECTS, is_listed, list_parameter
 from mrm_sdk.storage.tables import (
     ComparisonFeaturesRow,
@@ -83,7 +83,10 @@ def stored_weights(row: Any) -> tuple[int, StoredWeights | None]:
     weights = np.frombuffer(weights, np.float64)
     if covariance is not None:
         covariance = np.frombuffer(covariance, np.float64).reshape(len(weights), len(weights))
-    return version, StoredWeights(weights, covariance, comparisons, adapted_to, revision, counted(*kinds))
+    moved = counted(*kinds)
+    if moved is None:
+        moved, adapted_to = NOTHING_COUNTED, OUTDATED
+    return version, StoredWeights(weights, covariance, comparisons, adapted_to, revision, moved)
 
 
 def weights_of(

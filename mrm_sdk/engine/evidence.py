@@ -1,4 +1,4 @@
-"""A user's feedback as the inner loop sees it."""
+"""What a user said as the inner loop sees it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mrm_sdk.schemas.results import Counted
 from mrm_sdk.storage.events import StoredRating, UserFeedback
 
 
-class Judgements(NamedTuple):
+class Evidence(NamedTuple):
     """Comparisons of responses with each other, and of rated ones with the user's threshold.
 
     Args:
@@ -29,10 +29,8 @@ class Judgements(NamedTuple):
     counted: Counted
 
 
-def judgements_of(
-    feedback: UserFeedback, base_functions: int, *, half_life: float | None, published: bool
-) -> Judgements:
-    """What a user said, discounted by age and by repetition.
+def evidence_of(feedback: UserFeedback, base_functions: int, *, half_life: float | None, published: bool) -> Evidence:
+    """All that a user said, discounted by age and by repetition.
 
     Args:
         feedback: with all its features.
@@ -59,7 +57,7 @@ def judgements_of(
             strength=pairs.strength * torch.from_numpy(independent_share(chosen, rejected, pairs.strength.numpy()))
         )
     alone = np.maximum(rated.better, rated.worse) == len(feedback.ratings)
-    return Judgements(
+    return Evidence(
         pairs,
         Counted(
             comparisons=int(np.count_nonzero(strength)),
