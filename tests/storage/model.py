@@ -10,10 +10,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import combinations
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+# A response to a prompt; better and worse one, strength, and whether it is a tie.
+Judged: TypeAlias = tuple[str | None, int]
+Pair: TypeAlias = tuple[Judged, Judged, float, bool]
+THRESHOLD: Final[Judged] = (None, -1)
 
 
 class Said(NamedTuple):
@@ -237,18 +242,25 @@ def newest_ratings(rows: dict[str, Row]) -> list[Row]:
 def adapt(rows: dict[str, Row], judge: Judge) -> tuple[NDArray[np.float64], NDArray[np.float64], dict[str, int]]:
     """Weights [K], their covariance, and what moved them, from nothing but feedback: damped Newton to the end."""
     phi = judge.rewards.astype(np.float64)
-    pairs = [(*row.sides, row.strength, row.tie) for row in rows.values() if row.value is None]
-    counted = {"comparisons": len(pairs)}
-    pairs += _rated_pairs(newest_ratings(rows))
-    counted["rating_pairs"] = len(pairs) - counted["comparisons"]
-    z = np.array([[*(phi[better] - phi[worse]), 0] for better, worse, *_ in pairs]).reshape(-1, phi.shape[1] + 1)
-    alone = _rated_alone(newest_ratings(rows))
-    counted["ratings_alone"] = len(alone)
-    z = np.append(z, np.array([[*(sign * phi[side]), -sign] for side, sign, _ in alone]).reshape(-1, z.shape[1]), 0)
-    pairs += [(side, side, strength, False) for side, _, strength in alone]
-    w0, precision = np.append(judge.w0, 0), np.eye(z.shape[1])  # the last weight is the threshold, N(0, 1)
+    compared: list[Pair] = [
+        ((row.prompt, row.sides[0]), (row.prompt, row.sides[1]), row.strength, row.tie)
+        for row in rows.values()
+        if row.value is None
+    ]
+    ratings = newest_ratings(rows)
+    rated, alone = _rated_pairs(ratings), _rated_alone(ratings)
+    counted = {"comparisons": len(compared), "rating_pairs": len(rated), "ratings_alone": len(alone)}
+    pairs = compared + rated + alone
+
+    def features(item: Judged) -> list[float]:
+        return [*np.zeros(phi.shape[1]), 1] if item == THRESHOLD else [*phi[item[1]], 0]
+
+    z = np.array([np.subtract(features(better), features(worse)) for better, worse, *_ in pairs])
+    z = z.reshape(-1, phi.shape[1] + 1)
+    # The last weight is the threshold, N(0, 1).
+    w0, precision = np.append(judge.w0, 0), judge.rho * np.eye(z.shape[1])
     precision[:-1, :-1] = judge.precision
-    strength = np.array([pair[2] for pair in pairs], np.float64)
+    strength = np.array([pair[2] * _share(pair, pairs) for pair in pairs], np.float64)
     tie = np.array([pair[3] for pair in pairs], np.float64)
 
     def loss(w: NDArray[np.float64]) -> float:
@@ -273,28 +285,43 @@ def adapt(rows: dict[str, Row], judge: Judge) -> tuple[NDArray[np.float64], NDAr
     return w[:-1], np.linalg.inv(derivatives(w)[1])[:-1, :-1], counted
 
 
-def _rated_pairs(ratings: Sequence[Row]) -> list[tuple[int, int, float, bool]]:
+def _share(pair: Pair, pairs: Sequence[Pair]) -> float:
+    """What counts of a pair among n items, all connected by pairs: (n − 1) mean strengths, each 1 at least, at most."""
+    connected = set(pair[:2])
+    while more := {item for other in pairs if connected & set(other[:2]) for item in other[:2]} - connected:
+        connected |= more
+    totals: dict[frozenset[Judged], float] = {}
+    for one, other, strength, _ in pairs:
+        if one in connected:
+            totals[frozenset((one, other))] = totals.get(frozenset((one, other)), 0) + strength
+    most = (len(connected) - 1) * sum(max(total, 1) for total in totals.values()) / len(totals)
+    return min(1.0, most / sum(totals.values()))
+
+
+def _rated_pairs(ratings: Sequence[Row]) -> list[Pair]:
     """Ratings of a prompt, two at a time: 2/n, the root of how far apart they are, and the mean of their strengths."""
     deviation = np.std([row.value for row in ratings]) if ratings else 0.0
-    pairs = []
+    pairs: list[Pair] = []
     for one in ratings:
         size = sum(row.prompt == one.prompt for row in ratings)
         for other in ratings:
             if one.prompt == other.prompt and one.value > other.value:
                 weight = 2 / size * ((one.value - other.value) / deviation) ** 0.5
                 weight *= (one.strength * other.strength) ** 0.5
-                pairs.append((one.sides[0], other.sides[0], float(weight), False))
+                sides = (one.prompt, one.sides[0]), (other.prompt, other.sides[0])
+                pairs.append((*sides, float(weight), False))
     return pairs
 
 
-def _rated_alone(ratings: Sequence[Row]) -> list[tuple[int, int, float]]:
-    """Ratings above (1) or below (−1) the user's threshold, one at a time: thumbs by sign, others by the mean."""
+def _rated_alone(ratings: Sequence[Row]) -> list[Pair]:
+    """Ratings above or below the user's threshold, one at a time: thumbs by sign, others by the mean."""
     values = [row.value for row in ratings]
     is_thumbs = set(values) <= {-1, 0, 1} and (0 not in values or -1 in values)
-    alone = []
+    alone: list[Pair] = []
     for row in ratings:
         away = row.value if is_thumbs else (row.value - np.mean(values)) / (np.std(values) or 1)
         size = sum(row.prompt == other.prompt for other in ratings)
         if abs(away) > 1e-9:
-            alone.append((row.sides[0], int(np.sign(away)), float(abs(away) ** 0.5 * row.strength / size)))
+            item, weight = (row.prompt, row.sides[0]), float(abs(away) ** 0.5 * row.strength / size)
+            alone.append((item, THRESHOLD, weight, False) if away > 0 else (THRESHOLD, item, weight, False))
     return alone
