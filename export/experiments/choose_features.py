@@ -13,21 +13,20 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mrm_sdk.core.inner_loop import SERVING_STEPS, SERVING_TOLERANCE, newton_serving
 from mrm_sdk.data.datasets import Dataset, read_dataset
 from mrm_sdk.data.vectors import embed_dataset
 from mrm_sdk.encoders.handcrafted import NAMES, SHARE, Statistics, count_features
 from mrm_sdk.evaluation.bootstrap import paired_intervals
 from mrm_sdk.evaluation.measure import Measured, measure, merge
-from mrm_sdk.evaluation.method import FittedMethod
+from mrm_sdk.evaluation.methods.mrm import as_served
 from mrm_sdk.evaluation.metrics import worst_share
+from mrm_sdk.evaluation.points import mean_by_user
 from mrm_sdk.evaluation.splits import Split, fold_splits
 from mrm_sdk.progress import no_progress
 from mrm_sdk.settings import Settings
@@ -70,18 +69,9 @@ def run(dataset: Dataset, embeddings: NDArray[np.float32], config: TrainingConfi
     parts = []
     for split in splits(dataset, config.seed):
         trained = fit(split.training, split.learners, embeddings, config, no_progress)
-        with torch.no_grad():
-            features = trained.module(torch.from_numpy(embeddings)).double()
-        adapt = partial(newton_serving, prior=trained.prior, max_steps=SERVING_STEPS, tolerance=SERVING_TOLERANCE)
-        parts.append(measure(FittedMethod(features, adapt), split.judged, split.users, SHOTS))
+        fitted = as_served(trained, torch.from_numpy(embeddings))
+        parts.append(measure(fitted, split.judged, split.users, SHOTS))
     return merge(parts)
-
-
-def per_user(runs: list[Measured]) -> NDArray[np.float64]:
-    """Accuracy of each judged user at each number of shots, the mean over seeds: [shots, users]."""
-    _, index, times = np.unique(np.concatenate([one.users for one in runs]), return_inverse=True, return_counts=True)
-    accuracy = np.concatenate([one.accuracy for one in runs], 1)
-    return np.stack([np.bincount(index, row) / times for row in accuracy])
 
 
 def main() -> None:
@@ -106,7 +96,7 @@ def main() -> None:
         alone = None
         for name, matrix in variants(dataset, embeddings, shares, single):
             runs = [run(dataset, matrix, config) for config in configs]
-            accuracy = per_user(runs)
+            accuracy = mean_by_user(runs, "accuracy")
             alone = accuracy if alone is None else alone
             worst = np.mean([worst_share(torch.from_numpy(one.accuracy[-1]), 0.1) for one in runs])
             line = f"{name:16}" + "".join(f" {value:.4f}" for value in (*accuracy.mean(1), worst))

@@ -127,6 +127,7 @@ def fit_setting(name: str, data: Data, users: NDArray[np.int64], config: Trainin
     return FittedMethod(
         torch.cat(features, 1),
         partial(newton_serving, prior=prior, max_steps=SERVING_STEPS, tolerance=SERVING_TOLERANCE),
+        discounts_repetition=True,
     )
 
 

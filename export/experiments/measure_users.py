@@ -10,18 +10,16 @@ trained on. Prints one row per number of users::
 from __future__ import annotations
 
 import argparse
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mrm_sdk.core.inner_loop import SERVING_STEPS, SERVING_TOLERANCE, newton_serving
 from mrm_sdk.data.datasets import read_dataset
 from mrm_sdk.data.vectors import embed_dataset
 from mrm_sdk.evaluation.measure import measure
-from mrm_sdk.evaluation.method import FittedMethod
+from mrm_sdk.evaluation.methods.mrm import as_served
 from mrm_sdk.evaluation.splits import Split, fold_splits
 from mrm_sdk.progress import no_progress
 from mrm_sdk.settings import Settings
@@ -36,10 +34,8 @@ def accuracy(split: Split, users: int, embeddings: NDArray[np.float32], config: 
     """Of the judged users, the mean at each number of shots, after a fit to some of the others."""
     learners = np.random.default_rng(config.seed).choice(split.learners, users, replace=False)
     trained = fit(split.training, np.sort(learners), embeddings, config, no_progress)
-    with torch.no_grad():
-        features = trained.module(torch.from_numpy(embeddings)).double()
-    adapt = partial(newton_serving, prior=trained.prior, max_steps=SERVING_STEPS, tolerance=SERVING_TOLERANCE)
-    return measure(FittedMethod(features, adapt), split.judged, split.users, SHOTS).accuracy.mean(1)
+    fitted = as_served(trained, torch.from_numpy(embeddings))
+    return measure(fitted, split.judged, split.users, SHOTS).accuracy.mean(1)
 
 
 def main() -> None:

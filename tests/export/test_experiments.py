@@ -66,3 +66,17 @@ def test_the_experiment_behind_the_threshold_runs(name: str, tmp_path: Path) -> 
     out = run("choose_thresholds.py", SHARED / name / "train", "--quick", cwd=tmp_path)
     rows = re.findall(r"^[\d.]+ +[\d.]+ +((?:[+-]\d+\.\d\d ± \d+\.\d\d *){8})$", out, re.MULTILINE)
     assert len(rows) == 7
+
+
+@pytest.mark.shared
+def test_the_experiment_behind_repetition_runs(tmp_path: Path) -> None:
+    out = run("choose_repetition.py", SHARED / "dices350" / "train", "--quick", cwd=tmp_path)
+    figures = r"((?:\d\.\d{4} \d\.\d{4} \d\.\d{3} \| ){6})[+-]\d\.\d{4} ± \d\.\d{4}, ([+-]\d\.\d{4})"
+    shipped, in_full, sure = re.findall(rf"^[a-z ]+ {figures} ± \d\.\d{{4}}$", out, re.MULTILINE)
+    assert shipped[1] == "+0.0000"
+    assert in_full[0] != shipped[0]
+    # Only probabilities differ where the covariance does.
+    assert [cell.split()[0] for cell in sure[0].split(" | ")[:6]] == [
+        cell.split()[0] for cell in shipped[0].split(" | ")[:6]
+    ]
+    assert sure[0] != shipped[0]

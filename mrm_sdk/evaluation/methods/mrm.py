@@ -16,7 +16,7 @@ from mrm_sdk.encoders.handcrafted import Statistics, count_features
 from mrm_sdk.evaluation.method import FittedMethod
 from mrm_sdk.progress import Progress
 from mrm_sdk.training.config import TrainingConfig
-from mrm_sdk.training.fitting import fit
+from mrm_sdk.training.fitting import Trained, fit
 from mrm_sdk.training.handcrafted_share import choose_handcrafted_share
 
 
@@ -45,15 +45,26 @@ def fit_paper(
 def _fit(
     dataset: Dataset, users: NDArray[np.int64], embeddings: Tensor, config: TrainingConfig, progress: Progress
 ) -> FittedMethod:
-    module, prior, *_ = fit(dataset, users, embeddings.numpy(), config, progress)
-    with torch.no_grad():
-        features = module(embeddings).double()
-    if config.method == "gradient":
-        steps, rate = config.maml.inner_steps, config.maml.inner_learning_rate
-        return FittedMethod(features, partial(gradient_descent, logits=prior.w0, steps=steps, learning_rate=rate))
+    trained = fit(dataset, users, embeddings.numpy(), config, progress)
+    if config.method == "newton":
+        return as_served(trained, embeddings)
+    steps, rate = config.maml.inner_steps, config.maml.inner_learning_rate
+    adapt = partial(gradient_descent, logits=trained.prior.w0, steps=steps, learning_rate=rate)
+    return FittedMethod(_base_rewards(trained, embeddings), adapt)
+
+
+def as_served(trained: Trained, embeddings: Tensor) -> FittedMethod:
+    """What was learned, with Newton's method as a client has it; embeddings are of all items, [items, D] float32."""
+    prior = trained.prior
     return FittedMethod(
-        features,
+        _base_rewards(trained, embeddings),
         partial(newton_serving, prior=prior, max_steps=SERVING_STEPS, tolerance=SERVING_TOLERANCE),
         partial(laplace_covariance, prior=prior),
         discounts_repetition=True,
     )
+
+
+@torch.no_grad()
+def _base_rewards(trained: Trained, embeddings: Tensor) -> Tensor:
+    base_rewards: Tensor = trained.module(embeddings)
+    return base_rewards.double()
