@@ -17,28 +17,32 @@ class Reference(NamedTuple):
     """Tensors beside the prior, which only evaluations read; bundles of earlier versions have none.
 
     Args:
-        population: the best reward for all users alike, linear in the encoder's embedding, [D] float64.
+        known: the best reward for all users alike over texts that training saw, linear in the encoder's embedding, [D]
+            float64.
+        new: the same over other texts.
         texts: the first 8 bytes of the SHA-256 of each text that training saw, ascending, [texts] int64. The texts
             themselves cannot be had from them; that a text was among them can be told, by who has that text.
     """
 
-    population: Tensor | None
-    texts: Tensor | None
+    known: Tensor | None = None
+    new: Tensor | None = None
+    texts: Tensor | None = None
 
     @classmethod
-    def of(cls, population: Tensor | None, items: Iterable[Item]) -> Reference:
+    def of(cls, population: tuple[Tensor, Tensor] | None, items: Iterable[Item]) -> Reference:
         """The reference of a training on these items."""
-        return cls(population, torch.from_numpy(np.unique(_short_keys(items))))
+        known, new = population or (None, None)
+        return cls(known, new, torch.from_numpy(np.unique(_short_keys(items))))
 
     @classmethod
     def read(cls, tensors: Mapping[str, Tensor]) -> Reference:
         """From a file's tensors."""
-        population = tensors.get("population")
-        return cls(None if population is None else population.double(), tensors.get("texts"))
+        return cls(*(tensors.get(f"reference.{name}") for name in cls._fields))
 
     def tensors(self) -> dict[str, Tensor]:
         """For a file."""
-        return {name: tensor.contiguous() for name, tensor in self._asdict().items() if tensor is not None}
+        named = self._asdict().items()
+        return {f"reference.{name}": tensor.contiguous() for name, tensor in named if tensor is not None}
 
     def knows(self, items: Iterable[Item]) -> NDArray[np.bool_] | None:
         """Whether training saw each of these items, [items]; ``None`` where the bundle does not say."""

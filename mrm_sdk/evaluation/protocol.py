@@ -241,25 +241,26 @@ def evaluate(
     if is_rated:
         base_rewards = with_threshold(base_rewards)
     reference = bundle.reference()
-    population = None
-    if reference.population is not None:
-        rewards = torch.from_numpy(np.asarray(embeddings, np.float64)) @ reference.population
-        rewards = torch.nn.functional.pad(rewards, (0, int(is_rated)))  # no support is read
-        population = FittedMethod(rewards.unsqueeze(1), lambda support: support.z.new_ones(len(support.z), 1))
     fitted = _fitted(bundle, base_rewards)
     about = {"name": bundle.manifest.name, "fingerprint": bundle.fingerprint}
     by_corner = _corners(dataset, reference, texts)
 
-    def judged(part: Dataset) -> Report:
-        return judge(fitted, part, shots=shots, about=about, population=population, progress=progress)
+    def judged(part: Dataset, corner: Corner | None) -> Report:
+        direction = reference.new if corner == "new" else reference.known
+        population = None
+        if direction is not None:
+            rewards = torch.from_numpy(np.asarray(embeddings, np.float64)) @ direction
+            rewards = torch.nn.functional.pad(rewards, (0, int(is_rated)))  # no support is read
+            population = FittedMethod(rewards.unsqueeze(1), lambda support: support.z.new_ones(len(support.z), 1))
+        report = judge(fitted, part, shots=shots, about=about, population=population, progress=progress)
+        return replace(report, texts=corner)
 
     if texts != "auto":
-        return replace(judged(by_corner[texts]), texts=texts)
-    whole = judged(dataset)
-    if len(by_corner) == 1:
-        ((corner, part),) = by_corner.items()
-        return replace(whole, texts=corner if len(part) == len(dataset) else None)
-    return replace(whole, corners={corner: replace(judged(part), texts=corner) for corner, part in by_corner.items()})
+        return judged(by_corner[texts], texts)
+    if len(by_corner) == 2:
+        return replace(judged(dataset, None), corners={name: judged(part, name) for name, part in by_corner.items()})
+    only = [corner for corner, part in by_corner.items() if len(part) == len(dataset)]
+    return judged(dataset, only[0] if only else None)
 
 
 def _corners(dataset: Dataset, reference: Reference, texts: Texts) -> dict[Corner, Dataset]:

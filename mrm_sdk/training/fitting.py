@@ -50,14 +50,15 @@ class Trained(NamedTuple):
         prior: of the inner loop, float64.
         held_out: how many users only took part in choosing; with cross-validation every user did both.
         metrics: the curve by which K and the prior's strength were chosen.
-        population: the best reward for all users alike, linear in the embedding, [D] float64; ``None`` for MAML.
+        population: the best rewards for all users alike, linear in the embedding: over texts that the fit knows, and
+            over new ones, [D] float64 each; ``None`` for MAML.
     """
 
     module: BaseRewards
     prior: Prior
     held_out: int
     metrics: dict[str, Any]
-    population: Tensor | None = None
+    population: tuple[Tensor, Tensor] | None = None
 
 
 @own_torch_defaults()
@@ -161,7 +162,11 @@ def _fit_newton(
         "held_out_query_loss_by_spread": by_spread,
     }
     held_out = sum(len(fold.judged.items) for fold in folds)
-    return Trained(module, prior, held_out, metrics, learned.basis.projection[:, 0].cpu() if by_text else None)
+    population = None
+    if isinstance(outer, EmpiricalBayes):
+        of_known = outer.population([(fold.learners, fold.judged) for fold in folds], packed)
+        population = of_known, learned.basis.projection[:, 0].cpu()
+    return Trained(module, prior, held_out, metrics, population)
 
 
 def _before_and_after(before: float, after: float) -> dict[str, Any] | None:

@@ -24,6 +24,8 @@ from mrm_sdk.training.utilities import fit_residuals, fit_text_utility, judgemen
 
 _SAMPLE = 4096
 _PENALTIES = (1000.0, 300.0, 100.0, 30.0, 10.0)
+# Over texts that the fit knows a reward may follow the judgements of single ones further.
+_POPULATION_PENALTIES = (100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1)
 _USUAL_PENALTY = 100.0
 MOST_BASE_FUNCTIONS = 32
 """K at most, where held-out users choose it."""
@@ -127,20 +129,33 @@ class EmpiricalBayes:
         Returns:
             The loss at the choice in nats, on average over folds; NaN if none has such judgements.
         """
-        losses, judgeable = torch.zeros(len(_PENALTIES), dtype=torch.float64), 0
+        self._penalty, loss = self._best_penalty(folds, _PENALTIES)
+        return loss
+
+    def population(self, folds: Sequence[tuple[Packed, Packed]], users: Packed) -> Tensor:
+        """The best reward for all users alike over texts that the fit knows, as a function of the text: [D] float64.
+
+        Args:
+            folds: users to learn from, and other users.
+            users: all of them.
+        """
+        penalty, _ = self._best_penalty(folds, _POPULATION_PENALTIES)
+        return self._basis.projection @ fit_text_utility(self._features, judgements_of(users), penalty).cpu()
+
+    def _best_penalty(self, folds: Sequence[tuple[Packed, Packed]], penalties: Sequence[float]) -> tuple[float, float]:
+        """The penalty on the text's utility, strongest first, of least loss; and that loss, NaN if none is judged."""
+        losses, judgeable = torch.zeros(len(penalties), dtype=torch.float64), 0
         for learners, judged in folds:
             seen, asked, weight = judgements_of(learners), judgements_of(judged), None
             if not len(asked.weight):
                 continue
             judgeable += 1
-            for number, penalty in enumerate(_PENALTIES):
+            for number, penalty in enumerate(penalties):
                 weight = fit_text_utility(self._features, seen, penalty, weight)
                 losses[number] += mean_loss(self._features.double() @ weight, asked)
         if not judgeable:
-            self._penalty = _USUAL_PENALTY
-            return float("nan")
-        self._penalty = _PENALTIES[int(losses.argmin())]
-        return float(losses.min()) / judgeable
+            return _USUAL_PENALTY, float("nan")
+        return penalties[int(losses.argmin())], float(losses.min()) / judgeable
 
     def learn(self, users: Packed, stage: str) -> Learned:
         """See :class:`OuterLoop`."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from mrm_sdk.bundle import Bundle
 from mrm_sdk.bundle.reference import Reference
@@ -172,17 +173,24 @@ def test_a_bundle_is_judged_by_both_kinds(report: Report, bundle: Bundle, people
 
 
 def test_one_reward_for_all_stands_beside(report: Report, bundle: Bundle, people: Dataset) -> None:
-    population = bundle.reference().population
-    assert population is not None
-    assert report.population is not None
-    scores = people.vectors(np.arange(len(people.items))).astype(float) @ population.numpy()
-    query = (people.phase == QUERY) & ~people.tie
-    right = (scores[people.chosen] > scores[people.rejected])[query]
-    by_user = [right[people.user[query] == user].mean() for user in np.unique(people.user[query])]
-    assert report.population.accuracy == pytest.approx(np.mean(by_user))
-    over = report.points[-1].over_population
-    assert over is not None
-    assert over.difference == pytest.approx(report.points[-1].accuracy - np.mean(by_user))
+    reference = bundle.reference()
+    known = np.arange(len(people.items)) < len(people.items) // 2
+    for found, direction, judged in (
+        (report, reference.known, people),
+        (report.corners["known"], reference.known, judged_by(people, "known", known)),
+        (report.corners["new"], reference.new, judged_by(people, "new", known)),
+    ):
+        assert direction is not None
+        assert found.population is not None
+        scores = people.vectors(np.arange(len(people.items))).astype(float) @ direction.numpy()
+        query = (judged.phase == QUERY) & ~judged.tie
+        right = (scores[judged.chosen] > scores[judged.rejected])[query]
+        by_user = [right[judged.user[query] == user].mean() for user in np.unique(judged.user[query])]
+        assert found.population.accuracy == pytest.approx(np.mean(by_user))
+        over = found.points[-1].over_population
+        assert over is not None
+        assert over.difference == pytest.approx(found.points[-1].accuracy - np.mean(by_user))
+    assert not torch.equal(reference.known, reference.new)  # type: ignore[arg-type]  # seen above
 
 
 @pytest.mark.slow
@@ -200,7 +208,7 @@ def test_both_kinds_in_one_picture(report: Report) -> None:
 def test_a_bundle_of_before_says_nothing_of_texts(
     bundle: Bundle, people: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Bundle, "reference", lambda _: Reference(None, None))
+    monkeypatch.setattr(Bundle, "reference", lambda _: Reference())
     found = evaluate(bundle, people, open_encoder(None, bundle), shots=(3,))
     assert (found.corners, found.texts, found.population, found.points[0].over_population) == ({}, None, None, None)
     with pytest.raises(BundleMismatchError, match="train it again"):

@@ -24,12 +24,13 @@ from mrm_sdk.evaluation.texts import Corner
 
 _FOOTER = """<footer>Accuracy is the share of query comparisons ranked as the user did, averaged per user, then over
 users; worst tenth, fifth and half are of the users with the lowest accuracy at that number of comparisons, and part of
-that is bad luck: on other questions the worst tenth would score what is beside it. One reward for all is the best that
-the same fit found, as a function of the text. Another user's weights are of one who judged the same texts. Reversed
-choices: the same comparisons, with the opposite choice in each, were adapted to. Differences are in percentage points,
-with paired 95&nbsp;% bootstrap intervals over users; bars in the figure are these, of own weights over not adapting
-(the dotted line) and of the control behind own weights. Loss, Brier score and calibration error are of the predicted
-probability, which is the more cautious the less a user has said; ECE in 15 bins of confidence. {about}</footer>"""
+that is bad luck: on other questions the worst tenth would score what is beside it. One reward for all is a
+Bradley–Terry model, linear in the embedding, with the penalty that suits this kind of texts best. Another user's
+weights are of one who judged the same texts. Reversed choices: the same comparisons, with the opposite choice in each,
+were adapted to. Differences are in percentage points, with paired 95&nbsp;% bootstrap intervals over users; bars in the
+figure are these, of own weights over not adapting (the dotted line) and of the control behind own weights. Loss, Brier
+score and calibration error are of the predicted probability, which is the more cautious the less a user has said; ECE
+in 15 bins of confidence. {about}</footer>"""
 
 
 _CORNERS: dict[Corner | None, str] = {
