@@ -16,8 +16,6 @@ from mrm_sdk.training.episodes import Packed
 # Variance of a residual, in nats²: utilities of texts have about as much.
 RESIDUAL_VARIANCE: Final = 0.3
 _STEPS, _RESIDUAL_STEPS, _TOLERANCE, _LARGEST_STEP = 30, 200, 1e-6, 4.0
-# Numbers in the largest table of pairs and features.
-_CELLS = 2**22
 
 
 class Judgements(NamedTuple):
@@ -118,8 +116,7 @@ def _per_item(values: Tensor, chosen: Tensor, rejected: Tensor, count: int, *, s
 
 def _coupled(bend: Tensor, chosen: Tensor, rejected: Tensor, x: Tensor) -> Tensor:
     """Of each item the features [items, R] of those it was compared with, weighted by ``bend`` and summed."""
-    out = torch.zeros_like(x)
-    for part in torch.split(torch.arange(len(bend), device=x.device), max(1, _CELLS // x.shape[1])):
-        weight, first, second = bend[part].unsqueeze(1), chosen[part], rejected[part]
-        out.index_add_(0, first, weight * x[second]).index_add_(0, second, weight * x[first])
-    return out
+    ends = torch.stack([torch.cat([chosen, rejected]), torch.cat([rejected, chosen])])
+    weights = torch.sparse_coo_tensor(ends, bend.repeat(2), (len(x), len(x)), check_invariants=True)
+    coupled: Tensor = weights @ x
+    return coupled
