@@ -1,8 +1,8 @@
 """The experiment behind what repetition counts and how sure probabilities are, on people that a fit has not seen.
 
 Needs the extras ``[cpu,train,minilm]`` and data sets whose items have text. Each quarter of the people of a data set is
-judged by fits to the others: as shipped; with the whole Laplace covariance in probabilities; and with every comparison
-counting in full, in learning and in adapting. Prints accuracy, loss in nats and calibration error at each number of
+judged by fits to the others: as shipped; with the whole Laplace covariance in probabilities; with every comparison
+counting in full in expectation-maximisation; and with every comparison counting in full there and in adapting. Prints accuracy, loss in nats and calibration error at each number of
 comparisons, and at most of them what a row differs from the first, with the standard error over people::
 
     python export/experiments/choose_repetition.py JESTER/train POLIS/train [--folds 4] [--quick]
@@ -35,14 +35,17 @@ from mrm_sdk.training.encoding import prepare_encoder
 from mrm_sdk.training.episodes import Packed
 
 SHOTS = (0, 2, 10, 20, 40, 60)
-ROWS = ("as shipped", "the whole covariance", "comparisons count in full")
+ROWS = ("as shipped", "the whole covariance", "in full while learning", "in full everywhere")
 
 
 @contextmanager
-def counted_in_full() -> Iterator[None]:
-    """Comparisons are taken as independent, in learning, in choosing and in adapting."""
+def counted_in_full(*, adapting: bool) -> Iterator[None]:
+    """Comparisons are taken as independent in expectation-maximisation, and where users adapt if ``adapting``."""
+    discounted = Packed.independent
 
     def first(users: Packed, shots: int | None = None) -> Packed:
+        if shots is not None and not adapting:  # only users who adapt have a number of shots
+            return discounted(users, shots)
         return Packed(users.items[:, :, :shots], users.strength[:, :, :shots], users.tie[:, :, :shots])
 
     with patch.object(Packed, "independent", first):
@@ -60,9 +63,11 @@ def judged(dataset: Dataset, split: Split, embeddings: Tensor) -> list[Measured]
     """One fold's people under each of :data:`ROWS`."""
     fitted = fit_newton(split.training, split.learners, embeddings, seed=0, progress=no_progress)
     found = [measure(method, dataset, split.users, SHOTS) for method in (fitted, with_whole_covariance(fitted))]
-    with counted_in_full():
-        in_full = fit_newton(split.training, split.learners, embeddings, seed=0, progress=no_progress)
-        return [*found, measure(in_full, dataset, split.users, SHOTS)]
+    for adapting in (False, True):
+        with counted_in_full(adapting=adapting):
+            in_full = fit_newton(split.training, split.learners, embeddings, seed=0, progress=no_progress)
+            found.append(measure(in_full, dataset, split.users, SHOTS))
+    return found
 
 
 def main() -> None:
