@@ -2,8 +2,9 @@
 
 Needs the extras ``[cpu,train,minilm]`` and data sets whose items have text. Each quarter of the people of a data set is
 judged by fits to the others: as shipped; with the whole Laplace covariance in probabilities; with every comparison
-counting in full in expectation-maximisation; and with every comparison counting in full there and in adapting. Prints accuracy, loss in nats and calibration error at each number of
-comparisons, and at most of them what a row differs from the first, with the standard error over people::
+counting in full in expectation-maximisation; and with every comparison counting in full there and in adapting. Prints
+accuracy, loss in nats and calibration error at each number of comparisons, and at most of them what a row differs from
+the first, with the standard error over people::
 
     python export/experiments/choose_repetition.py JESTER/train POLIS/train [--folds 4] [--quick]
 """
