@@ -116,7 +116,8 @@ def _per_item(values: Tensor, chosen: Tensor, rejected: Tensor, count: int, *, s
 
 def _coupled(bend: Tensor, chosen: Tensor, rejected: Tensor, x: Tensor) -> Tensor:
     """Of each item the features [items, R] of those it was compared with, weighted by ``bend`` and summed."""
-    ends = torch.stack([torch.cat([chosen, rejected]), torch.cat([rejected, chosen])])
-    weights = torch.sparse_coo_tensor(ends, bend.repeat(2), (len(x), len(x)), check_invariants=True)
-    coupled: Tensor = weights @ x
-    return coupled
+    item, other = torch.cat([chosen, rejected]), torch.cat([rejected, chosen])
+    order, count = torch.argsort(item, stable=True), torch.bincount(item, minlength=len(x))
+    return torch.nn.functional.embedding_bag(
+        other[order], x, count.cumsum(0) - count, mode="sum", per_sample_weights=bend.repeat(2)[order]
+    )
